@@ -1,0 +1,31 @@
+//! What the words mean: ids, names, keys, addresses, plans and NAT profiles.
+//!
+//! Everything here is a value. No IO, no async, no clock and no randomness: those come in as arguments elsewhere.
+//! Types that travel (between roles, or between client and server) derive one CBOR encoding (RFC 8949, by `minicbor`):
+//! numbered fields, so that a field can be added without breaking an older reader, and validation happens while decoding,
+//! so that a value that exists is a value that is valid.
+
+mod address;
+mod bandwidth;
+mod id;
+mod key;
+mod member;
+mod name;
+mod nat;
+mod pair;
+mod plan;
+
+pub use address::{
+    AddressPool, PoolError, Scope, SourcePrefix, UlaPrefix, VirtualAddresses, pairs_well, scope,
+};
+pub use bandwidth::Bandwidth;
+pub use id::{ClientId, Epoch, GatewayId, InstanceId, NetworkId, ParseIdError, RelayId, Revision, UnixMillis};
+pub use key::{IdentityKey, KeyError, Signature, TunnelKey, TUNNEL_KEY_CONTEXT};
+pub use member::{KnownNetwork, Member, NetworkChange, PeerPresence};
+pub use name::{NameError, NetworkName, Nickname};
+pub use nat::{Filtering, Mapping, NatClass, NatProfile};
+pub use pair::{
+    Candidate, Observation, PairOutcome, PairRecord, PunchOrder, PunchPreparation, PunchReady, PunchReport, Reflector,
+    RelayOffer, Strategy, SessionTag, PunchId,
+};
+pub use plan::Plan;

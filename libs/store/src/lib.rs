@@ -1,0 +1,1 @@
+//! Durable state: clients, networks, members and addresses in SQLite or Postgres.

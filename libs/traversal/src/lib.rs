@@ -1,0 +1,1 @@
+//! Pure NAT traversal: discover, classify, plan, schedule, punch, path and relay choice.

@@ -1,0 +1,1 @@
+//! The encrypted channel between two clients, without sockets.

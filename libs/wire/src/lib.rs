@@ -1,0 +1,1 @@
+//! Bytes on the network: control, probe, relay, ticket, frame and code.

@@ -1,0 +1,1 @@
+//! The role that serves the HTTP API for operators.

@@ -1,0 +1,1 @@
+//! The role that knows who is who: client keys, tokens and their keys.

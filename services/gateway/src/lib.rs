@@ -1,0 +1,1 @@
+//! The role that holds the control connections of clients.

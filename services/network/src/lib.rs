@@ -1,0 +1,1 @@
+//! The role that owns networks, members, addresses and announcements.

@@ -1,0 +1,1 @@
+//! The role that forwards the datagrams of pairs without a direct path.

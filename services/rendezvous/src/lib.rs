@@ -1,0 +1,1 @@
+//! The role that drives NAT traversal and hands out relay tickets.
