@@ -1,0 +1,331 @@
+//! Messages of the control connection, one per frame of the secure channel.
+//!
+//! A frame is one CBOR value (RFC 8949): `[number, {fields}]`. Unknown fields are skipped and absent optional fields are
+//! `None`, so that an older peer keeps working; an unknown message number is [`FrameError::Unknown`] and to be ignored.
+//! Requests carry an id that the client chooses; the [`ServerFrame::Reply`] repeats it.
+
+use std::net::SocketAddr;
+
+use domain::{
+    ClientId, IdentityKey, KnownNetwork, NetworkChange, NetworkId, NetworkName, Nickname, Observation, PairRecord,
+    PunchId, NatProfile, PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayOffer, Revision, SessionTag,
+    Signature, TunnelKey, UnixMillis, VirtualAddresses,
+};
+use minicbor::{Decode, Encode};
+
+use crate::Code;
+
+/// The protocol version that this code speaks.
+pub const VERSION: u16 = 1;
+
+/// The oldest version that this code still understands.
+pub const OLDEST_VERSION: u16 = 1;
+
+/// The largest frame in bytes, before encryption.
+pub const MAX_FRAME: usize = 32 * 1024;
+
+/// Put before the handshake hash when a client signs its login.
+pub const LOGIN_CONTEXT: &[u8] = b"buri login v1\0";
+
+/// Members in one [`NetworkChange`], so that a frame stays below [`MAX_FRAME`]; larger changes travel as several.
+pub const MAX_MEMBERS_PER_FRAME: usize = 64;
+
+/// Why bytes are no frame.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    #[error("frame of {size} bytes is larger than {MAX_FRAME}")]
+    TooLarge { size: usize },
+    #[error("message of an unknown kind")]
+    Unknown,
+    #[error("malformed frame")]
+    Malformed(#[from] minicbor::decode::Error),
+    #[error("{count} bytes after the frame")]
+    Trailing { count: usize },
+}
+
+/// What a client says.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum ClientFrame {
+    #[n(0)]
+    Login(#[n(0)] Box<Login>),
+    /// Keepalive; the answer repeats the number. Also measures the round trip.
+    #[n(1)]
+    Ping(#[n(0)] u64),
+    /// Asks for everything newer than what is known: the answer is [`ServerFrame::Change`] frames, then `Synced`.
+    #[n(2)]
+    Sync(#[n(0)] Vec<KnownNetwork>),
+    #[n(3)]
+    Request(#[n(0)] u32, #[n(1)] Request),
+    /// The result of a NAT discovery.
+    #[n(4)]
+    Nat(#[n(0)] NatReport),
+    #[n(5)]
+    PunchReady(#[n(0)] PunchReady),
+    #[n(6)]
+    PunchReport(#[n(0)] PunchReport),
+    /// The client leaves on purpose.
+    #[n(7)]
+    Goodbye,
+}
+
+/// Proves who the client is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Login {
+    #[n(0)]
+    pub version: u16,
+    #[n(1)]
+    pub identity: IdentityKey,
+    #[n(2)]
+    pub tunnel: TunnelKey,
+    /// By the identity key over the tunnel key (see `domain::TUNNEL_KEY_CONTEXT`).
+    #[n(3)]
+    pub tunnel_signature: Signature,
+    /// By the identity key over [`LOGIN_CONTEXT`] and the hash of this connection's handshake.
+    #[n(4)]
+    pub signature: Signature,
+    /// The nickname a new client starts with.
+    #[n(5)]
+    pub nick: Option<Nickname>,
+    /// From an earlier session, to spare the server work.
+    #[n(6)]
+    pub token: Option<String>,
+    #[n(7)]
+    pub known: Vec<KnownNetwork>,
+}
+
+/// Something a client wants to have done. Safe to repeat.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    /// First half of a creation: an OPAQUE registration request (RFC 9807, section 5).
+    #[n(0)]
+    CreateStart(#[n(0)] NetworkName, #[cbor(n(1), with = "minicbor::bytes")] Vec<u8>),
+    /// Second half: the OPAQUE registration record, and the network secret sealed under the export key.
+    #[n(1)]
+    CreateFinish(
+        #[n(0)] NetworkName,
+        #[cbor(n(1), with = "minicbor::bytes")] Vec<u8>,
+        #[cbor(n(2), with = "minicbor::bytes")] Vec<u8>,
+    ),
+    /// First half of a join: an OPAQUE KE1 (RFC 9807, section 6).
+    #[n(2)]
+    JoinStart(#[n(0)] NetworkName, #[cbor(n(1), with = "minicbor::bytes")] Vec<u8>),
+    /// Second half: the OPAQUE KE3 of the join that this connection started last.
+    #[n(3)]
+    JoinFinish(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    #[n(4)]
+    Leave(#[n(0)] NetworkId),
+    #[n(5)]
+    SetNick(#[n(0)] Nickname),
+    /// There is data for this peer and no path.
+    #[n(6)]
+    Connect(#[n(0)] ClientId),
+    #[n(7)]
+    Why(#[n(0)] ClientId),
+    /// What changed in a network after a revision: the receiver noticed a gap.
+    #[n(8)]
+    ChangesSince(#[n(0)] NetworkId, #[n(1)] Revision),
+}
+
+/// The successful answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Reply {
+    #[n(0)]
+    Done,
+    /// To `CreateStart`: the OPAQUE registration response.
+    #[n(1)]
+    Registration(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// To `JoinStart`: the OPAQUE KE2.
+    #[n(2)]
+    Credential(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// To `CreateFinish` and `JoinFinish`.
+    #[n(3)]
+    Joined(#[n(0)] Box<Joined>),
+    /// To `Why`; `None` when the pair never negotiated.
+    #[n(4)]
+    Why(#[n(0)] Option<Box<PairRecord>>),
+}
+
+/// A membership begins.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Joined {
+    #[n(0)]
+    pub network: NetworkId,
+    #[n(1)]
+    pub name: NetworkName,
+    /// The client's own addresses from now on.
+    #[n(2)]
+    pub addresses: VirtualAddresses,
+    /// As given at creation.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub wrapped_secret: Vec<u8>,
+    /// Joined, but something is to be known: `AddressPoolExhausted`.
+    #[n(4)]
+    pub warning: Option<Code>,
+}
+
+/// What a client found out about its NATs.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NatReport {
+    #[n(0)]
+    pub profile: NatProfile,
+    /// The reflectors' statements behind the profile, main socket first.
+    #[n(1)]
+    pub observations: Vec<Observation>,
+}
+
+/// What the server says.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum ServerFrame {
+    /// The login succeeded. `Change` frames and `Synced` follow.
+    #[n(0)]
+    Welcome(#[n(0)] Box<Welcome>),
+    /// The connection ends without a session.
+    #[n(1)]
+    Refused(#[n(0)] Refused),
+    #[n(2)]
+    Pong(#[n(0)] u64),
+    #[n(3)]
+    Change(#[n(0)] NetworkChange),
+    /// Everything up to now was sent. Networks in the list are those the client is a member of; all others are gone.
+    #[n(4)]
+    Synced(#[n(0)] VirtualAddresses, #[n(1)] Vec<NetworkId>),
+    #[n(5)]
+    Reply(#[n(0)] u32, #[n(1)] Reply),
+    #[n(6)]
+    Refusal(#[n(0)] u32, #[n(1)] Refused),
+    #[n(7)]
+    PeerUp(#[n(0)] ClientId),
+    /// The peer said goodbye.
+    #[n(8)]
+    PeerDown(#[n(0)] ClientId),
+    /// The peer vanished: check its tunnel, do not drop it.
+    #[n(9)]
+    PeerLost(#[n(0)] ClientId),
+    #[n(10)]
+    Relay(#[n(0)] Box<RelayOffer>),
+    #[n(11)]
+    Prepare(#[n(0)] PunchPreparation),
+    #[n(12)]
+    Go(#[n(0)] PunchOrder),
+    /// A newer record of a pair, for `why` while the server is away.
+    #[n(13)]
+    Record(#[n(0)] Box<PairRecord>),
+    /// The server may have missed something: send `Sync`.
+    #[n(14)]
+    Resync,
+    /// A fresh resumption token.
+    #[n(15)]
+    Token(#[n(0)] String),
+    /// The session ends.
+    #[n(16)]
+    Goodbye(#[n(0)] Refused),
+    /// A punch came to nothing before GO; the record says why.
+    #[n(17)]
+    PunchOff(#[n(0)] PunchId),
+}
+
+/// The server's side of a login.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Welcome {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub nick: Option<Nickname>,
+    #[n(2)]
+    pub token: Option<String>,
+    #[n(3)]
+    pub now: UnixMillis,
+    #[n(4)]
+    pub keepalive_ms: u32,
+    /// Marks the client's probes, so that nobody else can use what reflectors say about them.
+    #[n(5)]
+    pub tag: SessionTag,
+    /// STUN endpoints: the first two differ in the port only, the third in the address.
+    #[n(6)]
+    pub reflectors: Vec<SocketAddr>,
+    /// Prefix lengths of the virtual LAN, for the adapter.
+    #[n(7)]
+    pub prefix4: u8,
+    #[n(8)]
+    pub prefix6: u8,
+}
+
+/// A coded refusal or end.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Refused {
+    /// A `Code` by number, because a newer server may know more of them.
+    #[n(0)]
+    pub code: u16,
+    /// Not before this long from now.
+    #[n(1)]
+    pub retry_after_ms: Option<u32>,
+    /// Find it in the server's logs.
+    #[n(2)]
+    pub incident: Option<u64>,
+}
+
+impl Refused {
+    /// A refusal with nothing but its code.
+    #[must_use]
+    pub const fn because(code: Code) -> Self {
+        Self { code: code.number(), retry_after_ms: None, incident: None }
+    }
+
+    /// The same, naming when to come back.
+    #[must_use]
+    pub fn after(code: Code, delay: std::time::Duration) -> Self {
+        Self { retry_after_ms: Some(u32::try_from(delay.as_millis()).unwrap_or(u32::MAX)), ..Self::because(code) }
+    }
+}
+
+impl ClientFrame {
+    /// Reads one frame.
+    ///
+    /// # Errors
+    /// [`FrameError`]; costs no more than the size of `bytes`.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
+        decode(bytes)
+    }
+
+    /// The bytes of this frame.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+}
+
+impl ServerFrame {
+    /// Reads one frame.
+    ///
+    /// # Errors
+    /// [`FrameError`]; costs no more than the size of `bytes`.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
+        decode(bytes)
+    }
+
+    /// The bytes of this frame.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+}
+
+fn encode<T: Encode<()>>(frame: &T) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64);
+    minicbor::encode(frame, &mut bytes).expect("writing to a vector does not fail");
+    bytes
+}
+
+fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, FrameError> {
+    if bytes.len() > MAX_FRAME {
+        return Err(FrameError::TooLarge { size: bytes.len() });
+    }
+    let mut decoder = minicbor::Decoder::new(bytes);
+    let frame = decoder.decode().map_err(|error| {
+        if error.is_unknown_variant() { FrameError::Unknown } else { FrameError::Malformed(error) }
+    })?;
+    match bytes.len() - decoder.position() {
+        0 => Ok(frame),
+        count => Err(FrameError::Trailing { count }),
+    }
+}
