@@ -13,19 +13,19 @@ mod member;
 mod name;
 mod nat;
 mod pair;
+mod password;
 mod plan;
 
-pub use address::{
-    AddressPool, PoolError, Scope, SourcePrefix, UlaPrefix, VirtualAddresses, pairs_well, scope,
-};
+pub use address::{AddressPool, PoolError, Scope, SourcePrefix, UlaPrefix, VirtualAddresses, pairs_well, scope};
 pub use bandwidth::Bandwidth;
 pub use id::{ClientId, Epoch, GatewayId, InstanceId, NetworkId, ParseIdError, RelayId, Revision, UnixMillis};
-pub use key::{IdentityKey, KeyError, Signature, TunnelKey, TUNNEL_KEY_CONTEXT};
+pub use key::{IdentityKey, KeyError, Signature, TUNNEL_KEY_CONTEXT, TunnelKey};
 pub use member::{KnownNetwork, Member, NetworkChange, PeerPresence};
 pub use name::{NameError, NetworkName, Nickname};
 pub use nat::{Filtering, Mapping, NatClass, NatProfile};
 pub use pair::{
-    Candidate, Observation, PairOutcome, PairRecord, PunchOrder, PunchPreparation, PunchReady, PunchReport, Reflector,
-    RelayOffer, Strategy, SessionTag, PunchId,
+    Candidate, Observation, PairOutcome, PairRecord, PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport,
+    Reflector, RelayOffer, SessionTag, Strategy,
 };
+pub use password::{MAX_PASSWORD_BYTES, PASSWORD_CONTEXT, PasswordSuite};
 pub use plan::Plan;

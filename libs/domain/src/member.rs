@@ -2,7 +2,9 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::{ClientId, IdentityKey, NetworkId, NetworkName, Nickname, Revision, Signature, TunnelKey, VirtualAddresses};
+use crate::{
+    ClientId, IdentityKey, NetworkId, NetworkName, Nickname, Revision, Signature, TunnelKey, VirtualAddresses,
+};
 
 /// Whether a client has a control session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]

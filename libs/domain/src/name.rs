@@ -63,7 +63,8 @@ fn normalised(text: &str, limit: usize) -> Result<String, NameError> {
     if name.is_empty() || name.len() > limit {
         return Err(NameError::Length { limit });
     }
-    let allowed = |c: char| matches!(c, ' ' | '-' | '_' | '.' | '\'') || (c.is_alphanumeric() && c.identifier_allowed());
+    let allowed =
+        |c: char| matches!(c, ' ' | '-' | '_' | '.' | '\'') || (c.is_alphanumeric() && c.identifier_allowed());
     // Combining marks are neither letters nor digits, but part of many scripts.
     let mark = |c: char| !c.is_ascii() && c.identifier_allowed();
     if !name.chars().all(|c| allowed(c) || mark(c)) {

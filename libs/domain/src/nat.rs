@@ -35,7 +35,9 @@ pub enum Filtering {
 }
 
 /// What decides how a pair of clients is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize, serde::Deserialize,
+)]
 #[cbor(index_only)]
 #[serde(rename_all = "kebab-case")]
 pub enum NatClass {
@@ -100,9 +102,11 @@ impl NatProfile {
     pub fn class(&self) -> NatClass {
         match (self.udp, self.mapping, self.filtering) {
             (false, _, _) => NatClass::Blocked,
-            (true, Some(Mapping::EndpointIndependent), Some(Filtering::EndpointIndependent | Filtering::AddressDependent)) => {
-                NatClass::EasyOpen
-            }
+            (
+                true,
+                Some(Mapping::EndpointIndependent),
+                Some(Filtering::EndpointIndependent | Filtering::AddressDependent),
+            ) => NatClass::EasyOpen,
             (true, Some(Mapping::EndpointIndependent), _) => NatClass::Easy,
             (true, _, _) => NatClass::Hard,
         }

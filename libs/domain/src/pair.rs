@@ -31,7 +31,9 @@ pub struct PunchId {
 }
 
 /// How a pair tries to get a direct path (NAT traversal strategies in the order of rising cost).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize, serde::Deserialize,
+)]
 #[cbor(index_only)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
@@ -62,7 +64,7 @@ impl Strategy {
 }
 
 /// PREPARE: open the sockets, measure them, report.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct PunchPreparation {
     #[n(0)]
     pub punch: PunchId,
@@ -74,6 +76,12 @@ pub struct PunchPreparation {
     /// Fresh sockets to punch from; 0 punches from the main socket.
     #[n(3)]
     pub sockets: u16,
+}
+
+impl std::fmt::Debug for PunchPreparation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PunchPreparation").field("punch", &self.punch).field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 /// The answer to [`PunchPreparation`].

@@ -7,8 +7,8 @@
 use std::net::SocketAddr;
 
 use domain::{
-    ClientId, IdentityKey, KnownNetwork, NetworkChange, NetworkId, NetworkName, Nickname, Observation, PairRecord,
-    PunchId, NatProfile, PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayOffer, Revision, SessionTag,
+    ClientId, IdentityKey, KnownNetwork, NatProfile, NetworkChange, NetworkId, NetworkName, Nickname, Observation,
+    PairRecord, PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayOffer, Revision, SessionTag,
     Signature, TunnelKey, UnixMillis, VirtualAddresses,
 };
 use minicbor::{Decode, Encode};
@@ -321,9 +321,9 @@ fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, FrameError> {
         return Err(FrameError::TooLarge { size: bytes.len() });
     }
     let mut decoder = minicbor::Decoder::new(bytes);
-    let frame = decoder.decode().map_err(|error| {
-        if error.is_unknown_variant() { FrameError::Unknown } else { FrameError::Malformed(error) }
-    })?;
+    let frame = decoder
+        .decode()
+        .map_err(|error| if error.is_unknown_variant() { FrameError::Unknown } else { FrameError::Malformed(error) })?;
     match bytes.len() - decoder.position() {
         0 => Ok(frame),
         count => Err(FrameError::Trailing { count }),

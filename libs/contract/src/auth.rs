@@ -1,0 +1,117 @@
+//! Calls to auth.
+
+use std::time::Duration;
+
+use bus::Call;
+use domain::{ClientId, IdentityKey, Nickname, Signature, SourcePrefix, TunnelKey, UnixMillis};
+use minicbor::{Decode, Encode};
+
+/// A client whose signature the gateway has checked logs in; a key never seen before is registered.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Login {
+    #[n(0)]
+    pub identity: IdentityKey,
+    #[n(1)]
+    pub tunnel: TunnelKey,
+    /// By the identity key over the tunnel key.
+    #[n(2)]
+    pub tunnel_signature: Signature,
+    /// For a new client.
+    #[n(3)]
+    pub nick: Option<Nickname>,
+    /// What limits on registrations count by.
+    #[n(4)]
+    pub source: SourcePrefix,
+}
+
+/// The client is known.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct LoggedIn {
+    #[n(0)]
+    pub client: ClientId,
+    /// This login registered the key.
+    #[n(1)]
+    pub registered: bool,
+    #[n(2)]
+    pub nick: Option<Nickname>,
+    /// A resumption token, see [`crate::token`].
+    #[n(3)]
+    pub token: String,
+    #[n(4)]
+    pub token_expires: UnixMillis,
+}
+
+/// Why a login is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum LoginRefusal {
+    /// Too many new keys from this source.
+    #[n(0)]
+    RegistrationLimited {
+        #[n(0)]
+        retry_after_ms: u32,
+    },
+    /// The tunnel key is not signed by the identity key.
+    #[n(1)]
+    Signature,
+    /// The client is blocked.
+    #[n(2)]
+    Blocked,
+    /// Storage or signing failed; the number is in the log.
+    #[n(3)]
+    Internal {
+        #[n(0)]
+        incident: u64,
+    },
+}
+
+impl Call for Login {
+    const SUBJECT: &'static str = "auth.login";
+    const DEADLINE: Duration = Duration::from_secs(5);
+    type Reply = LoggedIn;
+    type Refusal = LoginRefusal;
+}
+
+/// A fresh resumption token for a client with a session.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Renew {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub identity: IdentityKey,
+    #[n(2)]
+    pub tunnel: TunnelKey,
+}
+
+/// A token and its end.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Renewed {
+    #[n(0)]
+    pub token: String,
+    #[n(1)]
+    pub expires: UnixMillis,
+}
+
+impl Call for Renew {
+    const SUBJECT: &'static str = "auth.renew";
+    const DEADLINE: Duration = Duration::from_secs(5);
+    type Reply = Renewed;
+    type Refusal = LoginRefusal;
+}
+
+/// Which keys tokens are verified with.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Keys;
+
+/// A JSON Web Key Set (RFC 7517) of Ed25519 keys (RFC 8037).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct KeysReply {
+    #[n(0)]
+    pub jwks: String,
+}
+
+impl Call for Keys {
+    const SUBJECT: &'static str = "auth.keys";
+    const DEADLINE: Duration = Duration::from_secs(5);
+    type Reply = KeysReply;
+    type Refusal = LoginRefusal;
+}

@@ -1,0 +1,55 @@
+//! What other roles have a gateway tell its clients.
+
+use bus::{Delivery, Event};
+use domain::{ClientId, Epoch, NetworkChange, PairRecord, PunchId, PunchOrder, PunchPreparation, RelayOffer};
+use minicbor::{Decode, Encode};
+
+/// A message for sessions of one gateway. Sessions that ended meanwhile are skipped.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Push {
+    #[n(0)]
+    pub to: Vec<Target>,
+    #[n(1)]
+    pub notice: Notice,
+}
+
+/// One session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Target {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub epoch: Epoch,
+}
+
+/// What is told.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Notice {
+    #[n(0)]
+    Change(#[n(0)] NetworkChange),
+    #[n(1)]
+    PeerUp(#[n(0)] ClientId),
+    #[n(2)]
+    PeerDown(#[n(0)] ClientId),
+    #[n(3)]
+    PeerLost(#[n(0)] ClientId),
+    #[n(4)]
+    Relay(#[n(0)] RelayOffer),
+    #[n(5)]
+    Prepare(#[n(0)] PunchPreparation),
+    #[n(6)]
+    Go(#[n(0)] PunchOrder),
+    #[n(7)]
+    Record(#[n(0)] PairRecord),
+    /// The same key logged in elsewhere: end the session and say so.
+    #[n(8)]
+    Replaced,
+    /// A punch came to nothing before GO.
+    #[n(9)]
+    PunchOff(#[n(0)] PunchId),
+}
+
+impl Event for Push {
+    const TOPIC: &'static str = "gateway.push";
+    const DELIVERY: Delivery = Delivery::Addressed;
+}

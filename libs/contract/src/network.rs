@@ -1,0 +1,297 @@
+//! Calls to network.
+
+use std::time::Duration;
+
+use bus::Call;
+use domain::{
+    ClientId, Epoch, InstanceId, KnownNetwork, NatClass, NetworkChange, NetworkId, NetworkName, Nickname, Revision,
+    SourcePrefix, UnixMillis, VirtualAddresses,
+};
+use minicbor::{Decode, Encode};
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why a membership call is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Refusal {
+    /// No such network or a wrong password: which of them is not said.
+    #[n(0)]
+    Denied,
+    #[n(1)]
+    Full,
+    #[n(2)]
+    AlreadyMember,
+    #[n(3)]
+    NameTaken,
+    #[n(4)]
+    NotAMember,
+    #[n(5)]
+    PlanLimit,
+    /// Too many wrong passwords by this client, from this source or for this network.
+    #[n(6)]
+    GuessLimit {
+        #[n(0)]
+        retry_after_ms: u32,
+    },
+    /// The password protocol's message is broken.
+    #[n(7)]
+    Malformed,
+    /// No such peer in any common network.
+    #[n(8)]
+    PeerUnknown,
+    /// Storage or presence failed; the number is in the log.
+    #[n(9)]
+    Internal {
+        #[n(0)]
+        incident: u64,
+    },
+}
+
+macro_rules! call {
+    ($call:ident, $subject:literal, $reply:ty) => {
+        impl Call for $call {
+            const SUBJECT: &'static str = $subject;
+            const DEADLINE: Duration = DEADLINE;
+            type Reply = $reply;
+            type Refusal = Refusal;
+        }
+    };
+}
+
+/// Everything a client does not know yet of its networks.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Snapshot {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub known: Vec<KnownNetwork>,
+}
+
+/// The answer to [`Snapshot`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Snapped {
+    #[n(0)]
+    pub addresses: VirtualAddresses,
+    /// Of networks that are at the revision known, only members whose presence matters are listed: all of them, with
+    /// their presence, because presence has no revision.
+    #[n(1)]
+    pub changes: Vec<NetworkChange>,
+    /// All networks the client is a member of.
+    #[n(2)]
+    pub networks: Vec<NetworkId>,
+    /// Prefix lengths of the pool and of the deployment's IPv6 prefix.
+    #[n(3)]
+    pub prefix4: u8,
+    #[n(4)]
+    pub prefix6: u8,
+}
+call!(Snapshot, "network.snapshot", Snapped);
+
+/// First half of a creation.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CreateStart {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub name: NetworkName,
+    /// An OPAQUE registration request.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub request: Vec<u8>,
+    #[n(3)]
+    pub source: SourcePrefix,
+}
+
+/// An OPAQUE registration response.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CreateStarted {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub response: Vec<u8>,
+}
+call!(CreateStart, "network.create-start", CreateStarted);
+
+/// Second half of a creation.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CreateFinish {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub name: NetworkName,
+    /// An OPAQUE registration record.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub record: Vec<u8>,
+    /// The network secret, sealed under the export key.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub wrapped_secret: Vec<u8>,
+}
+call!(CreateFinish, "network.create-finish", Joined);
+
+/// First half of a join.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct JoinStart {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub name: NetworkName,
+    /// An OPAQUE KE1.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub request: Vec<u8>,
+    #[n(3)]
+    pub source: SourcePrefix,
+}
+
+/// An OPAQUE KE2, and the server's state, sealed, for the gateway to keep until the second half.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct JoinStarted {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub response: Vec<u8>,
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub pending: Vec<u8>,
+}
+call!(JoinStart, "network.join-start", JoinStarted);
+
+/// Second half of a join.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct JoinFinish {
+    #[n(0)]
+    pub client: ClientId,
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub pending: Vec<u8>,
+    /// An OPAQUE KE3.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub finalization: Vec<u8>,
+}
+call!(JoinFinish, "network.join-finish", Joined);
+
+/// The client is a member now.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Joined {
+    #[n(0)]
+    pub network: NetworkId,
+    #[n(1)]
+    pub name: NetworkName,
+    #[n(2)]
+    pub addresses: VirtualAddresses,
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub wrapped_secret: Vec<u8>,
+    /// No IPv4 address was free.
+    #[n(4)]
+    pub pool_exhausted: bool,
+    /// The whole network, so that the gateway can tell the client at once.
+    #[n(5)]
+    pub change: NetworkChange,
+}
+
+/// A client leaves a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Leave {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub network: NetworkId,
+}
+call!(Leave, "network.leave", ());
+
+/// A client changes its nickname in all its networks.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetNick {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub nick: Nickname,
+}
+call!(SetNick, "network.set-nick", ());
+
+/// What changed in a network after a revision, for a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ChangesSince {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub network: NetworkId,
+    #[n(2)]
+    pub revision: Revision,
+}
+call!(ChangesSince, "network.changes-since", NetworkChange);
+
+/// A client has data for a peer and no path to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Connect {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub peer: ClientId,
+}
+call!(Connect, "network.connect", ());
+
+/// A page of sessions, for operators.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Sessions {
+    /// Where the last page ended.
+    #[n(0)]
+    pub after: Option<ClientId>,
+    #[n(1)]
+    pub limit: u16,
+}
+
+/// The answer to [`Sessions`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SessionsPage {
+    #[n(0)]
+    pub sessions: Vec<SessionRow>,
+    #[n(1)]
+    pub more: bool,
+}
+
+/// One session as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SessionRow {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub gateway: InstanceId,
+    #[n(2)]
+    pub epoch: Epoch,
+    #[n(3)]
+    pub since: UnixMillis,
+    #[n(4)]
+    pub class: Option<NatClass>,
+}
+call!(Sessions, "network.sessions", SessionsPage);
+
+/// A page of networks, for operators.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Networks {
+    #[n(0)]
+    pub after: Option<NetworkId>,
+    #[n(1)]
+    pub limit: u16,
+}
+
+/// The answer to [`Networks`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NetworksPage {
+    #[n(0)]
+    pub networks: Vec<NetworkRow>,
+    #[n(1)]
+    pub more: bool,
+}
+
+/// One network as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NetworkRow {
+    #[n(0)]
+    pub network: NetworkId,
+    #[n(1)]
+    pub name: NetworkName,
+    #[n(2)]
+    pub owner: ClientId,
+    #[n(3)]
+    pub members: u32,
+    #[n(4)]
+    pub seats: u32,
+    #[n(5)]
+    pub revision: Revision,
+    #[n(6)]
+    pub created: UnixMillis,
+}
+call!(Networks, "network.networks", NetworksPage);

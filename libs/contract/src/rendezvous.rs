@@ -1,0 +1,171 @@
+//! Calls and events to rendezvous.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bus::{Call, Delivery, Event};
+use domain::{Bandwidth, ClientId, PairRecord, PunchReady, PunchReport, RelayId};
+use minicbor::{Decode, Encode};
+
+/// Pairs that share a network are both online, or need a path.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PairsWanted {
+    #[n(0)]
+    pub pairs: Vec<PairWanted>,
+}
+
+/// One pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PairWanted {
+    #[n(0)]
+    pub a: ClientId,
+    #[n(1)]
+    pub b: ClientId,
+    /// What the pair may send through a relay: the best plan that covers both.
+    #[n(2)]
+    pub relay_rate: Bandwidth,
+    /// Why now: decides what is done first.
+    #[n(3)]
+    pub reason: Wanted,
+}
+
+/// Why a pair is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Wanted {
+    /// One of them came online: a relay at once, a direct path as soon as both profiles are known.
+    #[n(0)]
+    Online,
+    /// The NAT profile of one is new: a direct path.
+    #[n(1)]
+    Profiled,
+    /// One of them has data and no path: both.
+    #[n(2)]
+    Demanded,
+}
+
+impl Event for PairsWanted {
+    const TOPIC: &'static str = "rendezvous.pairs";
+    const DELIVERY: Delivery = Delivery::Work;
+}
+
+/// A client's word in a negotiation, for the process that leads it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PunchWord {
+    #[n(0)]
+    pub from: ClientId,
+    /// The tag of the session that the word came through.
+    #[n(1)]
+    pub tag: domain::SessionTag,
+    /// The round trip of the control connection, smallest of the last pings; 0 when unknown.
+    #[n(2)]
+    pub control_rtt_us: u64,
+    #[n(3)]
+    pub said: PunchSaid,
+}
+
+/// What was said.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum PunchSaid {
+    #[n(0)]
+    Ready(#[n(0)] PunchReady),
+    #[n(1)]
+    Report(#[n(0)] PunchReport),
+}
+
+impl Event for PunchWord {
+    const TOPIC: &'static str = "rendezvous.word";
+    const DELIVERY: Delivery = Delivery::Addressed;
+}
+
+/// A relay lives. Sent every two seconds; three missing ones end it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RelayBeat {
+    #[n(0)]
+    pub relay: RelayId,
+    /// Public UDP endpoints, best first. Each is a reflector, too.
+    #[n(1)]
+    pub endpoints: Vec<SocketAddr>,
+    #[n(2)]
+    pub region: String,
+    #[n(3)]
+    pub slots: u32,
+    #[n(4)]
+    pub max_slots: u32,
+    /// Forwarded since the last beat.
+    #[n(5)]
+    pub rate: Bandwidth,
+    #[n(6)]
+    pub draining: bool,
+}
+
+impl Event for RelayBeat {
+    const TOPIC: &'static str = "rendezvous.beat";
+    const DELIVERY: Delivery = Delivery::Everyone;
+}
+
+/// Why an operator's question has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Refusal {
+    /// Presence failed; the number is in the log.
+    #[n(0)]
+    Internal {
+        #[n(0)]
+        incident: u64,
+    },
+}
+
+/// The record of a pair, in any order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Pair {
+    #[n(0)]
+    pub a: ClientId,
+    #[n(1)]
+    pub b: ClientId,
+}
+
+/// The answer to [`Pair`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PairReply {
+    #[n(0)]
+    pub record: Option<PairRecord>,
+}
+
+impl Call for Pair {
+    const SUBJECT: &'static str = "rendezvous.pair";
+    const DEADLINE: Duration = Duration::from_secs(5);
+    type Reply = PairReply;
+    type Refusal = Refusal;
+}
+
+/// The live relays, as one rendezvous process sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Relays;
+
+/// The answer to [`Relays`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RelaysReply {
+    #[n(0)]
+    pub relays: Vec<RelayBeat>,
+}
+
+impl Call for Relays {
+    const SUBJECT: &'static str = "rendezvous.relays";
+    const DEADLINE: Duration = Duration::from_secs(5);
+    type Reply = RelaysReply;
+    type Refusal = Refusal;
+}
+
+/// The STUN endpoints of the rendezvous processes, told to clients at login.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReflectorBeat {
+    #[n(0)]
+    pub instance: domain::InstanceId,
+    /// The first two differ in the port only, the third in the address.
+    #[n(1)]
+    pub endpoints: Vec<SocketAddr>,
+}
+
+impl Event for ReflectorBeat {
+    const TOPIC: &'static str = "rendezvous.reflectors";
+    const DELIVERY: Delivery = Delivery::Everyone;
+}
