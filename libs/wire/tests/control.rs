@@ -1,0 +1,330 @@
+//! The control frames, byte for byte: a change here is a change of the protocol.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::fmt::Write as _;
+
+use domain::{
+    Bandwidth, Candidate, ClientId, Epoch, Filtering, IdentityKey, InstanceId, KnownNetwork, Mapping, Member, NatClass,
+    NatProfile, NetworkChange, NetworkId, Observation, PairOutcome, PairRecord, PeerPresence, PunchId, PunchOrder,
+    PunchPreparation, PunchReady, PunchReport, RelayId, RelayOffer, Revision, SessionTag, Signature, Strategy,
+    TunnelKey, UnixMillis, VirtualAddresses,
+};
+use proptest::prelude::*;
+use wire::{
+    Code,
+    control::{
+        ClientFrame, FrameError, Joined, Login, MAX_FRAME, MAX_MEMBERS_PER_FRAME, NatReport, Refused, Reply, Request,
+        ServerFrame, Welcome,
+    },
+};
+
+const VECTORS: &str = include_str!("vectors/control.txt");
+
+#[test]
+fn every_frame_has_its_bytes_and_reads_back() {
+    let mut actual = String::new();
+    for (name, frame) in client_frames() {
+        assert_eq!(ClientFrame::decode(&frame.encode()).unwrap(), frame);
+        writeln!(actual, "client.{name} {}", hex(&frame.encode())).unwrap();
+    }
+    for (name, frame) in server_frames() {
+        assert_eq!(ServerFrame::decode(&frame.encode()).unwrap(), frame);
+        writeln!(actual, "server.{name} {}", hex(&frame.encode())).unwrap();
+    }
+    for (actual, golden) in actual.lines().zip(VECTORS.lines()) {
+        assert_eq!(actual, golden);
+    }
+    assert_eq!(actual.lines().count(), VECTORS.lines().count(), "{actual}");
+}
+
+#[test]
+fn a_field_of_a_newer_version_is_skipped() {
+    // Pong with a second field, a text.
+    let newer = [0x82, 0x02, 0x82, 0x07, 0x63, b'n', b'e', b'w'];
+    assert_eq!(ServerFrame::decode(&newer).unwrap(), ServerFrame::Pong(7));
+}
+
+#[test]
+fn a_message_of_a_newer_version_is_unknown_not_malformed() {
+    let newer = [0x82, 0x18, 0xff, 0x80];
+    assert!(matches!(ServerFrame::decode(&newer), Err(FrameError::Unknown)));
+    assert!(matches!(ClientFrame::decode(&newer), Err(FrameError::Unknown)));
+}
+
+#[test]
+fn a_frame_ends_where_its_value_ends() {
+    let mut bytes = ClientFrame::Goodbye.encode();
+    bytes.push(0);
+    assert!(matches!(ClientFrame::decode(&bytes), Err(FrameError::Trailing { count: 1 })));
+    assert!(matches!(ClientFrame::decode(&[]), Err(FrameError::Malformed(_))));
+}
+
+#[test]
+fn a_frame_is_bounded() {
+    let largest = vec![0; MAX_FRAME];
+    assert!(!matches!(ClientFrame::decode(&largest), Err(FrameError::TooLarge { .. })));
+    let larger = vec![0; MAX_FRAME + 1];
+    assert!(matches!(ClientFrame::decode(&larger), Err(FrameError::TooLarge { size }) if size == MAX_FRAME + 1));
+}
+
+#[test]
+fn a_change_with_the_most_members_fits_a_frame() {
+    let widest = Member { nick: Some("n".repeat(64).parse().unwrap()), ..member() };
+    let frame = ServerFrame::Change(NetworkChange {
+        network: NetworkId::from_bytes([0xff; 16]),
+        name: "n".repeat(64).parse().unwrap(),
+        since: Revision(u64::MAX),
+        revision: Revision(u64::MAX),
+        members: vec![widest; MAX_MEMBERS_PER_FRAME],
+        left: false,
+    });
+    assert!(frame.encode().len() <= MAX_FRAME, "{}", frame.encode().len());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_decoders_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2048)) {
+        let _ = ClientFrame::decode(&bytes);
+        let _ = ServerFrame::decode(&bytes);
+    }
+
+    #[test]
+    fn no_damage_to_a_frame_makes_the_decoders_panic(
+        pick in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        bit in 0_u8..8,
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let frames: Vec<Vec<u8>> = client_frames().into_iter().map(|(_, frame)| frame.encode())
+            .chain(server_frames().into_iter().map(|(_, frame)| frame.encode())).collect();
+        let mut bytes = frames[pick.index(frames.len())].clone();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        bytes.truncate(cut.index(bytes.len()) + 1);
+        if let Ok(frame) = ClientFrame::decode(&bytes) {
+            prop_assert_eq!(ClientFrame::decode(&frame.encode()).unwrap(), frame);
+        }
+        if let Ok(frame) = ServerFrame::decode(&bytes) {
+            prop_assert_eq!(ServerFrame::decode(&frame.encode()).unwrap(), frame);
+        }
+    }
+
+    #[test]
+    fn a_claimed_length_allocates_nothing(kind in 0_u8..12, length in any::<u64>()) {
+        let mut bytes = vec![0x82, kind, 0x82, 0x9b];
+        bytes.extend_from_slice(&length.to_be_bytes());
+        prop_assert!(ClientFrame::decode(&bytes).is_err());
+        prop_assert!(ServerFrame::decode(&bytes).is_err());
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn client() -> ClientId {
+    ClientId::from_bytes([0x11; 16])
+}
+
+fn network() -> NetworkId {
+    NetworkId::from_bytes([0x22; 16])
+}
+
+fn punch() -> PunchId {
+    PunchId { leader: InstanceId::from_bytes([0x33; 16]), number: 7 }
+}
+
+fn addresses() -> VirtualAddresses {
+    VirtualAddresses { v4: Some([100, 64, 0, 1].into()), v6: "fd00::1".parse().unwrap() }
+}
+
+fn member() -> Member {
+    Member {
+        client: client(),
+        identity: IdentityKey::from_bytes([1; 32]),
+        tunnel: TunnelKey::from_bytes([2; 32]),
+        tunnel_signature: Signature::from_bytes([3; 64]),
+        nick: Some("anna".parse().unwrap()),
+        addresses: addresses(),
+        revision: Revision(4),
+        gone: false,
+        presence: Some(PeerPresence::Online),
+    }
+}
+
+fn record() -> PairRecord {
+    PairRecord {
+        a: client(),
+        b: ClientId::from_bytes([0x12; 16]),
+        class_a: Some(NatClass::Easy),
+        class_b: None,
+        strategy: Strategy::Direct,
+        outcome: PairOutcome::Pending,
+        attempts: 1,
+        started: UnixMillis(1_000),
+        took_ms: 5,
+        packets: 6,
+        relay: Some(RelayId::from_bytes([0x44; 16])),
+        hint: "so".into(),
+        trace: 9,
+    }
+}
+
+fn client_frames() -> Vec<(&'static str, ClientFrame)> {
+    let name = || "friday".parse().unwrap();
+    let known = KnownNetwork { network: network(), revision: Revision(3) };
+    vec![
+        (
+            "login",
+            ClientFrame::Login(Box::new(Login {
+                version: 1,
+                identity: IdentityKey::from_bytes([1; 32]),
+                tunnel: TunnelKey::from_bytes([2; 32]),
+                tunnel_signature: Signature::from_bytes([3; 64]),
+                signature: Signature::from_bytes([4; 64]),
+                nick: None,
+                token: Some("a.b.c".into()),
+                known: vec![known],
+            })),
+        ),
+        ("ping", ClientFrame::Ping(300)),
+        ("sync", ClientFrame::Sync(vec![known])),
+        ("create-start", ClientFrame::Request(1, Request::CreateStart(name(), vec![1, 2]))),
+        ("create-finish", ClientFrame::Request(2, Request::CreateFinish(name(), vec![1], vec![2]))),
+        ("join-start", ClientFrame::Request(3, Request::JoinStart(name(), vec![1]))),
+        ("join-finish", ClientFrame::Request(4, Request::JoinFinish(vec![1]))),
+        ("leave", ClientFrame::Request(5, Request::Leave(network()))),
+        ("set-nick", ClientFrame::Request(6, Request::SetNick("anna".parse().unwrap()))),
+        ("connect", ClientFrame::Request(7, Request::Connect(client()))),
+        ("why", ClientFrame::Request(8, Request::Why(client()))),
+        ("changes-since", ClientFrame::Request(9, Request::ChangesSince(network(), Revision(2)))),
+        (
+            "nat",
+            ClientFrame::Nat(NatReport {
+                profile: NatProfile {
+                    udp: true,
+                    mapping: Some(Mapping::EndpointIndependent),
+                    filtering: Some(Filtering::AddressAndPortDependent),
+                    keeps_port: true,
+                    unsure: false,
+                    hops: 3,
+                },
+                observations: vec![Observation(vec![9, 9])],
+            }),
+        ),
+        (
+            "punch-ready",
+            ClientFrame::PunchReady(PunchReady {
+                punch: punch(),
+                observations: vec![Observation(vec![8])],
+                local: vec!["192.168.1.2:4000".parse().unwrap()],
+            }),
+        ),
+        (
+            "punch-report",
+            ClientFrame::PunchReport(PunchReport {
+                punch: punch(),
+                endpoint: Some("203.0.113.5:4000".parse().unwrap()),
+                rtt_us: 20_000,
+                packets: 5,
+                took_us: 90_000,
+            }),
+        ),
+        ("goodbye", ClientFrame::Goodbye),
+    ]
+}
+
+fn server_frames() -> Vec<(&'static str, ServerFrame)> {
+    vec![
+        (
+            "welcome",
+            ServerFrame::Welcome(Box::new(Welcome {
+                client: client(),
+                nick: None,
+                token: Some("t".into()),
+                now: UnixMillis(1_700_000_000_000),
+                keepalive_ms: 60_000,
+                tag: SessionTag([5; 16]),
+                reflectors: vec!["203.0.113.1:3478".parse().unwrap()],
+                prefix4: 10,
+                prefix6: 48,
+            })),
+        ),
+        ("refused", ServerFrame::Refused(Refused::because(Code::SignatureInvalid))),
+        ("pong", ServerFrame::Pong(300)),
+        (
+            "change",
+            ServerFrame::Change(NetworkChange {
+                network: network(),
+                name: "friday".parse().unwrap(),
+                since: Revision(3),
+                revision: Revision(4),
+                members: vec![member()],
+                left: false,
+            }),
+        ),
+        ("synced", ServerFrame::Synced(addresses(), vec![network()])),
+        ("done", ServerFrame::Reply(1, Reply::Done)),
+        ("registration", ServerFrame::Reply(2, Reply::Registration(vec![1]))),
+        ("credential", ServerFrame::Reply(3, Reply::Credential(vec![1]))),
+        (
+            "joined",
+            ServerFrame::Reply(
+                4,
+                Reply::Joined(Box::new(Joined {
+                    network: network(),
+                    name: "friday".parse().unwrap(),
+                    addresses: addresses(),
+                    wrapped_secret: vec![6],
+                    warning: Some(Code::AddressPoolExhausted),
+                })),
+            ),
+        ),
+        ("why", ServerFrame::Reply(5, Reply::Why(Some(Box::new(record()))))),
+        (
+            "refusal",
+            ServerFrame::Refusal(6, Refused::after(Code::GuessLimit, std::time::Duration::from_secs(60))),
+        ),
+        ("peer-up", ServerFrame::PeerUp(client())),
+        ("peer-down", ServerFrame::PeerDown(client())),
+        ("peer-lost", ServerFrame::PeerLost(client())),
+        (
+            "relay",
+            ServerFrame::Relay(Box::new(RelayOffer {
+                peer: client(),
+                relay: RelayId::from_bytes([0x44; 16]),
+                endpoints: vec!["203.0.113.1:443".parse().unwrap()],
+                ticket: vec![1, 2, 3],
+                leg_key: [7; 32],
+                rate: Bandwidth::from_kbit_per_second(8),
+                expires: UnixMillis(1_700_000_060_000),
+            })),
+        ),
+        (
+            "prepare",
+            ServerFrame::Prepare(PunchPreparation { punch: punch(), peer: client(), key: [8; 32], sockets: 0 }),
+        ),
+        (
+            "go",
+            ServerFrame::Go(PunchOrder {
+                punch: punch(),
+                strategy: Strategy::Reveal,
+                wait_us: 20_000,
+                gap_us: 50_000,
+                opener_ttl: 4,
+                candidates: vec![Candidate { endpoint: "[2001:db8::1]:4000".parse().unwrap(), local: false }],
+                attempt: 1,
+            }),
+        ),
+        ("record", ServerFrame::Record(Box::new(record()))),
+        ("resync", ServerFrame::Resync),
+        ("token", ServerFrame::Token("t".into())),
+        ("goodbye", ServerFrame::Goodbye(Refused::because(Code::Replaced))),
+        ("punch-off", ServerFrame::PunchOff(punch())),
+    ]
+}
+
+#[test]
+fn an_epoch_is_a_plain_number() {
+    assert_eq!(minicbor::to_vec(Epoch(1)).unwrap(), [1]);
+}
