@@ -7,6 +7,7 @@
 
 mod address;
 mod bandwidth;
+pub mod human_duration;
 mod id;
 mod key;
 mod member;
