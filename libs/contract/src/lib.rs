@@ -8,3 +8,4 @@ pub mod gateway;
 pub mod network;
 pub mod rendezvous;
 pub mod session;
+pub mod token;
