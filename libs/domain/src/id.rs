@@ -181,6 +181,14 @@ impl UnixMillis {
     }
 }
 
+impl From<std::time::SystemTime> for UnixMillis {
+    /// The instant in milliseconds; 0 before 1970.
+    fn from(time: std::time::SystemTime) -> Self {
+        let since = time.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
