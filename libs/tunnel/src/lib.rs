@@ -1,1 +1,42 @@
 //! The encrypted channel between two clients, without sockets.
+//!
+//! What it decides: which datagrams belong to a peer ([`Local::open`]), what a peer's datagram carries ([`Session`]), which
+//! inner packets are accepted from it ([`inner`]), which ones go to every member of a network ([`flood`]), and what two
+//! clients say to each other inside of the channel ([`Frame`]).
+//!
+//! The protocol is WireGuard's (Noise IKpsk2), by the Noise core of `gotatun`: its replay window of 8,192 packets covers the
+//! reordering of a change of path (NAT.md, section 10). A session knows nothing of addresses, so that the same bytes travel
+//! directly or through a relay, and a change of path never touches it. Each pair mixes in a [`PairKey`] made of the secret of
+//! a network that both are members of: the server, which names the members' public keys, cannot join a tunnel without it.
+//!
+//! Assumptions: `gotatun` reads the monotonic clock and the wall clock itself (rekeying after 120 s, refusal after 180 s, time
+//! stamps of initiations), and takes ephemeral keys from the operating system; everything this crate adds takes `now` as an
+//! argument. Retries of initiations are ours, because WireGuard's 5 s are too long for somebody who waits for a path.
+//!
+//! Rejected: `boringtun`, whose replay window of 1,024 is less than a change of path reorders; the padding of packets to
+//! multiples of 16 bytes, which costs the relay's rate and hides little.
+
+mod echo;
+pub mod flood;
+mod frame;
+pub mod inner;
+mod local;
+mod pair_key;
+mod session;
+
+pub use echo::{echo_reply, echo_request};
+pub use flood::Flood;
+pub use frame::{Frame, Route};
+pub use inner::InnerPacket;
+pub use local::{Claim, Incoming, Local, Opened, is_tunnel_datagram};
+pub use pair_key::{NetworkSecret, PairKey};
+pub use session::{Event, Party, Received, Refusal, Session};
+
+/// The largest inner packet: the smallest MTU that IPv6 allows, so that it fits everywhere.
+pub const INNER_MTU: usize = 1280;
+
+/// What a tunnel adds to an inner packet: header and tag.
+pub const OVERHEAD: usize = 32;
+
+/// The largest datagram of a tunnel.
+pub const MAX_DATAGRAM: usize = INNER_MTU + OVERHEAD;

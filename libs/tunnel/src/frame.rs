@@ -1,0 +1,179 @@
+//! What two clients say to each other inside of their tunnel.
+//!
+//! A frame is an IPv6 packet between link-local addresses with the next header for experiments (253, RFC 3692), which no
+//! application can send through the adapter, because a link-local source is refused there. Its payload is
+//! `[kind, route, 0, 0]` and the fields of the kind, big-endian. Unknown kinds are ignored.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use domain::ClientId;
+
+use crate::{InnerPacket, echo::header6};
+
+/// One statement between two clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Asks for an [`Frame::Answer`] on the same route.
+    Probe { route: Route, number: u64, sent_us: u64 },
+    /// Repeats a probe.
+    Answer { route: Route, number: u64, sent_us: u64 },
+    /// Where the sender can be reached, best first, at most [`Frame::MAX_HINTS`].
+    Hints(Vec<SocketAddr>),
+    /// The sender leaves on purpose.
+    Farewell,
+}
+
+/// The way a probe took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Route {
+    Direct,
+    Relay,
+}
+
+impl Frame {
+    /// Hints in one frame.
+    pub const MAX_HINTS: usize = 8;
+
+    /// The frame as an inner packet.
+    #[must_use]
+    pub fn encode(&self, from: ClientId, to: ClientId) -> Vec<u8> {
+        let mut body = Vec::with_capacity(20);
+        match self {
+            Self::Probe { route, number, sent_us } => put_probe(&mut body, PROBE, *route, *number, *sent_us),
+            Self::Answer { route, number, sent_us } => put_probe(&mut body, ANSWER, *route, *number, *sent_us),
+            Self::Hints(hints) => {
+                body.extend([HINTS, 0, 0, 0]);
+                for hint in hints.iter().take(Self::MAX_HINTS) {
+                    let (family, address) = match hint.ip() {
+                        IpAddr::V4(v4) => (4, v4.to_ipv6_mapped()),
+                        IpAddr::V6(v6) => (6, v6),
+                    };
+                    let port = hint.port().to_be_bytes();
+                    body.extend([family, 0, port[0], port[1]]);
+                    body.extend(address.octets());
+                }
+            }
+            Self::Farewell => body.extend([FAREWELL, 0, 0, 0]),
+        }
+        let mut packet = header6(link_local(from), link_local(to), EXPERIMENT, body.len()).unwrap_or_default();
+        packet.extend(body);
+        packet
+    }
+
+    /// Whether `packet` is meant for this module, known kind or not.
+    #[must_use]
+    pub fn is_in(packet: &InnerPacket<'_>) -> bool {
+        let local = |address| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        packet.protocol == EXPERIMENT && local(packet.source) && local(packet.destination)
+    }
+
+    /// Reads the frame in `packet`.
+    #[must_use]
+    pub fn decode(packet: &InnerPacket<'_>) -> Option<Self> {
+        if !Self::is_in(packet) {
+            return None;
+        }
+        let ([kind, route, _, _], fields) = packet.payload().split_first_chunk()?;
+        match *kind {
+            PROBE | ANSWER => {
+                let route = match route {
+                    0 => Route::Direct,
+                    1 => Route::Relay,
+                    _ => return None,
+                };
+                let (number, rest) = fields.split_first_chunk()?;
+                let sent_us = u64::from_be_bytes(*rest.first_chunk()?);
+                let number = u64::from_be_bytes(*number);
+                Some(if *kind == PROBE {
+                    Self::Probe { route, number, sent_us }
+                } else {
+                    Self::Answer { route, number, sent_us }
+                })
+            }
+            HINTS => {
+                let hints = fields.chunks_exact(20).take(Self::MAX_HINTS).filter_map(hint).collect();
+                Some(Self::Hints(hints))
+            }
+            FAREWELL => Some(Self::Farewell),
+            _ => None,
+        }
+    }
+}
+
+fn put_probe(body: &mut Vec<u8>, kind: u8, route: Route, number: u64, sent_us: u64) {
+    let route = match route {
+        Route::Direct => 0,
+        Route::Relay => 1,
+    };
+    body.extend([kind, route, 0, 0]);
+    body.extend(number.to_be_bytes());
+    body.extend(sent_us.to_be_bytes());
+}
+
+fn hint(bytes: &[u8]) -> Option<SocketAddr> {
+    let address = Ipv6Addr::from(*bytes.get(4..)?.first_chunk::<16>()?);
+    let port = u16::from_be_bytes([bytes[2], bytes[3]]);
+    let address = match bytes[0] {
+        4 => IpAddr::V4(address.to_ipv4_mapped()?),
+        6 => IpAddr::V6(address),
+        _ => return None,
+    };
+    Some(SocketAddr::new(address, port))
+}
+
+/// fe80::/64 and the first half of the id.
+fn link_local(client: ClientId) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    octets[0] = 0xfe;
+    octets[1] = 0x80;
+    octets[8..].copy_from_slice(&client.as_bytes()[..8]);
+    octets.into()
+}
+
+const EXPERIMENT: u8 = 253;
+const PROBE: u8 = 1;
+const ANSWER: u8 = 2;
+const HINTS: u8 = 3;
+const FAREWELL: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_frame_reads_back() {
+        let hints = vec!["203.0.113.7:40000".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap()];
+        for frame in [
+            Frame::Probe { route: Route::Direct, number: 7, sent_us: 9 },
+            Frame::Answer { route: Route::Relay, number: u64::MAX, sent_us: 0 },
+            Frame::Hints(hints),
+            Frame::Hints(Vec::new()),
+            Frame::Farewell,
+        ] {
+            let packet = frame.encode(ALICE, BOB);
+            assert_eq!(Frame::decode(&InnerPacket::parse(&packet).unwrap()), Some(frame));
+        }
+    }
+
+    #[test]
+    fn a_frame_has_these_bytes() {
+        let packet = Frame::Probe { route: Route::Relay, number: 1, sent_us: 2 }.encode(ALICE, BOB);
+        let text: String = packet.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            text,
+            "600000000014fd40fe800000000000000101010101010101fe800000000000000202020202020202\
+             0101000000000000000000010000000000000002"
+        );
+    }
+
+    #[test]
+    fn hints_are_at_most_eight() {
+        let hints = vec!["203.0.113.7:40000".parse().unwrap(); 300];
+        let packet = Frame::Hints(hints).encode(ALICE, BOB);
+        let decoded = Frame::decode(&InnerPacket::parse(&packet).unwrap());
+        assert!(matches!(decoded, Some(Frame::Hints(hints)) if hints.len() == Frame::MAX_HINTS));
+    }
+
+    const ALICE: ClientId = ClientId::from_bytes([1; 16]);
+    const BOB: ClientId = ClientId::from_bytes([2; 16]);
+}

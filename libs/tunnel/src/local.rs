@@ -1,0 +1,124 @@
+//! This client's end of all its tunnels: its key, and the first look at every datagram.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use bytes::BytesMut;
+use domain::TunnelKey;
+use gotatun::{
+    noise::{
+        TunnResult, errors::WireGuardError, handshake::parse_handshake_anon, index_table::IndexTable,
+        rate_limiter::RateLimiter,
+    },
+    packet::{Packet, WgKind},
+    x25519,
+};
+
+/// What all sessions of a client share.
+pub struct Local {
+    private: x25519::StaticSecret,
+    public: x25519::PublicKey,
+    indices: IndexTable,
+    limiter: Arc<RateLimiter>,
+}
+
+/// The first look at a datagram.
+#[derive(Debug)]
+pub enum Opened {
+    /// Well-formed; initiations and responses also bear this client's public key (WireGuard, section 5.4.4).
+    Incoming(Incoming),
+    /// Too many handshakes from that address: send this cookie reply back (WireGuard, section 5.4.7).
+    Challenge(Vec<u8>),
+    Refused,
+}
+
+/// A datagram that a [`Session`](crate::Session) may look at.
+pub struct Incoming(pub(crate) WgKind);
+
+/// Which session a datagram says it is for. Unproven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// An initiation by the owner of this key.
+    Initiator(TunnelKey),
+    /// For the session that chose this index.
+    Receiver(u32),
+}
+
+impl Local {
+    /// The end with this X25519 private key.
+    #[must_use]
+    pub fn new(private: [u8; 32]) -> Self {
+        let private = x25519::StaticSecret::from(private);
+        let public = x25519::PublicKey::from(&private);
+        let limiter = Arc::new(RateLimiter::new(&public, HANDSHAKES_PER_SECOND));
+        Self { private, public, indices: IndexTable::from_os_rng(), limiter }
+    }
+
+    /// The public key.
+    #[must_use]
+    pub fn public(&self) -> TunnelKey {
+        TunnelKey::from_bytes(self.public.to_bytes())
+    }
+
+    /// Looks at a datagram from `from`. Costs a copy, and a keyed hash for handshakes.
+    #[must_use]
+    pub fn open(&self, from: SocketAddr, datagram: &[u8]) -> Opened {
+        if !is_tunnel_datagram(datagram) {
+            return Opened::Refused;
+        }
+        match self.limiter.verify_packet(from, Packet::from_bytes(BytesMut::from(datagram))) {
+            Ok(kind) => Opened::Incoming(Incoming(kind)),
+            Err(TunnResult::WriteToNetwork(reply)) => Opened::Challenge(Packet::from(reply).to_vec()),
+            Err(TunnResult::Err(_) | TunnResult::Done | TunnResult::WriteToTunnel(_)) => Opened::Refused,
+        }
+    }
+
+    /// Whom `incoming` says it is for. Costs a key agreement for initiations.
+    #[must_use]
+    pub fn claim(&self, incoming: &Incoming) -> Option<Claim> {
+        match &incoming.0 {
+            WgKind::HandshakeInit(init) => parse_handshake_anon(&self.private, &self.public, init)
+                .ok()
+                .map(|half| Claim::Initiator(TunnelKey::from_bytes(half.peer_static_public))),
+            WgKind::HandshakeResp(response) => Some(Claim::Receiver(response.receiver_idx.get())),
+            WgKind::CookieReply(reply) => Some(Claim::Receiver(reply.receiver_idx.get())),
+            WgKind::Data(data) => Some(Claim::Receiver(data.header.receiver_idx.get())),
+        }
+    }
+
+    pub(crate) fn tunnel_to(&self, peer: TunnelKey, preshared: [u8; 32]) -> gotatun::noise::Tunn {
+        gotatun::noise::Tunn::new(
+            self.private.clone(),
+            x25519::PublicKey::from(*peer.as_bytes()),
+            Some(preshared),
+            None,
+            self.indices.clone(),
+            Arc::clone(&self.limiter),
+        )
+    }
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local").field("public", &self.public()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// Whether the first bytes are those of a WireGuard message.
+#[must_use]
+pub fn is_tunnel_datagram(datagram: &[u8]) -> bool {
+    matches!(datagram, [1..=4, 0, 0, 0, ..])
+}
+
+/// Whether an error of the Noise core means that the datagram was not from the peer, or not meant for this session.
+pub(crate) fn is_foreign(error: &WireGuardError) -> bool {
+    !matches!(error, WireGuardError::DuplicateCounter | WireGuardError::InvalidCounter)
+}
+
+/// From one address, before cookies are asked for. A relay's address stands for all the pairs on it.
+const HANDSHAKES_PER_SECOND: u64 = 100;

@@ -1,0 +1,354 @@
+//! The session with one peer: handshake, packets and frames.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use domain::{ClientId, TunnelKey, VirtualAddresses};
+use gotatun::{
+    noise::{Tunn, TunnResult},
+    packet::{Packet, WgKind},
+};
+
+use crate::{Frame, INNER_MTU, Incoming, InnerPacket, Local, PairKey, local::is_foreign};
+
+/// The encrypted channel to one peer.
+///
+/// `handle_*` takes what arrived; afterwards the caller drains [`Session::poll_transmit`] and [`Session::poll_event`]. What
+/// is to be transmitted after [`Session::handle_datagram`] belongs on the way that the datagram came; everything else on
+/// whatever way leads to the peer.
+pub struct Session {
+    tunnel: Tunn,
+    own: Party,
+    peer: Party,
+    phase: Phase,
+    /// Packets that wait for a handshake.
+    waiting: VecDeque<Vec<u8>>,
+    transmits: VecDeque<BytesMut>,
+    events: VecDeque<Event>,
+    /// The receiver indices of the last handshakes, newest last.
+    indices: VecDeque<u32>,
+    next_tick: Instant,
+    heard: Option<Instant>,
+}
+
+/// One end of a tunnel, as far as its packets show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Party {
+    pub client: ClientId,
+    pub addresses: VirtualAddresses,
+}
+
+/// What a session tells its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Packets pass from now on.
+    Established,
+    /// No handshake succeeded for so long that the keys are gone.
+    Lapsed,
+}
+
+/// What a datagram carried.
+#[derive(Debug)]
+pub enum Received {
+    /// A packet of the peer, for the adapter.
+    Packet(BytesMut),
+    Frame(Frame),
+    /// Part of a handshake, or a keepalive: nothing to hand on.
+    Nothing,
+    Refused(Refusal),
+}
+
+/// Why a datagram or packet went no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("not from the peer")]
+    Foreign,
+    #[error("seen before, or too late")]
+    Replayed,
+    #[error("not an IP packet, or larger than the tunnel takes")]
+    Malformed,
+    #[error("a source address that is not the sender's")]
+    SpoofedSource,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    /// An initiation was sent; the next one is due at `retry`, none after `until`.
+    Initiating {
+        attempt: u32,
+        retry: Instant,
+        until: Instant,
+    },
+    Established,
+}
+
+impl Session {
+    /// A session between `own` and `peer`, which owns `key`. It does nothing by itself.
+    #[must_use]
+    pub fn new(now: Instant, local: &Local, own: Party, peer: Party, key: TunnelKey, pair: &PairKey) -> Self {
+        Self {
+            tunnel: local.tunnel_to(key, *pair.as_bytes()),
+            own,
+            peer,
+            phase: Phase::Idle,
+            waiting: VecDeque::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            indices: VecDeque::with_capacity(MAX_INDICES),
+            next_tick: now,
+            heard: None,
+        }
+    }
+
+    /// Takes a datagram that is presumably the peer's.
+    pub fn handle_datagram(&mut self, now: Instant, incoming: Incoming) -> Received {
+        self.tick(now);
+        let (proves, ends_handshake) = match &incoming.0 {
+            // An initiation proves nothing yet: it may be an old one, if this client has just started.
+            WgKind::HandshakeInit(_) | WgKind::CookieReply(_) => (false, false),
+            WgKind::HandshakeResp(_) => (true, true),
+            WgKind::Data(_) => (true, false),
+        };
+        let received = match self.tunnel.handle_incoming_packet(incoming.0) {
+            TunnResult::Done => Received::Nothing,
+            TunnResult::Err(error) if is_foreign(&error) => return Received::Refused(Refusal::Foreign),
+            TunnResult::Err(_) => return Received::Refused(Refusal::Replayed),
+            TunnResult::WriteToNetwork(datagram) => {
+                self.transmit(datagram);
+                Received::Nothing
+            }
+            TunnResult::WriteToTunnel(packet) => self.receive(packet),
+        };
+        if proves {
+            self.heard = Some(now);
+            self.establish(now, ends_handshake);
+        }
+        received
+    }
+
+    /// Takes a packet of this client's adapter, for the peer; the datagram goes on the way that the caller likes best.
+    ///
+    /// Without keys the packet waits, and a handshake begins. At most 64 wait: a newer one replaces the oldest.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] and [`Refusal::SpoofedSource`].
+    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Result<Option<BytesMut>, Refusal> {
+        let inner = InnerPacket::parse(packet).filter(|_| packet.len() <= INNER_MTU).ok_or(Refusal::Malformed)?;
+        if !inner.is_from(&self.own.addresses) {
+            return Err(Refusal::SpoofedSource);
+        }
+        if self.phase == Phase::Established
+            && let Some(sealed) = self.seal(inner.bytes)
+        {
+            return Ok(Some(sealed));
+        }
+        if self.waiting.len() == MAX_WAITING {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(inner.bytes.to_vec());
+        self.initiate(now);
+        Ok(None)
+    }
+
+    /// The datagram that carries `frame`; `None` without keys.
+    pub fn handle_frame(&mut self, frame: &Frame) -> Option<BytesMut> {
+        if self.phase != Phase::Established {
+            return None;
+        }
+        self.seal(&frame.encode(self.own.client, self.peer.client))
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_deadline(&mut self, now: Instant) {
+        self.tick(now);
+        if let Phase::Initiating { attempt, retry, until } = self.phase
+            && retry <= now
+        {
+            if until <= now {
+                self.phase = Phase::Idle;
+                self.waiting.clear();
+            } else {
+                self.send_initiation();
+                let retry = now + retry_delay(attempt);
+                self.phase = Phase::Initiating { attempt: attempt + 1, retry, until };
+            }
+        }
+    }
+
+    /// When [`Session::handle_deadline`] is due.
+    #[must_use]
+    pub fn poll_deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Idle => None,
+            Phase::Initiating { retry, .. } => Some(retry.min(self.next_tick)),
+            Phase::Established => Some(self.next_tick),
+        }
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<BytesMut> {
+        self.transmits.pop_front()
+    }
+
+    /// The next thing to know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Begins a handshake, unless one is under way.
+    pub fn initiate(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Initiating { .. }) {
+            self.restart(now);
+        }
+    }
+
+    /// Begins a handshake at once, whatever is under way: there is a new path, or the peer seems to have lost its keys.
+    /// Keys that exist stay in use until then.
+    pub fn restart(&mut self, now: Instant) {
+        self.tick(now);
+        self.send_initiation();
+        if self.phase != Phase::Established {
+            self.phase = Phase::Initiating { attempt: 1, retry: now + retry_delay(0), until: now + GIVE_UP };
+        }
+    }
+
+    /// Mixes another pair key into handshakes from now on.
+    pub fn rekey(&mut self, pair: &PairKey) {
+        if self.tunnel.preshared_key() != Some(*pair.as_bytes()) {
+            self.tunnel.set_preshared_key(Some(*pair.as_bytes()));
+        }
+    }
+
+    /// The ends have other addresses now.
+    pub fn readdress(&mut self, own: VirtualAddresses, peer: VirtualAddresses) {
+        self.own.addresses = own;
+        self.peer.addresses = peer;
+    }
+
+    /// Whether packets pass.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        self.phase == Phase::Established
+    }
+
+    /// When the peer last proved to be there.
+    #[must_use]
+    pub const fn heard(&self) -> Option<Instant> {
+        self.heard
+    }
+
+    /// Whether a datagram for this receiver index is for this session.
+    #[must_use]
+    pub fn owns(&self, index: u32) -> bool {
+        self.indices.contains(&index)
+    }
+
+    fn establish(&mut self, now: Instant, by_response: bool) {
+        if self.phase == Phase::Established && !by_response {
+            return;
+        }
+        if self.phase != Phase::Established {
+            self.events.push_back(Event::Established);
+            self.next_tick = now + TICK;
+        }
+        self.phase = Phase::Established;
+        while let Some(packet) = self.waiting.pop_front() {
+            if let Some(sealed) = self.seal(&packet) {
+                self.transmits.push_back(sealed);
+            }
+        }
+    }
+
+    /// What the peer's packet is, once it is known that it is the peer's.
+    fn receive(&self, mut packet: Packet) -> Received {
+        if packet.is_empty() {
+            return Received::Nothing;
+        }
+        let Some(inner) = InnerPacket::parse(&packet) else {
+            return Received::Refused(Refusal::Malformed);
+        };
+        if Frame::is_in(&inner) {
+            return Frame::decode(&inner).map_or(Received::Nothing, Received::Frame);
+        }
+        if !inner.is_from(&self.peer.addresses) {
+            return Received::Refused(Refusal::SpoofedSource);
+        }
+        let length = inner.bytes.len();
+        packet.truncate(length);
+        Received::Packet(packet.buf_mut().split())
+    }
+
+    fn seal(&mut self, packet: &[u8]) -> Option<BytesMut> {
+        let packet = Packet::from_bytes(BytesMut::from(packet));
+        let sealed = self.tunnel.encapsulate_with_session(packet).ok()?;
+        Some(sealed.into_bytes().buf_mut().split())
+    }
+
+    fn send_initiation(&mut self) {
+        if let Some(initiation) = self.tunnel.format_handshake_initiation(true) {
+            self.transmit(initiation.into());
+        }
+    }
+
+    fn transmit(&mut self, datagram: WgKind) {
+        if let WgKind::HandshakeInit(_) | WgKind::HandshakeResp(_) = datagram {
+            let index = match &datagram {
+                WgKind::HandshakeInit(init) => init.sender_idx.get(),
+                WgKind::HandshakeResp(response) => response.sender_idx.get(),
+                WgKind::CookieReply(_) | WgKind::Data(_) => return,
+            };
+            if self.indices.len() == MAX_INDICES {
+                self.indices.pop_front();
+            }
+            self.indices.push_back(index);
+        }
+        self.transmits.push_back(Packet::from(datagram).buf_mut().split());
+    }
+
+    /// Lets the Noise core look at its own clock.
+    fn tick(&mut self, now: Instant) {
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = now + TICK;
+        match self.tunnel.update_timers() {
+            Ok(Some(datagram)) => self.transmit(datagram),
+            Ok(None) => {}
+            // Neither key nor handshake is left. The core stays in that state until it is told to begin anew.
+            Err(_) => {
+                self.tunnel.reset();
+                if self.phase == Phase::Established {
+                    self.phase = Phase::Idle;
+                    self.events.push_back(Event::Lapsed);
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("peer", &self.peer).field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
+
+/// Half a second, doubled each time, at most WireGuard's own 5 s.
+fn retry_delay(attempt: u32) -> Duration {
+    (FIRST_RETRY * (1 << attempt.min(4))).min(LAST_RETRY)
+}
+
+/// Packets that may wait for a handshake.
+const MAX_WAITING: usize = 64;
+/// The Noise core keeps eight sessions and two handshakes.
+const MAX_INDICES: usize = 16;
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// As WireGuard's Rekey-Attempt-Time.
+const GIVE_UP: Duration = Duration::from_secs(90);
+/// How often the Noise core looks at its clock; its own times are seconds.
+const TICK: Duration = Duration::from_secs(1);

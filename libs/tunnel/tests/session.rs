@@ -1,0 +1,330 @@
+//! Two sessions back to back: what may be lost, repeated, reordered or made up on the way.
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use domain::{ClientId, NetworkId, VirtualAddresses};
+use proptest::prelude::*;
+use tunnel::{
+    Claim, Event, Frame, InnerPacket, Local, NetworkSecret, Opened, PairKey, Party, Received, Refusal, Route, Session,
+    echo_request,
+};
+
+#[test]
+fn a_handshake_takes_one_round_trip_and_waiting_packets_follow() {
+    let mut lab = Lab::new(SECRET);
+    let packet = lab.packet_to_bob(1);
+    assert_eq!(lab.alice.handle_packet(lab.now, &packet).unwrap(), None);
+
+    let delivered = lab.settle();
+    assert_eq!(delivered, vec![(Side::Bob, packet)]);
+    assert_eq!(lab.alice.poll_event(), Some(Event::Established));
+    assert_eq!(lab.bob.poll_event(), Some(Event::Established));
+}
+
+#[test]
+fn two_simultaneous_initiations_end_in_working_keys() {
+    let mut lab = Lab::new(SECRET);
+    lab.alice.initiate(lab.now);
+    lab.bob.initiate(lab.now);
+    lab.settle();
+    for sequence in 0..10 {
+        assert!(lab.alice_reaches_bob(sequence));
+        assert!(lab.bob_reaches_alice(sequence));
+    }
+}
+
+#[test]
+fn another_pair_key_never_establishes() {
+    let mut lab = Lab::new([8; 32]);
+    lab.alice.initiate(lab.now);
+    lab.bob.initiate(lab.now);
+    for _ in 0..100 {
+        lab.now += Duration::from_secs(1);
+        lab.alice.handle_deadline(lab.now);
+        lab.bob.handle_deadline(lab.now);
+        lab.settle();
+    }
+    assert!(!lab.alice.is_established() && !lab.bob.is_established());
+    assert_eq!(lab.alice.poll_event(), None);
+    assert_eq!(lab.alice.poll_deadline(), None);
+}
+
+#[test]
+fn a_lost_initiation_is_repeated() {
+    let mut lab = Lab::new(SECRET);
+    lab.alice.initiate(lab.now);
+    assert!(lab.alice.poll_transmit().is_some());
+    lab.now = lab.alice.poll_deadline().unwrap();
+    for _ in 0..3 {
+        lab.alice.handle_deadline(lab.now);
+        lab.now += Duration::from_secs(1);
+    }
+    lab.settle();
+    assert!(lab.alice.is_established());
+}
+
+#[test]
+fn a_peer_that_lost_its_keys_gets_new_ones() {
+    let mut lab = Lab::established();
+    lab.bob = lab.fresh_bob(SECRET);
+    assert!(!lab.alice_reaches_bob(1));
+
+    lab.alice.restart(lab.now);
+    lab.settle();
+    assert!(lab.alice_reaches_bob(2));
+    assert!(lab.bob_reaches_alice(3));
+}
+
+#[test]
+fn a_spoofed_inner_source_is_refused_on_both_sides() {
+    let mut lab = Lab::established();
+    let foreign = echo_request(&addresses(3), addresses(2).v6.into(), 1, 1, b"").unwrap();
+    assert_eq!(lab.alice.handle_packet(lab.now, &foreign), Err(Refusal::SpoofedSource));
+
+    // A client that does not check what it sends.
+    lab.alice.readdress(addresses(3), addresses(2));
+    let sealed = lab.alice.handle_packet(lab.now, &foreign).unwrap().unwrap();
+    assert!(matches!(lab.bob_takes(&sealed), Received::Refused(Refusal::SpoofedSource)));
+}
+
+#[test]
+fn a_frame_of_an_application_is_refused() {
+    let mut lab = Lab::established();
+    let forged = Frame::Farewell.encode(ALICE, BOB);
+    assert_eq!(lab.alice.handle_packet(lab.now, &forged), Err(Refusal::SpoofedSource));
+}
+
+#[test]
+fn a_frame_arrives_as_it_was_sent() {
+    let mut lab = Lab::established();
+    let probe = Frame::Probe { route: Route::Direct, number: 3, sent_us: 77 };
+    let sealed = lab.alice.handle_frame(&probe).unwrap();
+    assert!(matches!(lab.bob_takes(&sealed), Received::Frame(frame) if frame == probe));
+    assert_eq!(lab.bob.heard(), Some(lab.now));
+}
+
+#[test]
+fn a_datagram_names_the_session_it_is_for() {
+    let mut lab = Lab::new(SECRET);
+    lab.alice.initiate(lab.now);
+    let initiation = lab.alice.poll_transmit().unwrap();
+    let Opened::Incoming(incoming) = lab.bob_local.open(SOMEWHERE.parse().unwrap(), &initiation) else {
+        panic!("the initiation is for bob");
+    };
+    assert_eq!(lab.bob_local.claim(&incoming), Some(Claim::Initiator(lab.alice_local.public())));
+    assert!(matches!(lab.alice_local.open(SOMEWHERE.parse().unwrap(), &initiation), Opened::Refused));
+
+    lab.bob.handle_datagram(lab.now, incoming);
+    let response = lab.bob.poll_transmit().unwrap();
+    let Opened::Incoming(incoming) = lab.alice_local.open(SOMEWHERE.parse().unwrap(), &response) else {
+        panic!("the response is for alice");
+    };
+    let Some(Claim::Receiver(index)) = lab.alice_local.claim(&incoming) else { panic!("a response names a receiver") };
+    assert!(lab.alice.owns(index));
+    assert!(!lab.bob.owns(index));
+}
+
+#[test]
+fn many_handshakes_from_one_address_are_challenged() {
+    let mut lab = Lab::new(SECRET);
+    let mut challenges = 0;
+    for _ in 0..150 {
+        lab.alice.restart(lab.now);
+        let initiation = lab.alice.poll_transmit().unwrap();
+        if let Opened::Challenge(reply) = lab.bob_local.open(SOMEWHERE.parse().unwrap(), &initiation) {
+            assert!(reply.len() < initiation.len());
+            challenges += 1;
+        }
+    }
+    assert!(challenges > 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn each_packet_is_delivered_once_in_any_order(order in proptest::collection::vec(0_usize..64, 0..200)) {
+        let mut lab = Lab::established();
+        let sealed: Vec<BytesMut> = (0..64).map(|n| {
+            let packet = lab.packet_to_bob(n);
+            lab.alice.handle_packet(lab.now, &packet).unwrap().unwrap()
+        }).collect();
+        let mut seen = [false; 64];
+        for index in order {
+            match lab.bob_takes(&sealed[index]) {
+                Received::Packet(packet) => {
+                    prop_assert!(!seen[index]);
+                    seen[index] = true;
+                    prop_assert_eq!(&packet[..], &lab.packet_to_bob(u16::try_from(index).unwrap())[..]);
+                }
+                Received::Refused(Refusal::Replayed) => prop_assert!(seen[index]),
+                other @ (Received::Frame(_) | Received::Nothing | Received::Refused(_)) => {
+                    prop_assert!(false, "{:?}", other);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_datagram_panics(start in 0_u8..6, rest in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut lab = Lab::established();
+        let datagram = [&[start, 0, 0, 0][..], &rest].concat();
+        let received = lab.bob_takes(&datagram);
+        prop_assert!(matches!(received, Received::Refused(_) | Received::Nothing));
+        prop_assert!(lab.alice_reaches_bob(1));
+    }
+
+    #[test]
+    fn no_altered_datagram_is_accepted(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+        let mut lab = Lab::established();
+        let packet = lab.packet_to_bob(1);
+        let mut sealed = lab.alice.handle_packet(lab.now, &packet).unwrap().unwrap();
+        let at = at.index(sealed.len());
+        sealed[at] ^= 1 << bit;
+        prop_assert!(matches!(lab.bob_takes(&sealed), Received::Refused(_)));
+    }
+
+    #[test]
+    fn no_inner_packet_panics(packet in proptest::collection::vec(any::<u8>(), 0..1400), version in prop::option::of(prop_oneof![Just(0x45_u8), Just(0x60)])) {
+        let mut packet = packet;
+        if let (Some(first), Some(version)) = (packet.first_mut(), version) {
+            *first = version;
+        }
+        if let Some(inner) = InnerPacket::parse(&packet) {
+            let _ = Frame::decode(&inner);
+            let _ = inner.payload();
+        }
+        let _ = tunnel::echo_reply(&addresses(1), &packet);
+        let mut lab = Lab::established();
+        let _ = lab.alice.handle_packet(lab.now, &packet);
+    }
+
+    #[test]
+    fn no_frame_panics(kind in 0_u8..6, fields in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let mut packet = Frame::Farewell.encode(ALICE, BOB);
+        packet.truncate(40);
+        packet.push(kind);
+        packet.extend(fields);
+        let length = u16::try_from(packet.len() - 40).unwrap().to_be_bytes();
+        packet[4..6].copy_from_slice(&length);
+        let _ = Frame::decode(&InnerPacket::parse(&packet).unwrap());
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Alice,
+    Bob,
+}
+
+struct Lab {
+    now: Instant,
+    alice_local: Local,
+    bob_local: Local,
+    alice: Session,
+    bob: Session,
+}
+
+impl Lab {
+    /// Bob's secret of the network; Alice's is [`SECRET`].
+    fn new(secret: [u8; 32]) -> Self {
+        let now = Instant::now();
+        let [alice_local, bob_local] = [[1; 32], [2; 32]].map(Local::new);
+        let pair =
+            |secret| PairKey::derive(&NetworkSecret::from_bytes(secret), NetworkId::from_bytes([7; 16]), ALICE, BOB);
+        let alice = Session::new(now, &alice_local, party(1), party(2), bob_local.public(), &pair(SECRET));
+        let bob = Session::new(now, &bob_local, party(2), party(1), alice_local.public(), &pair(secret));
+        Self { now, alice_local, bob_local, alice, bob }
+    }
+
+    fn established() -> Self {
+        let mut lab = Self::new(SECRET);
+        lab.alice.initiate(lab.now);
+        lab.settle();
+        assert!(lab.alice.is_established() && lab.bob.is_established());
+        lab
+    }
+
+    fn fresh_bob(&self, secret: [u8; 32]) -> Session {
+        let pair = PairKey::derive(&NetworkSecret::from_bytes(secret), NetworkId::from_bytes([7; 16]), ALICE, BOB);
+        Session::new(self.now, &self.bob_local, party(2), party(1), self.alice_local.public(), &pair)
+    }
+
+    /// Carries datagrams until none is left; returns the packets that came out.
+    fn settle(&mut self) -> Vec<(Side, Vec<u8>)> {
+        let mut delivered = Vec::new();
+        loop {
+            let (side, datagram) = match (self.alice.poll_transmit(), self.bob.poll_transmit()) {
+                (Some(datagram), None) => (Side::Bob, datagram),
+                (None, Some(datagram)) => (Side::Alice, datagram),
+                (None, None) => return delivered,
+                (Some(to_bob), Some(to_alice)) => {
+                    self.note(Side::Alice, &to_alice, &mut delivered);
+                    (Side::Bob, to_bob)
+                }
+            };
+            self.note(side, &datagram, &mut delivered);
+        }
+    }
+
+    fn note(&mut self, side: Side, datagram: &[u8], delivered: &mut Vec<(Side, Vec<u8>)>) {
+        let received = match side {
+            Side::Alice => self.alice_takes(datagram),
+            Side::Bob => self.bob_takes(datagram),
+        };
+        if let Received::Packet(packet) = received {
+            delivered.push((side, packet.to_vec()));
+        }
+    }
+
+    fn bob_takes(&mut self, datagram: &[u8]) -> Received {
+        match self.bob_local.open(SOMEWHERE.parse::<SocketAddr>().unwrap(), datagram) {
+            Opened::Incoming(incoming) => self.bob.handle_datagram(self.now, incoming),
+            Opened::Challenge(_) | Opened::Refused => Received::Refused(Refusal::Malformed),
+        }
+    }
+
+    fn alice_takes(&mut self, datagram: &[u8]) -> Received {
+        match self.alice_local.open(SOMEWHERE.parse::<SocketAddr>().unwrap(), datagram) {
+            Opened::Incoming(incoming) => self.alice.handle_datagram(self.now, incoming),
+            Opened::Challenge(_) | Opened::Refused => Received::Refused(Refusal::Malformed),
+        }
+    }
+
+    fn packet_to_bob(&self, sequence: u16) -> Vec<u8> {
+        echo_request(&addresses(1), addresses(2).v4.unwrap().into(), 1, sequence, b"to bob").unwrap()
+    }
+
+    fn alice_reaches_bob(&mut self, sequence: u16) -> bool {
+        let packet = self.packet_to_bob(sequence);
+        let sealed = self.alice.handle_packet(self.now, &packet).unwrap().unwrap();
+        matches!(self.bob_takes(&sealed), Received::Packet(received) if received == packet)
+    }
+
+    fn bob_reaches_alice(&mut self, sequence: u16) -> bool {
+        let packet = echo_request(&addresses(2), addresses(1).v6.into(), 1, sequence, b"to alice").unwrap();
+        let sealed = self.bob.handle_packet(self.now, &packet).unwrap().unwrap();
+        matches!(self.alice_takes(&sealed), Received::Packet(received) if received == packet)
+    }
+}
+
+fn party(number: u8) -> Party {
+    Party { client: ClientId::from_bytes([number; 16]), addresses: addresses(number) }
+}
+
+fn addresses(number: u8) -> VirtualAddresses {
+    VirtualAddresses {
+        v4: Some([100, 64, 0, number].into()),
+        v6: [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number].into(),
+    }
+}
+
+const ALICE: ClientId = ClientId::from_bytes([1; 16]);
+const BOB: ClientId = ClientId::from_bytes([2; 16]);
+const SECRET: [u8; 32] = [9; 32];
+const SOMEWHERE: &str = "203.0.113.9:40000";
