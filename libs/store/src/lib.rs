@@ -1,1 +1,110 @@
-//! Durable state: clients, networks, members and addresses in SQLite or Postgres.
+//! Durable state: clients, plans, networks, members, addresses and guess budgets, in SQLite or Postgres.
+//!
+//! One method of [`Accounts`] or [`Networks`] is one use case and one transaction. The SQL in `sql/` is compiled twice,
+//! once for each engine; what differs (how to connect, how to begin, how to lock) is in `postgres.rs` and `sqlite.rs`.
+//!
+//! # Rules
+//! - **Bump first.** Every write to a network begins with raising its revision, which locks its row. Locks are taken in
+//!   the order networks (by id), clients, addresses, so that transactions cannot wait for each other in a circle.
+//! - **Never dropped half-way.** A use case runs in a task of its own: a caller that stops waiting abandons the answer, not
+//!   the transaction. sqlx's `begin` loses acknowledged writes when its future is dropped (sqlx #4385), so it is not used.
+//! - **Deadlines of our own** on taking a connection (2 s) and on the transaction (5 s), because a pooled connection on a
+//!   dead path hangs (sqlx #4146). A transaction that ran out of time closes its connection; whether it took effect is
+//!   unknown to the caller, and repeating the use case finds out.
+//! - **Addresses** are guarded by two unique indexes (address, client) and retried; never read and then written.
+//! - **Outbox.** `revision` says what is true, `announced` what members were told; what lies between is announced again.
+
+mod accounts;
+mod error;
+mod migrate;
+mod networks;
+mod postgres;
+mod seats;
+#[expect(clippy::duplicate_mod, reason = "one SQL body is compiled for two engines")]
+mod sqlite;
+mod values;
+
+use std::{fmt, sync::Arc};
+
+use domain::AddressPool;
+
+pub use accounts::{Accounts, Deployment, LoggedIn, Login, Standing, UnknownPlan};
+pub use error::{Error, SchemaError};
+pub use migrate::{Migration, migrate, migrations};
+pub use networks::{
+    Announcement, Budget, BudgetKind, CreateError, Guess, JoinError, Joined, LeaveError, NetworkSummary, Networks,
+    NewNetwork, PasswordRecord, Peer, Snapshot,
+};
+
+/// How a deployment hands out what the store owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Where IPv4 addresses come from.
+    pub pool: AddressPool,
+    /// The plan of a client that registers.
+    pub default_plan: String,
+    /// Connections of this process to the database, at most.
+    pub connections: u32,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { pool: AddressPool::DEFAULT, default_plan: "free".to_owned(), connections: 16 }
+    }
+}
+
+/// The two faces of the database.
+#[derive(Clone)]
+pub struct Stores {
+    pub accounts: Arc<dyn Accounts>,
+    pub networks: Arc<dyn Networks>,
+}
+
+impl fmt::Debug for Stores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stores").finish_non_exhaustive()
+    }
+}
+
+impl Stores {
+    /// Whether the database answers now.
+    ///
+    /// # Errors
+    /// [`Error`] when it does not, within about two seconds.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.accounts.ping().await
+    }
+
+    /// Waits for the transactions that run, then closes all connections.
+    pub async fn close(&self) {
+        self.accounts.close().await;
+    }
+}
+
+/// Connects to `url`, `sqlite:///path/to/file.db` or `postgres://user@host/database`.
+///
+/// # Errors
+/// [`Error::Schema`] unless the schema is exactly the one this code knows; other errors as for any use case.
+pub async fn connect(url: &str, options: StoreOptions) -> Result<Stores, Error> {
+    match Engine::of(url)? {
+        Engine::Postgres => postgres::connect(url, options).await,
+        Engine::Sqlite => sqlite::connect(url, options).await,
+    }
+}
+
+/// Which engine a URL selects.
+#[derive(Clone, Copy)]
+enum Engine {
+    Postgres,
+    Sqlite,
+}
+
+impl Engine {
+    fn of(url: &str) -> Result<Self, Error> {
+        match url.split_once(':') {
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres),
+            Some(("sqlite", _)) => Ok(Self::Sqlite),
+            _ => Err(Error::Url),
+        }
+    }
+}

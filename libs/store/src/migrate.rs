@@ -1,0 +1,38 @@
+//! The schema's history. Forward only: a released migration is never edited, its checksum is in the database.
+
+use ring::digest;
+
+use crate::{Engine, Error, postgres, sqlite};
+
+/// One step of the schema.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    pub version: u32,
+    pub name: &'static str,
+    pub sql: &'static str,
+}
+
+impl Migration {
+    /// SHA-256 of the text.
+    pub(crate) fn checksum(&self) -> Vec<u8> {
+        digest::digest(&digest::SHA256, self.sql.as_bytes()).as_ref().to_vec()
+    }
+}
+
+/// All migrations, oldest first.
+#[must_use]
+pub fn migrations() -> &'static [Migration] {
+    &[Migration { version: 1, name: "base", sql: include_str!("../../../migrations/0001_base.sql") }]
+}
+
+/// Brings the database at `url` up to date, all steps in one transaction under a lock; a SQLite file is made if it does not
+/// exist. Returns the versions that were applied now: none the second time.
+///
+/// # Errors
+/// [`Error::Schema`] when the database is newer than this program, or was migrated with another text.
+pub async fn migrate(url: &str) -> Result<Vec<u32>, Error> {
+    match Engine::of(url)? {
+        Engine::Postgres => postgres::migrate(url).await,
+        Engine::Sqlite => sqlite::migrate(url).await,
+    }
+}

@@ -1,0 +1,249 @@
+//! Networks, their members, and how often one may guess.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::{
+    Bandwidth, ClientId, KnownNetwork, NetworkChange, NetworkId, NetworkName, Nickname, Plan, Revision, UnixMillis,
+    VirtualAddresses,
+};
+
+use crate::Error;
+
+/// Networks and their members.
+///
+/// Every change names the members to be told, and stays in the outbox until [`Networks::announced`] says they were.
+#[async_trait]
+pub trait Networks: Send + Sync {
+    /// Makes a network with its owner as the first member. Repeated with the same password record, it gives the same answer.
+    async fn create(&self, network: NewNetwork, at: UnixMillis) -> Result<Joined, CreateError>;
+
+    /// Adds `client` and gives it an address if it has none. Repeated with the same `request`, it gives the same answer.
+    async fn join(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        request: [u8; 16],
+        at: UnixMillis,
+    ) -> Result<Joined, JoinError>;
+
+    /// Removes `client`. A departing owner hands over to the oldest member; the last one takes the network along, and then
+    /// there is nothing to announce.
+    async fn leave(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        at: UnixMillis,
+    ) -> Result<Option<Announcement>, LeaveError>;
+
+    /// Renames `client` in all its networks.
+    async fn set_nick(&self, client: ClientId, nick: Nickname, at: UnixMillis) -> Result<Vec<Announcement>, Error>;
+
+    /// What is needed to check a password for the network that has this name, or one that looks like it.
+    async fn password_record(&self, name: &NetworkName) -> Result<Option<PasswordRecord>, Error>;
+
+    /// What changed after `revision`, or the whole network when that is not known any more; `None` when `client` is not a
+    /// member.
+    async fn changes_since(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        revision: Revision,
+    ) -> Result<Option<NetworkChange>, Error>;
+
+    /// All networks of `client`: all their members, and those who left since the revisions in `known`.
+    async fn snapshot(&self, client: ClientId, known: &[KnownNetwork]) -> Result<Snapshot, Error>;
+
+    /// Everybody who shares a network with `client`, by id.
+    async fn peers(&self, client: ClientId) -> Result<Vec<Peer>, Error>;
+
+    /// What a pair may use together; `None` when they share no network. It is the plan with the lower relay rate of the
+    /// two, or that of the best owner among the networks they share if it is better.
+    async fn pair_plan(&self, a: ClientId, b: ClientId) -> Result<Option<Plan>, Error>;
+
+    /// Takes one attempt out of every budget, or none if one is empty; at most one budget of each kind. Call before the attempt, and
+    /// [`Networks::forgive`] after a success: then no number of concurrent attempts exceeds a limit.
+    async fn guess(&self, budgets: &[Budget], at: UnixMillis) -> Result<Guess, Error>;
+
+    /// Gives back the attempt that was taken at `taken`.
+    async fn forgive(&self, budgets: &[Budget], taken: UnixMillis) -> Result<(), Error>;
+
+    /// Forgets budgets whose window has ended; returns how many.
+    async fn prune_budgets(&self, at: UnixMillis) -> Result<u64, Error>;
+
+    /// Changes before `before` that members were not told yet, oldest first.
+    async fn unannounced(&self, before: UnixMillis, limit: u16) -> Result<Vec<Announcement>, Error>;
+
+    /// Members were told everything up to `revision`.
+    async fn announced(&self, network: NetworkId, revision: Revision) -> Result<(), Error>;
+
+    /// A page of networks by id, for operators.
+    async fn list(&self, after: Option<NetworkId>, limit: u16) -> Result<Vec<NetworkSummary>, Error>;
+}
+
+/// A network to be made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewNetwork {
+    pub name: NetworkName,
+    pub owner: ClientId,
+    /// An OPAQUE registration record.
+    pub password: Vec<u8>,
+    /// The network secret, sealed under the export key.
+    pub wrapped_secret: Vec<u8>,
+}
+
+impl std::fmt::Debug for NewNetwork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewNetwork").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+/// What a password for a network is checked with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordRecord {
+    pub network: NetworkId,
+    /// An OPAQUE registration record.
+    pub password: Vec<u8>,
+}
+
+impl std::fmt::Debug for PasswordRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PasswordRecord").field("network", &self.network).finish_non_exhaustive()
+    }
+}
+
+/// A change and the members to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    pub change: NetworkChange,
+    /// All members, by id.
+    pub to: Vec<ClientId>,
+}
+
+/// A client has become a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    pub addresses: VirtualAddresses,
+    pub wrapped_secret: Vec<u8>,
+    /// The whole network.
+    pub whole: NetworkChange,
+    /// For the other members.
+    pub announcement: Announcement,
+}
+
+/// The networks of one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    pub addresses: VirtualAddresses,
+    /// By id.
+    pub networks: Vec<NetworkChange>,
+}
+
+/// Somebody in a common network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub client: ClientId,
+    /// The relay rate of the pair, see [`Networks::pair_plan`].
+    pub relay_rate: Bandwidth,
+}
+
+/// A network as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkSummary {
+    pub network: NetworkId,
+    pub name: NetworkName,
+    pub owner: ClientId,
+    pub members: u32,
+    pub seats: u32,
+    pub revision: Revision,
+    pub created: UnixMillis,
+}
+
+/// What attempts are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BudgetKind {
+    /// Passwords tried on one network, whoever tries; the key is derived from its name, existing or not.
+    Network = 0,
+    /// Passwords tried by one client.
+    Client = 1,
+    /// Passwords tried from one source prefix.
+    Source = 2,
+    /// New client keys from one source prefix.
+    Registration = 3,
+    /// Networks made, or tried to be, by one client.
+    Creation = 4,
+    /// Networks made, or tried to be, from one source prefix.
+    CreationSource = 5,
+}
+
+impl BudgetKind {
+    /// Every kind, in the order of the numbers.
+    pub const ALL: [Self; 6] =
+        [Self::Network, Self::Client, Self::Source, Self::Registration, Self::Creation, Self::CreationSource];
+}
+
+/// So many attempts in so much time, counted from the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    pub kind: BudgetKind,
+    pub key: [u8; 16],
+    pub limit: u32,
+    pub window: Duration,
+}
+
+/// Whether an attempt may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guess {
+    Allowed,
+    /// A budget is empty for so long.
+    Exhausted {
+        retry_after: Duration,
+    },
+}
+
+/// Why a network was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error("a network of this or a confusable name exists")]
+    NameTaken,
+    #[error("the plan allows {networks} networks")]
+    PlanLimit { networks: u32 },
+    #[error("storage failed")]
+    Store(#[from] Error),
+}
+
+/// Why a client did not become a member.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("the network is full: {seats} seats")]
+    Full { seats: u32 },
+    #[error("the client is a member already")]
+    AlreadyMember,
+    #[error("the plan allows {networks} networks")]
+    PlanLimit { networks: u32 },
+    #[error("the network is gone")]
+    Gone,
+    #[error("storage failed")]
+    Store(#[from] Error),
+}
+
+/// Why a client did not leave.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaveError {
+    #[error("the client is not a member")]
+    NotAMember,
+    #[error("storage failed")]
+    Store(#[from] Error),
+}
+
+/// Lets `?` take a failed statement in a use case with its own errors.
+macro_rules! from_database {
+    ($($error:ty),+) => {
+        $(impl From<sqlx::Error> for $error {
+            fn from(error: sqlx::Error) -> Self {
+                Self::Store(error.into())
+            }
+        })+
+    };
+}
+from_database!(CreateError, JoinError, LeaveError, crate::UnknownPlan);

@@ -1,0 +1,174 @@
+//! Clients and plans.
+
+use async_trait::async_trait;
+use domain::{ClientId, Plan, UnixMillis};
+
+use super::{
+    backend::{Connection, Db},
+    engine::Store,
+    membership,
+};
+use crate::{
+    Accounts, Deployment, Error, LoggedIn, Login, Standing, UnknownPlan,
+    values::{self, PlanRow, bigint},
+};
+
+#[async_trait]
+impl Accounts for Store {
+    async fn login(&self, login: Login, at: UnixMillis) -> Result<LoggedIn, Error> {
+        for _ in 0..REKEY_TRIES {
+            let (known, plan) = (login.clone(), self.default_plan.clone());
+            let outcome = self.engine.write("login", move |db| Box::pin(log_in(db, known, plan, at))).await?;
+            if let Some(logged_in) = outcome {
+                return Ok(logged_in);
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    async fn assign_plan(&self, client: ClientId, plan: &str) -> Result<(), UnknownPlan> {
+        let plan = plan.to_owned();
+        self.engine.write("assign plan", move |db| Box::pin(assign_plan(db, client, plan))).await
+    }
+
+    async fn set_standing(&self, client: ClientId, standing: Standing) -> Result<(), Error> {
+        self.engine.write("set standing", move |db| Box::pin(set_standing(db, client, standing))).await
+    }
+
+    async fn plan_of(&self, client: ClientId) -> Result<Option<Plan>, Error> {
+        self.engine.read("plan of", move |db| Box::pin(plan_of(db, client))).await
+    }
+
+    async fn plans(&self) -> Result<Vec<Plan>, Error> {
+        self.engine.read("plans", |db| Box::pin(plans(db))).await
+    }
+
+    fn deployment(&self) -> Deployment {
+        self.deployment
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.engine.read("ping", |db| Box::pin(ping(db))).await
+    }
+
+    async fn close(&self) {
+        self.engine.close().await;
+    }
+}
+
+/// Logins may race with joins of the same client; to lose three times takes a broken client.
+const REKEY_TRIES: usize = 3;
+
+type ClientRow = (Vec<u8>, Vec<u8>, Option<String>, bool);
+
+/// `None` when the client joined a network while its new tunnel key was noted: to be repeated.
+async fn log_in(db: &mut Connection, login: Login, plan: String, at: UnixMillis) -> Result<Option<LoggedIn>, Error> {
+    let client = ClientId::of(&login.identity);
+    if register(db, client, &login, plan, at).await? {
+        return Ok(Some(LoggedIn { client, registered: true, nick: login.nick, standing: Standing::Good }));
+    }
+    let (tunnel, signature, nick, blocked) = client_row(db, client).await?;
+    let same = tunnel == login.tunnel.as_bytes() && signature == login.tunnel_signature.as_bytes();
+    if same {
+        membership::lock_client(db, client, at).await?;
+    } else if !rekey(db, client, &login, at).await? {
+        return Ok(None);
+    }
+    let standing = if blocked { Standing::Blocked } else { Standing::Good };
+    Ok(Some(LoggedIn { client, registered: false, nick: values::nick(nick.as_deref())?, standing }))
+}
+
+/// Whether the key was new. The insertion itself finds out, so that two first logins make one client.
+async fn register(
+    db: &mut Connection,
+    client: ClientId,
+    login: &Login,
+    plan: String,
+    at: UnixMillis,
+) -> Result<bool, Error> {
+    let made = sqlx::query(
+        "INSERT INTO clients (id, identity, tunnel, tunnel_signature, nick, plan, blocked, registered_ms, seen_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, FALSE, $7, $7) ON CONFLICT DO NOTHING",
+    )
+    .bind(client.as_bytes().to_vec())
+    .bind(login.identity.as_bytes().to_vec())
+    .bind(login.tunnel.as_bytes().to_vec())
+    .bind(login.tunnel_signature.as_bytes().to_vec())
+    .bind(login.nick.as_ref().map(|nick| nick.as_str().to_owned()))
+    .bind(plan)
+    .bind(bigint(at.0))
+    .execute(db)
+    .await?;
+    Ok(made.rows_affected() == 1)
+}
+
+/// Takes a new tunnel key over, as a change of every network of the client. Not when the client joined one meanwhile,
+/// which would go without a change; what was raised then was raised for nothing, which harms nobody.
+async fn rekey(db: &mut Connection, client: ClientId, login: &Login, at: UnixMillis) -> Result<bool, Error> {
+    let bumped = membership::bump_all(db, client, at).await?;
+    let networks = membership::networks_of(db, client).await?;
+    if networks.iter().any(|network| bumped.iter().all(|(seen, ..)| seen != network)) {
+        return Ok(false);
+    }
+    sqlx::query("UPDATE clients SET tunnel = $2, tunnel_signature = $3 WHERE id = $1")
+        .bind(client.as_bytes().to_vec())
+        .bind(login.tunnel.as_bytes().to_vec())
+        .bind(login.tunnel_signature.as_bytes().to_vec())
+        .execute(db)
+        .await?;
+    Ok(true)
+}
+
+/// Tunnel key, its signature, nickname, whether blocked.
+async fn client_row(db: &mut Connection, client: ClientId) -> Result<ClientRow, Error> {
+    let sql = "SELECT tunnel, tunnel_signature, nick, blocked FROM clients WHERE id = $1";
+    Ok(sqlx::query_as::<Db, _>(sql).bind(client.as_bytes().to_vec()).fetch_one(db).await?)
+}
+
+async fn assign_plan(db: &mut Connection, client: ClientId, plan: String) -> Result<(), UnknownPlan> {
+    let known: Option<String> = sqlx::query_scalar::<Db, _>("SELECT name FROM plans WHERE name = $1")
+        .bind(&plan)
+        .fetch_optional(&mut *db)
+        .await?;
+    known.ok_or(UnknownPlan::Plan)?;
+    let assigned = sqlx::query("UPDATE clients SET plan = $2 WHERE id = $1")
+        .bind(client.as_bytes().to_vec())
+        .bind(plan)
+        .execute(db)
+        .await?;
+    if assigned.rows_affected() == 0 { Err(Error::UnknownClient.into()) } else { Ok(()) }
+}
+
+async fn set_standing(db: &mut Connection, client: ClientId, standing: Standing) -> Result<(), Error> {
+    let set = sqlx::query("UPDATE clients SET blocked = $2 WHERE id = $1")
+        .bind(client.as_bytes().to_vec())
+        .bind(standing == Standing::Blocked)
+        .execute(db)
+        .await?;
+    if set.rows_affected() == 0 { Err(Error::UnknownClient) } else { Ok(()) }
+}
+
+async fn plan_of(db: &mut Connection, client: ClientId) -> Result<Option<Plan>, Error> {
+    let row: Option<PlanRow> = sqlx::query_as::<Db, _>(
+        "SELECT p.name, p.members_per_network, p.networks_per_client, p.relay_bytes_per_second
+         FROM clients c JOIN plans p ON p.name = c.plan WHERE c.id = $1",
+    )
+    .bind(client.as_bytes().to_vec())
+    .fetch_optional(db)
+    .await?;
+    row.map(values::plan).transpose()
+}
+
+async fn plans(db: &mut Connection) -> Result<Vec<Plan>, Error> {
+    let rows: Vec<PlanRow> = sqlx::query_as::<Db, _>(
+        "SELECT name, members_per_network, networks_per_client, relay_bytes_per_second FROM plans ORDER BY name",
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(values::plan).collect()
+}
+
+async fn ping(db: &mut Connection) -> Result<(), Error> {
+    sqlx::query("SELECT one FROM deployment").execute(db).await?;
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! The use cases of networks, each with its transaction.
+
+use async_trait::async_trait;
+use domain::{ClientId, KnownNetwork, NetworkChange, NetworkId, NetworkName, Nickname, Plan, Revision, UnixMillis};
+
+use super::{
+    budgets::{self, Stop},
+    engine::Store,
+    membership, outbox, reading,
+};
+use crate::{
+    Announcement, Budget, BudgetKind, CreateError, Error, Guess, JoinError, Joined, LeaveError, NetworkSummary,
+    Networks, NewNetwork, PasswordRecord, Peer, Snapshot,
+};
+
+#[async_trait]
+impl Networks for Store {
+    async fn create(&self, network: NewNetwork, at: UnixMillis) -> Result<Joined, CreateError> {
+        let (context, id) = (self.context, NetworkId::from_bytes(rand::random()));
+        let new = network.clone();
+        match self.engine.write("create", move |db| Box::pin(membership::create(db, context, id, new, at))).await {
+            Err(CreateError::NameTaken) => {
+                let repeated =
+                    self.engine.write("created", move |db| Box::pin(membership::created(db, context, network))).await?;
+                repeated.ok_or(CreateError::NameTaken)
+            }
+            made => made,
+        }
+    }
+
+    async fn join(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        request: [u8; 16],
+        at: UnixMillis,
+    ) -> Result<Joined, JoinError> {
+        let context = self.context;
+        let joined = self
+            .engine
+            .write("join", move |db| Box::pin(membership::join(db, context, network, client, request, at)))
+            .await;
+        match joined {
+            Err(JoinError::AlreadyMember) => {
+                let repeated = self
+                    .engine
+                    .write("joined", move |db| Box::pin(membership::joined_by(db, context, network, client, request)))
+                    .await?;
+                repeated.ok_or(JoinError::AlreadyMember)
+            }
+            joined => joined,
+        }
+    }
+
+    async fn leave(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        at: UnixMillis,
+    ) -> Result<Option<Announcement>, LeaveError> {
+        let context = self.context;
+        self.engine.write("leave", move |db| Box::pin(membership::leave(db, context, network, client, at))).await
+    }
+
+    async fn set_nick(&self, client: ClientId, nick: Nickname, at: UnixMillis) -> Result<Vec<Announcement>, Error> {
+        let context = self.context;
+        self.engine.write("set nick", move |db| Box::pin(membership::set_nick(db, context, client, nick, at))).await
+    }
+
+    async fn password_record(&self, name: &NetworkName) -> Result<Option<PasswordRecord>, Error> {
+        let name = name.clone();
+        self.engine.read("password record", move |db| Box::pin(reading::password_record(db, name))).await
+    }
+
+    async fn changes_since(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        revision: Revision,
+    ) -> Result<Option<NetworkChange>, Error> {
+        let context = self.context;
+        self.engine
+            .read("changes since", move |db| Box::pin(reading::changes_since(db, context, network, client, revision)))
+            .await
+    }
+
+    async fn snapshot(&self, client: ClientId, known: &[KnownNetwork]) -> Result<Snapshot, Error> {
+        let context = self.context;
+        let known = known.iter().map(|known| (known.network, known.revision)).collect();
+        self.engine.read("snapshot", move |db| Box::pin(reading::snapshot(db, context, client, known))).await
+    }
+
+    async fn peers(&self, client: ClientId) -> Result<Vec<Peer>, Error> {
+        self.engine.read("peers", move |db| Box::pin(reading::peers(db, client))).await
+    }
+
+    async fn pair_plan(&self, a: ClientId, b: ClientId) -> Result<Option<Plan>, Error> {
+        self.engine.read("pair plan", move |db| Box::pin(reading::pair_plan(db, a, b))).await
+    }
+
+    async fn guess(&self, budgets: &[Budget], at: UnixMillis) -> Result<Guess, Error> {
+        let budgets = in_lock_order(budgets);
+        match self.engine.write("guess", move |db| Box::pin(budgets::take(db, budgets, at))).await {
+            Ok(allowed) => Ok(allowed),
+            Err(Stop::Exhausted { retry_after }) => Ok(Guess::Exhausted { retry_after }),
+            Err(Stop::Store(error)) => Err(error),
+        }
+    }
+
+    async fn forgive(&self, budgets: &[Budget], taken: UnixMillis) -> Result<(), Error> {
+        let budgets = in_lock_order(budgets);
+        self.engine.write("forgive", move |db| Box::pin(budgets::forgive(db, budgets, taken))).await
+    }
+
+    async fn prune_budgets(&self, at: UnixMillis) -> Result<u64, Error> {
+        let mut pruned = 0;
+        for kind in BudgetKind::ALL {
+            pruned += self.engine.write("prune budgets", move |db| Box::pin(budgets::prune(db, kind, at))).await?;
+        }
+        Ok(pruned)
+    }
+
+    async fn unannounced(&self, before: UnixMillis, limit: u16) -> Result<Vec<Announcement>, Error> {
+        let context = self.context;
+        self.engine.read("unannounced", move |db| Box::pin(outbox::unannounced(db, context, before, limit))).await
+    }
+
+    async fn announced(&self, network: NetworkId, revision: Revision) -> Result<(), Error> {
+        self.engine.write("announced", move |db| Box::pin(outbox::announced(db, network, revision))).await
+    }
+
+    async fn list(&self, after: Option<NetworkId>, limit: u16) -> Result<Vec<NetworkSummary>, Error> {
+        self.engine.read("list", move |db| Box::pin(reading::list(db, after, limit))).await
+    }
+}
+
+fn in_lock_order(budgets: &[Budget]) -> Vec<Budget> {
+    let mut budgets = budgets.to_vec();
+    budgets.sort_by_key(|budget| (budget.kind, budget.key));
+    budgets
+}

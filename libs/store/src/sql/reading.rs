@@ -1,0 +1,261 @@
+//! What members, peers and operators are shown.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    ClientId, IdentityKey, Member, NetworkChange, NetworkId, NetworkName, Plan, Revision, Signature, TunnelKey,
+    VirtualAddresses,
+};
+
+use super::{
+    addresses,
+    backend::{Connection, Db},
+    engine::Context,
+};
+use crate::{
+    Error, NetworkSummary, PasswordRecord, Peer, Snapshot,
+    values::{self, PlanRow, bigint},
+};
+
+/// Which members of a network are read.
+#[derive(Clone, Copy)]
+pub(crate) enum Extent {
+    /// Everybody in it.
+    Whole,
+    /// Those who changed after the revision, the departed included.
+    After(Revision),
+    /// Those who left after the revision.
+    GoneAfter(Revision),
+}
+
+#[derive(sqlx::FromRow)]
+struct MemberRow {
+    client: Vec<u8>,
+    identity: Vec<u8>,
+    tunnel: Vec<u8>,
+    tunnel_signature: Vec<u8>,
+    nick: Option<String>,
+    address: Option<i64>,
+    revision: i64,
+    gone: bool,
+}
+
+/// Members by revision, oldest change first.
+pub(crate) async fn members(
+    db: &mut Connection,
+    context: Context,
+    network: NetworkId,
+    extent: Extent,
+) -> Result<Vec<Member>, Error> {
+    let (live_after, gone_after) = match extent {
+        Extent::Whole => (0, i64::MAX),
+        Extent::After(revision) => (bigint(revision.0), bigint(revision.0)),
+        Extent::GoneAfter(revision) => (i64::MAX, bigint(revision.0)),
+    };
+    let rows: Vec<MemberRow> = sqlx::query_as::<Db, _>(
+        "SELECT m.client, c.identity, c.tunnel, c.tunnel_signature, c.nick, a.address, m.revision, m.gone
+         FROM members m JOIN clients c ON c.id = m.client LEFT JOIN addresses a ON a.client = m.client
+         WHERE m.network = $1 AND ((NOT m.gone AND m.revision > $2) OR (m.gone AND m.revision > $3))
+         ORDER BY m.revision, m.client",
+    )
+    .bind(network.as_bytes().to_vec())
+    .bind(live_after)
+    .bind(gone_after)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(|row| member(row, context)).collect()
+}
+
+/// Everybody in a network, by id.
+pub(crate) async fn member_ids(db: &mut Connection, network: NetworkId) -> Result<Vec<ClientId>, Error> {
+    let ids: Vec<Vec<u8>> =
+        sqlx::query_scalar::<Db, _>("SELECT client FROM members WHERE network = $1 AND NOT gone ORDER BY client")
+            .bind(network.as_bytes().to_vec())
+            .fetch_all(db)
+            .await?;
+    ids.iter().map(|id| values::client(id)).collect()
+}
+
+pub(crate) async fn password_record(db: &mut Connection, name: NetworkName) -> Result<Option<PasswordRecord>, Error> {
+    let row: Option<(Vec<u8>, Vec<u8>)> =
+        sqlx::query_as::<Db, _>("SELECT id, password FROM networks WHERE name_key = $1")
+            .bind(name.key())
+            .fetch_optional(db)
+            .await?;
+    row.map(|(network, password)| Ok(PasswordRecord { network: values::network(&network)?, password })).transpose()
+}
+
+pub(crate) async fn changes_since(
+    db: &mut Connection,
+    context: Context,
+    network: NetworkId,
+    client: ClientId,
+    since: Revision,
+) -> Result<Option<NetworkChange>, Error> {
+    let row: Option<(String, i64, i64)> = sqlx::query_as::<Db, _>(
+        "SELECT n.name, n.revision, n.forgotten FROM networks n
+         JOIN members m ON m.network = n.id AND m.client = $2 AND NOT m.gone WHERE n.id = $1",
+    )
+    .bind(network.as_bytes().to_vec())
+    .bind(client.as_bytes().to_vec())
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some((name, revision, forgotten)) = row else { return Ok(None) };
+    Ok(Some(change(db, context, (network, name, revision, forgotten), since).await?))
+}
+
+/// What changed in a network (id, name, revision, forgotten) after `since`, or the whole of it.
+pub(crate) async fn change(
+    db: &mut Connection,
+    context: Context,
+    (network, name, revision, forgotten): (NetworkId, String, i64, i64),
+    since: Revision,
+) -> Result<NetworkChange, Error> {
+    let since = if bridges(since, forgotten, revision) { since } else { Revision::ZERO };
+    let extent = if since == Revision::ZERO { Extent::Whole } else { Extent::After(since) };
+    let members = members(db, context, network, extent).await?;
+    Ok(NetworkChange {
+        network,
+        name: values::name(&name)?,
+        since,
+        revision: values::revision(revision)?,
+        members,
+        left: false,
+    })
+}
+
+pub(crate) async fn snapshot(
+    db: &mut Connection,
+    context: Context,
+    client: ClientId,
+    known: BTreeMap<NetworkId, Revision>,
+) -> Result<Snapshot, Error> {
+    let rows: Vec<(Vec<u8>, String, i64, i64)> = sqlx::query_as::<Db, _>(
+        "SELECT n.id, n.name, n.revision, n.forgotten FROM networks n
+         JOIN members m ON m.network = n.id AND m.client = $1 AND NOT m.gone ORDER BY n.id",
+    )
+    .bind(client.as_bytes().to_vec())
+    .fetch_all(&mut *db)
+    .await?;
+    let mut networks = Vec::with_capacity(rows.len());
+    for (id, name, revision, forgotten) in rows {
+        let network = values::network(&id)?;
+        let mut everybody = members(db, context, network, Extent::Whole).await?;
+        let since = known.get(&network).copied().filter(|&since| bridges(since, forgotten, revision));
+        if let Some(since) = since {
+            everybody.extend(members(db, context, network, Extent::GoneAfter(since)).await?);
+            everybody.sort_by_key(|member| (member.revision, member.client));
+        }
+        networks.push(NetworkChange {
+            network,
+            name: values::name(&name)?,
+            since: since.unwrap_or(Revision::ZERO),
+            revision: values::revision(revision)?,
+            members: everybody,
+            left: false,
+        });
+    }
+    let v4 = addresses::of(db, client).await?;
+    Ok(Snapshot { addresses: VirtualAddresses { v4, v6: context.ula.address(client) }, networks })
+}
+
+pub(crate) async fn peers(db: &mut Connection, client: ClientId) -> Result<Vec<Peer>, Error> {
+    let rows: Vec<(Vec<u8>, i64, i64, i64)> = sqlx::query_as::<Db, _>(
+        "SELECT theirs.client, MAX(owner_plan.relay_bytes_per_second),
+                MIN(my_plan.relay_bytes_per_second), MIN(their_plan.relay_bytes_per_second)
+         FROM members mine
+         JOIN members theirs ON theirs.network = mine.network AND theirs.client <> mine.client AND NOT theirs.gone
+         JOIN networks n ON n.id = mine.network
+         JOIN clients o ON o.id = n.owner JOIN plans owner_plan ON owner_plan.name = o.plan
+         JOIN clients me ON me.id = mine.client JOIN plans my_plan ON my_plan.name = me.plan
+         JOIN clients peer ON peer.id = theirs.client JOIN plans their_plan ON their_plan.name = peer.plan
+         WHERE mine.client = $1 AND NOT mine.gone
+         GROUP BY theirs.client ORDER BY theirs.client",
+    )
+    .bind(client.as_bytes().to_vec())
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|(peer, owner, mine, theirs)| {
+            Ok(Peer { client: values::client(&peer)?, relay_rate: values::rate(owner.max(mine.min(theirs)))? })
+        })
+        .collect()
+}
+
+pub(crate) async fn pair_plan(db: &mut Connection, a: ClientId, b: ClientId) -> Result<Option<Plan>, Error> {
+    let owners: Option<PlanRow> = sqlx::query_as::<Db, _>(
+        "SELECT p.name, p.members_per_network, p.networks_per_client, p.relay_bytes_per_second
+         FROM members x JOIN members y ON y.network = x.network AND y.client = $2 AND NOT y.gone
+         JOIN networks n ON n.id = x.network JOIN clients o ON o.id = n.owner JOIN plans p ON p.name = o.plan
+         WHERE x.client = $1 AND NOT x.gone
+         ORDER BY p.relay_bytes_per_second DESC, p.name LIMIT 1",
+    )
+    .bind(a.as_bytes().to_vec())
+    .bind(b.as_bytes().to_vec())
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some(owners) = owners else { return Ok(None) };
+    let own: PlanRow = sqlx::query_as::<Db, _>(
+        "SELECT p.name, p.members_per_network, p.networks_per_client, p.relay_bytes_per_second
+         FROM clients c JOIN plans p ON p.name = c.plan WHERE c.id = $1 OR c.id = $2
+         ORDER BY p.relay_bytes_per_second, p.name LIMIT 1",
+    )
+    .bind(a.as_bytes().to_vec())
+    .bind(b.as_bytes().to_vec())
+    .fetch_one(db)
+    .await?;
+    values::plan(if owners.3 >= own.3 { owners } else { own }).map(Some)
+}
+
+pub(crate) async fn list(
+    db: &mut Connection,
+    after: Option<NetworkId>,
+    limit: u16,
+) -> Result<Vec<NetworkSummary>, Error> {
+    type Row = (Vec<u8>, String, Vec<u8>, i64, i64, i64, i64);
+    let rows: Vec<Row> = sqlx::query_as::<Db, _>(
+        "SELECT n.id, n.name, n.owner, n.revision, n.created_ms, p.members_per_network,
+                (SELECT COUNT(*) FROM members m WHERE m.network = n.id AND NOT m.gone)
+         FROM networks n JOIN clients c ON c.id = n.owner JOIN plans p ON p.name = c.plan
+         WHERE n.id > $1 ORDER BY n.id LIMIT $2",
+    )
+    // The empty string of bytes sorts before every id.
+    .bind(after.map_or_else(Vec::new, |id| id.as_bytes().to_vec()))
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|(network, name, owner, revision, created, seats, members)| {
+            Ok(NetworkSummary {
+                network: values::network(&network)?,
+                name: values::name(&name)?,
+                owner: values::client(&owner)?,
+                members: values::count(members)?,
+                seats: values::count(seats)?,
+                revision: values::revision(revision)?,
+                created: values::instant(created)?,
+            })
+        })
+        .collect()
+}
+
+/// Whether the tombstones reach back to `since`.
+fn bridges(since: Revision, forgotten: i64, revision: i64) -> bool {
+    since > Revision::ZERO && bigint(since.0) >= forgotten && bigint(since.0) <= revision
+}
+
+fn member(row: MemberRow, context: Context) -> Result<Member, Error> {
+    let broken = |_| Error::Corrupt { what: "key" };
+    let client = values::client(&row.client)?;
+    Ok(Member {
+        client,
+        identity: IdentityKey::try_from(row.identity.as_slice()).map_err(broken)?,
+        tunnel: TunnelKey::try_from(row.tunnel.as_slice()).map_err(broken)?,
+        tunnel_signature: Signature::try_from(row.tunnel_signature.as_slice()).map_err(broken)?,
+        nick: values::nick(row.nick.as_deref())?,
+        addresses: VirtualAddresses { v4: row.address.map(values::v4).transpose()?, v6: context.ula.address(client) },
+        revision: values::revision(row.revision)?,
+        gone: row.gone,
+        presence: None,
+    })
+}

@@ -1,0 +1,65 @@
+//! Between columns and the words of the domain.
+
+use std::net::Ipv4Addr;
+
+use domain::{Bandwidth, ClientId, NetworkId, NetworkName, Nickname, Plan, Revision, UnixMillis};
+
+use crate::Error;
+
+/// A counter or instant as a BIGINT; what lies beyond is the end of time.
+pub(crate) fn bigint(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn revision(value: i64) -> Result<Revision, Error> {
+    u64::try_from(value).map(Revision).map_err(|_| Error::Corrupt { what: "revision" })
+}
+
+pub(crate) fn instant(value: i64) -> Result<UnixMillis, Error> {
+    u64::try_from(value).map(UnixMillis).map_err(|_| Error::Corrupt { what: "instant" })
+}
+
+pub(crate) fn count(value: i64) -> Result<u32, Error> {
+    u32::try_from(value).map_err(|_| Error::Corrupt { what: "count" })
+}
+
+/// The largest BIGINT means no limit, so that the database can compare rates.
+pub(crate) fn rate(value: i64) -> Result<Bandwidth, Error> {
+    match u64::try_from(value) {
+        Ok(_) if value == i64::MAX => Ok(Bandwidth::UNLIMITED),
+        Ok(bytes) => Ok(Bandwidth::from_bytes_per_second(bytes)),
+        Err(_) => Err(Error::Corrupt { what: "rate" }),
+    }
+}
+
+pub(crate) fn client(bytes: &[u8]) -> Result<ClientId, Error> {
+    ClientId::try_from(bytes).map_err(|_| Error::Corrupt { what: "client id" })
+}
+
+pub(crate) fn network(bytes: &[u8]) -> Result<NetworkId, Error> {
+    NetworkId::try_from(bytes).map_err(|_| Error::Corrupt { what: "network id" })
+}
+
+pub(crate) fn name(text: &str) -> Result<NetworkName, Error> {
+    text.parse().map_err(|_| Error::Corrupt { what: "network name" })
+}
+
+pub(crate) fn nick(text: Option<&str>) -> Result<Option<Nickname>, Error> {
+    text.map(str::parse).transpose().map_err(|_| Error::Corrupt { what: "nickname" })
+}
+
+pub(crate) fn v4(address: i64) -> Result<Ipv4Addr, Error> {
+    u32::try_from(address).map(Ipv4Addr::from_bits).map_err(|_| Error::Corrupt { what: "address" })
+}
+
+/// A row of plans: name, members, networks, rate.
+pub(crate) type PlanRow = (String, i64, i64, i64);
+
+pub(crate) fn plan((name, members, networks, relay_rate): PlanRow) -> Result<Plan, Error> {
+    Ok(Plan {
+        name,
+        members_per_network: count(members)?,
+        networks_per_client: count(networks)?,
+        relay_rate: rate(relay_rate)?,
+    })
+}
