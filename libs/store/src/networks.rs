@@ -121,7 +121,7 @@ pub struct Announcement {
 }
 
 /// A client has become a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Joined {
     pub addresses: VirtualAddresses,
     pub wrapped_secret: Vec<u8>,
@@ -129,6 +129,12 @@ pub struct Joined {
     pub whole: NetworkChange,
     /// For the other members.
     pub announcement: Announcement,
+}
+
+impl std::fmt::Debug for Joined {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Joined").field("network", &self.whole.network).finish_non_exhaustive()
+    }
 }
 
 /// The networks of one client.

@@ -1,0 +1,67 @@
+//! How often one may guess.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use store::{Budget, BudgetKind, Guess};
+
+use crate::lab::{Lab, NOW};
+
+crate::conformance! {
+    a_budget_is_exact_under_concurrency,
+    one_empty_budget_spends_nothing_of_the_others,
+    a_success_gives_the_attempt_back,
+    a_window_ends,
+}
+
+const WINDOW: Duration = Duration::from_secs(3600);
+
+async fn a_budget_is_exact_under_concurrency(lab: &Lab) {
+    let budget = budget(BudgetKind::Client, 10);
+    let guesses = join_all((0..40).map(|_| lab.networks().guess(std::slice::from_ref(&budget), NOW))).await;
+    let allowed = guesses.into_iter().filter(|guess| matches!(guess, Ok(Guess::Allowed))).count();
+    assert_eq!(allowed, 10);
+}
+
+async fn one_empty_budget_spends_nothing_of_the_others(lab: &Lab) {
+    let (roomy, empty) = (budget(BudgetKind::Network, 2), budget(BudgetKind::Source, 0));
+    for _ in 0..5 {
+        let guess = lab.networks().guess(&[empty, roomy], NOW).await.unwrap();
+        assert!(matches!(guess, Guess::Exhausted { .. }));
+    }
+    assert_eq!(lab.networks().guess(&[roomy], NOW).await.unwrap(), Guess::Allowed);
+    assert_eq!(lab.networks().guess(&[roomy], NOW).await.unwrap(), Guess::Allowed);
+    assert_eq!(lab.networks().guess(&[roomy], NOW).await.unwrap(), Guess::Exhausted { retry_after: WINDOW });
+}
+
+async fn a_success_gives_the_attempt_back(lab: &Lab) {
+    let budget = budget(BudgetKind::Client, 1);
+    for _ in 0..3 {
+        assert_eq!(lab.networks().guess(&[budget], NOW).await.unwrap(), Guess::Allowed);
+        lab.networks().forgive(&[budget], NOW).await.unwrap();
+    }
+    lab.networks().forgive(&[budget], NOW).await.unwrap();
+    assert_eq!(lab.networks().guess(&[budget], NOW).await.unwrap(), Guess::Allowed);
+    assert!(matches!(lab.networks().guess(&[budget], NOW).await.unwrap(), Guess::Exhausted { .. }), "not below zero");
+}
+
+async fn a_window_ends(lab: &Lab) {
+    let budget = budget(BudgetKind::Client, 1);
+    lab.networks().guess(&[budget], NOW).await.unwrap();
+    let half = NOW.plus(WINDOW / 2);
+    assert_eq!(lab.networks().guess(&[budget], half).await.unwrap(), Guess::Exhausted { retry_after: WINDOW / 2 });
+    assert_eq!(lab.networks().prune_budgets(half).await.unwrap(), 0);
+
+    let over = NOW.plus(WINDOW);
+    assert_eq!(lab.networks().guess(&[budget], over).await.unwrap(), Guess::Allowed);
+    lab.networks().forgive(&[budget], NOW).await.unwrap();
+    assert!(
+        matches!(lab.networks().guess(&[budget], over).await.unwrap(), Guess::Exhausted { .. }),
+        "an older window's"
+    );
+    assert_eq!(lab.networks().prune_budgets(over.plus(WINDOW)).await.unwrap(), 1);
+}
+
+fn budget(kind: BudgetKind, limit: u32) -> Budget {
+    Budget { kind, key: [5; 16], limit, window: WINDOW }
+}

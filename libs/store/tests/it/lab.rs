@@ -1,0 +1,143 @@
+//! A fresh database for one test, and clients to put into it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use domain::{AddressPool, ClientId, IdentityKey, NetworkId, Signature, TunnelKey, UnixMillis};
+use sqlx::Connection as _;
+use store::{Joined, Login, NewNetwork, StoreOptions, Stores};
+use tempfile::TempDir;
+
+pub(crate) const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+
+pub(crate) struct Lab {
+    pub(crate) url: String,
+    database: Database,
+    stores: Option<Stores>,
+    clients: AtomicU64,
+}
+
+enum Database {
+    Sqlite(TempDir),
+    Postgres { server: String, name: String },
+}
+
+impl Lab {
+    pub(crate) async fn on_sqlite() -> Self {
+        Self::unmigrated_on_sqlite().migrated().await
+    }
+
+    pub(crate) async fn on_postgres() -> Self {
+        Self::unmigrated_on_postgres().await.migrated().await
+    }
+
+    pub(crate) fn unmigrated_on_sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/buri.db", folder.path().display());
+        Self { url, database: Database::Sqlite(folder), stores: None, clients: AtomicU64::new(0) }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the test services are named by the environment")]
+    pub(crate) async fn unmigrated_on_postgres() -> Self {
+        let server = std::env::var("BURI_TEST_POSTGRES")
+            .expect("BURI_TEST_POSTGRES must name a Postgres server: run ./test-services up");
+        let name = format!("buri_{:032x}", rand::random::<u128>());
+        execute(&server, format!("CREATE DATABASE {name}")).await;
+        let (base, _) = server.rsplit_once('/').unwrap();
+        let url = format!("{base}/{name}");
+        Self { url, database: Database::Postgres { server, name }, stores: None, clients: AtomicU64::new(0) }
+    }
+
+    async fn migrated(mut self) -> Self {
+        store::migrate(&self.url).await.unwrap();
+        self.stores = Some(self.reopened(AddressPool::DEFAULT).await);
+        self
+    }
+
+    pub(crate) fn stores(&self) -> &Stores {
+        self.stores.as_ref().expect("the lab was migrated")
+    }
+
+    pub(crate) fn networks(&self) -> &dyn store::Networks {
+        &*self.stores().networks
+    }
+
+    pub(crate) fn accounts(&self) -> &dyn store::Accounts {
+        &*self.stores().accounts
+    }
+
+    /// The same database through connections of its own, as another process has it.
+    pub(crate) async fn reopened(&self, pool: AddressPool) -> Stores {
+        store::connect(&self.url, StoreOptions { pool, ..StoreOptions::default() }).await.unwrap()
+    }
+
+    /// A statement past the store, for rows that only an operator makes.
+    pub(crate) async fn execute(&self, sql: &str) {
+        execute(&self.url, sql.to_owned()).await;
+    }
+
+    /// A client never seen before.
+    pub(crate) async fn client(&self) -> ClientId {
+        let number = self.clients.fetch_add(1, Ordering::Relaxed);
+        self.accounts().login(login(number, 0), NOW).await.unwrap().client
+    }
+
+    pub(crate) async fn clients(&self, count: usize) -> Vec<ClientId> {
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            clients.push(self.client().await);
+        }
+        clients
+    }
+
+    pub(crate) async fn network(&self, name: &str, owner: ClientId) -> NetworkId {
+        self.create(name, owner).await.whole.network
+    }
+
+    pub(crate) async fn create(&self, name: &str, owner: ClientId) -> Joined {
+        self.networks().create(new_network(name, owner), NOW).await.unwrap()
+    }
+
+    pub(crate) async fn join(&self, network: NetworkId, client: ClientId) -> Joined {
+        self.networks().join(network, client, rand::random(), NOW).await.unwrap()
+    }
+
+    /// Closes everything; fails when a transaction is stuck.
+    pub(crate) async fn end(self) {
+        if let Some(stores) = self.stores {
+            tokio::time::timeout(std::time::Duration::from_secs(10), stores.close()).await.expect("work is left over");
+        }
+        match self.database {
+            Database::Sqlite(folder) => folder.close().unwrap(),
+            Database::Postgres { server, name } => execute(&server, format!("DROP DATABASE {name} WITH (FORCE)")).await,
+        }
+    }
+}
+
+/// Login of the client with this number, with one of its tunnel keys.
+pub(crate) fn login(number: u64, tunnel: u8) -> Login {
+    let mut identity = [0; 32];
+    identity[..8].copy_from_slice(&number.to_be_bytes());
+    Login {
+        identity: IdentityKey::from_bytes(identity),
+        tunnel: TunnelKey::from_bytes([tunnel; 32]),
+        tunnel_signature: Signature::from_bytes([tunnel; 64]),
+        nick: None,
+    }
+}
+
+pub(crate) fn new_network(name: &str, owner: ClientId) -> NewNetwork {
+    NewNetwork { name: name.parse().unwrap(), owner, password: vec![1; 192], wrapped_secret: vec![2; 60] }
+}
+
+async fn execute(url: &str, sql: String) {
+    let sql = sqlx::AssertSqlSafe(sql);
+    if url.starts_with("sqlite") {
+        let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    } else {
+        let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+}

@@ -1,0 +1,35 @@
+//! The conformance suite of the store: every rule holds on SQLite and on Postgres.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod addresses;
+mod budgets;
+mod faults;
+mod lab;
+mod membership;
+mod plans;
+mod schema;
+mod sync;
+
+/// Makes one test of every rule and engine. The names contain the engine, which selects tests that need a server.
+macro_rules! conformance {
+    ($($rule:ident),+ $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $rule() {
+                let lab = crate::lab::Lab::on_sqlite().await;
+                super::$rule(&lab).await;
+                lab.end().await;
+            })+
+        }
+
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $rule() {
+                let lab = crate::lab::Lab::on_postgres().await;
+                super::$rule(&lab).await;
+                lab.end().await;
+            })+
+        }
+    };
+}
+pub(crate) use conformance;
