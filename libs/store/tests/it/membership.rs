@@ -92,12 +92,12 @@ async fn the_last_one_to_leave_takes_the_network_along(lab: &Lab) {
 }
 
 async fn names_that_look_alike_are_taken(lab: &Lab) {
-    let owner = lab.client().await;
-    let network = lab.network("PayPal Games", owner).await;
+    let [owner, other] = lab.clients(2).await.try_into().unwrap();
+    let network = lab.network("Modern PayPal", owner).await;
 
-    let taken = lab.networks().create(new_network("paypa1 games", owner), NOW).await;
+    let taken = lab.networks().create(new_network("modem paypa1", other), NOW).await;
     assert!(matches!(taken, Err(CreateError::NameTaken)), "{taken:?}");
-    let record = lab.networks().password_record(&"paypal GAMES".parse().unwrap()).await.unwrap().unwrap();
+    let record = lab.networks().password_record(&"modern PAYPAL".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(record.network, network);
 }
 
