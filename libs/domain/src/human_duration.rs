@@ -31,7 +31,9 @@ fn text(duration: Duration) -> String {
     format!("{}{unit}", ms / factor)
 }
 
-fn parse(text: &str) -> Option<Duration> {
+/// The duration that `text` names; `None` without a number and a known unit.
+#[must_use]
+pub fn parse(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
     let (_, factor) = UNITS.into_iter().find(|(name, _)| *name == unit.trim())?;

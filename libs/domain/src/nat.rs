@@ -1,6 +1,10 @@
 //! What is known about the NATs in front of a client, in the words of RFC 4787.
 
+use std::net::SocketAddr;
+
 use minicbor::{Decode, Encode};
+
+use crate::{Observation, SessionTag};
 
 /// How a NAT chooses the external port of a flow (RFC 4787, section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode, serde::Serialize, serde::Deserialize)]
@@ -110,5 +114,57 @@ impl NatProfile {
             (true, Some(Mapping::EndpointIndependent), _) => NatClass::Easy,
             (true, _, _) => NatClass::Hard,
         }
+    }
+}
+
+/// The 96 bits that bind an answer of a reflector to its question (RFC 8489, section 5). Drawn at random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransactionId(pub [u8; 12]);
+
+/// Which of the four sockets of a reflector answers, as seen from the one that is asked (RFC 5780, section 7.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Vantage {
+    /// The one that is asked.
+    Asked,
+    /// The same address with the other port.
+    OtherPort,
+    /// The other address with the same port.
+    OtherAddress,
+    /// The other address and the other port.
+    Opposite,
+}
+
+/// A question to a reflector: where do you see me?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    pub transaction: TransactionId,
+    /// Asks for an observation that is bound to this session.
+    pub tag: Option<SessionTag>,
+    pub answer_from: Vantage,
+}
+
+/// The answer of a reflector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reflected {
+    pub transaction: TransactionId,
+    /// Where the question came from, in the eyes of the reflector.
+    pub seen: SocketAddr,
+    /// Hop limit that the question arrived with; 0 when unknown.
+    pub ttl: u8,
+    /// The sealed form of all this, for rendezvous.
+    pub observation: Option<Observation>,
+}
+
+/// Routers that a packet passed which arrived with hop limit `ttl`; 0 when that is unknown.
+///
+/// Every common system starts with 32, 64, 128 or 255 and no path is longer than 32 hops.
+#[must_use]
+pub fn hops(ttl: u8) -> u8 {
+    match ttl {
+        0 => 0,
+        1..=32 => 32 - ttl,
+        33..=64 => 64 - ttl,
+        65..=128 => 128 - ttl,
+        129..=255 => 255 - ttl,
     }
 }

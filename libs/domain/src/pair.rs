@@ -120,7 +120,8 @@ pub struct PunchOrder {
     /// From the start to the first packet that is meant to arrive.
     #[n(3)]
     pub gap_us: u64,
-    /// Hop limit of the openers, which must die before the peer's NAT; 0 sends no openers.
+    /// Hop limit of the openers, which must die before the peer's NAT; 0 sends no openers. Of a pair that reveals, the
+    /// side with openers sends nothing else until the other side's packet shows where to.
     #[n(4)]
     pub opener_ttl: u8,
     #[n(5)]
@@ -145,6 +146,29 @@ pub struct PunchReport {
     /// From the common start to the first valid answer.
     #[n(4)]
     pub took_us: u64,
+}
+
+/// What a punch packet is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PunchKind {
+    /// Opens the sender's own NAT and should die on its way.
+    Opener,
+    /// Asks for an answer.
+    Probe,
+    /// Repeats the nonce of a probe to where that came from.
+    Answer,
+}
+
+/// A packet between two clients that look for a direct path. Authentic by the time it is one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PunchPacket {
+    pub kind: PunchKind,
+    /// [`PunchOrder::attempt`] of the sender.
+    pub attempt: u8,
+    /// [`PunchId::number`].
+    pub number: u64,
+    /// Binds an answer to its probe.
+    pub nonce: u64,
 }
 
 /// A leg of a relayed pair: where to go and what to show there.
