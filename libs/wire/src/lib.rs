@@ -6,5 +6,7 @@
 
 mod code;
 pub mod control;
+pub mod probe;
+pub mod punch;
 
 pub use code::Code;
