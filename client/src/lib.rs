@@ -1,1 +1,10 @@
-//! The reference client.
+//! The reference client: one daemon a user, and the commands that talk to it.
+//!
+//! `control` keeps the session with the servers, `core` decides what happens to packets and paths, `sockets` and `adapter`
+//! move bytes, `local` takes commands, `home` keeps what must survive a restart.
+
+pub mod command;
+pub mod home;
+pub mod local;
+pub mod password;
+pub mod settings;

@@ -1,0 +1,296 @@
+//! What users ask of the daemon, and what it answers: the shapes of the command line's JSON.
+//!
+//! The names of the fields are a contract with scripts. Fields may be added; none changes its meaning.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use domain::{ClientId, NatClass, NatProfile, NetworkId, NetworkName, Nickname, PairRecord, PeerPresence, RelayId};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use wire::Code;
+
+use crate::password::Password;
+
+/// A question to the daemon.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    Status,
+    Peers,
+    Create {
+        network: NetworkName,
+        password: Password,
+    },
+    Join {
+        network: NetworkName,
+        password: Password,
+    },
+    Leave {
+        network: NetworkName,
+    },
+    Nick {
+        nick: Nickname,
+    },
+    /// Answers when there is such a path, or after the time-out.
+    Wait {
+        peer: String,
+        path: PathWanted,
+        timeout_ms: u64,
+    },
+    /// Answers with one [`Answer::Pong`] a packet, then [`Answer::Done`].
+    Ping {
+        peer: String,
+        count: u32,
+        interval_ms: u64,
+    },
+    Why {
+        peer: String,
+    },
+}
+
+/// A command on its way to the daemon's core.
+#[derive(Debug)]
+pub struct Asked {
+    pub command: Command,
+    /// Takes the answers; the last one ends the command. Dropped by the asker when it no longer cares.
+    pub answers: mpsc::Sender<Result<Answer, CommandError>>,
+}
+
+/// The successful answer to a [`Command`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    Status(Box<Status>),
+    Peers(Vec<Peer>),
+    Joined(JoinedNetwork),
+    Waited(Waited),
+    /// One packet of a ping; more follow.
+    Pong(Pong),
+    Why(Box<PairRecord>),
+    Done(Done),
+}
+
+impl Answer {
+    /// Success, and nothing to say.
+    pub const DONE: Self = Self::Done(Done {});
+
+    /// Whether another answer follows.
+    #[must_use]
+    pub const fn is_partial(&self) -> bool {
+        matches!(self, Self::Pong(_))
+    }
+}
+
+/// An empty object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+/// `buri status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub id: ClientId,
+    pub address4: Option<Ipv4Addr>,
+    /// Unknown until the first login.
+    pub address6: Option<Ipv6Addr>,
+    pub nick: Option<Nickname>,
+    pub server: String,
+    pub control: ControlState,
+    /// How the control connection runs, or why it does not.
+    pub control_detail: Option<String>,
+    pub nat: NatView,
+    pub networks: Vec<NetworkView>,
+}
+
+/// Whether the servers are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ControlState {
+    Connected,
+    Connecting,
+    /// Not trying: replaced by a newer session of the same key, or refused for good.
+    Offline,
+}
+
+/// What is known of the NATs in front of this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatView {
+    pub class: Option<NatClass>,
+    pub mapping: Option<domain::Mapping>,
+    pub filtering: Option<domain::Filtering>,
+    pub udp: Option<bool>,
+    pub public: Option<SocketAddr>,
+}
+
+impl From<&NatProfile> for NatView {
+    fn from(profile: &NatProfile) -> Self {
+        Self {
+            class: Some(profile.class()),
+            mapping: profile.mapping,
+            filtering: profile.filtering,
+            udp: Some(profile.udp),
+            public: None,
+        }
+    }
+}
+
+/// One of the networks of this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    pub id: NetworkId,
+    pub name: NetworkName,
+    pub members: usize,
+}
+
+/// One line of `buri peers`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    pub id: ClientId,
+    pub nick: Option<Nickname>,
+    pub address4: Option<Ipv4Addr>,
+    pub address6: Ipv6Addr,
+    pub networks: Vec<NetworkName>,
+    pub presence: PeerPresence,
+    pub path: PathKind,
+    /// Where datagrams go now.
+    pub endpoint: Option<SocketAddr>,
+    pub relay: Option<RelayId>,
+    pub rtt_ms: Option<f64>,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+}
+
+/// How datagrams reach a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathKind {
+    Direct,
+    Relay,
+    None,
+}
+
+/// What `buri wait` waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PathWanted {
+    Direct,
+    Relay,
+    Any,
+}
+
+impl PathWanted {
+    /// Whether `path` ends the wait.
+    #[must_use]
+    pub const fn met_by(self, path: PathKind) -> bool {
+        matches!(
+            (self, path),
+            (Self::Direct | Self::Any, PathKind::Direct) | (Self::Relay | Self::Any, PathKind::Relay)
+        )
+    }
+}
+
+/// `buri wait`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waited {
+    pub path: PathKind,
+    /// From the command to the path; 0 when it was there.
+    pub after_ms: u64,
+}
+
+/// One packet of `buri ping`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pong {
+    pub seq: u32,
+    /// `None` when no answer came within two seconds.
+    pub rtt_ms: Option<f64>,
+    pub path: PathKind,
+}
+
+/// `buri create` and `buri join`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinedNetwork {
+    pub network: NetworkName,
+    pub id: NetworkId,
+    pub address4: Option<Ipv4Addr>,
+    pub address6: Ipv6Addr,
+    /// The code of something worth knowing, e.g. `address-pool-exhausted`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+}
+
+/// A refused or failed command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct CommandError {
+    /// A stable word: one of [`Code`], or one of this module's.
+    pub code: String,
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u32>,
+}
+
+impl CommandError {
+    /// The daemon does not answer on its socket.
+    pub const DAEMON_NOT_RUNNING: &'static str = "daemon-not-running";
+    /// Another daemon uses this home.
+    pub const DAEMON_RUNNING: &'static str = "daemon-running";
+    /// No server is reached, and the command needs one.
+    pub const SERVER_UNREACHABLE: &'static str = "server-unreachable";
+    /// What was waited for did not happen.
+    pub const TIMED_OUT: &'static str = "timed-out";
+    /// More than one peer has this nickname.
+    pub const PEER_AMBIGUOUS: &'static str = "peer-ambiguous";
+    /// The daemon cannot do this on this machine.
+    pub const FAILED: &'static str = "failed";
+
+    /// An error with one of this module's words.
+    #[must_use]
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), retry_after_ms: None }
+    }
+}
+
+impl From<Code> for CommandError {
+    fn from(code: Code) -> Self {
+        Self::new(code.name(), code.text())
+    }
+}
+
+impl From<wire::control::Refused> for CommandError {
+    fn from(refused: wire::control::Refused) -> Self {
+        let known = Code::from_number(refused.code).map_or_else(
+            || Self::new("unknown", format!("the server refused with code {}; update this client", refused.code)),
+            Self::from,
+        );
+        let message = match refused.incident {
+            Some(incident) => format!("{} (incident {incident:016x})", known.message),
+            None => known.message,
+        };
+        Self { code: known.code, message, retry_after_ms: refused.retry_after_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_reads_back_and_hides_its_password() {
+        let command = Command::Join { network: "n".parse().unwrap(), password: Password::new("secret".into()) };
+        let text = serde_json::to_string(&command).unwrap();
+        assert!(matches!(serde_json::from_str(&text).unwrap(), Command::Join { .. }));
+        assert!(!format!("{command:?}").contains("secret"));
+    }
+
+    #[test]
+    fn waiting_for_any_path_ends_with_either() {
+        assert!(PathWanted::Any.met_by(PathKind::Relay) && PathWanted::Any.met_by(PathKind::Direct));
+        assert!(!PathWanted::Any.met_by(PathKind::None) && !PathWanted::Direct.met_by(PathKind::Relay));
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_code_and_delay() {
+        let refused = wire::control::Refused::after(Code::GuessLimit, std::time::Duration::from_secs(5));
+        let error = CommandError::from(refused);
+        assert_eq!((error.code.as_str(), error.retry_after_ms), ("guess-limit", Some(5_000)));
+    }
+}

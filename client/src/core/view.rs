@@ -1,0 +1,322 @@
+//! The networks of this client and their members: what the server told, checked as far as it can be.
+//!
+//! The server may order and withhold, but it cannot introduce a member whose tunnel key its identity did not sign.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use domain::{
+    ClientId, KnownNetwork, Member, NetworkChange, NetworkId, NetworkName, Nickname, Revision, VirtualAddresses,
+};
+use minicbor::{Decode, Encode};
+use tunnel::{NetworkSecret, PairKey};
+
+/// What is known without asking the server.
+#[derive(Debug)]
+pub struct View {
+    own: ClientId,
+    pub addresses: Option<VirtualAddresses>,
+    pub nick: Option<Nickname>,
+    networks: BTreeMap<NetworkId, Network>,
+    /// Also of networks whose members are not known yet.
+    secrets: BTreeMap<NetworkId, NetworkSecret>,
+}
+
+/// One network.
+#[derive(Debug)]
+pub struct Network {
+    pub name: NetworkName,
+    revision: Revision,
+    members: BTreeMap<ClientId, Member>,
+}
+
+/// A member of at least one of the networks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acquaintance {
+    pub member: Member,
+    pub networks: BTreeSet<NetworkId>,
+}
+
+/// What a change led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    Unchanged,
+    Changed,
+    /// Changes are missing: ask for those after this revision.
+    Gap(Revision),
+}
+
+/// One network as it is kept over restarts.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SavedNetwork {
+    #[n(0)]
+    id: NetworkId,
+    #[n(1)]
+    name: NetworkName,
+    #[n(2)]
+    revision: Revision,
+    #[cbor(n(3), with = "minicbor::bytes")]
+    secret: Option<[u8; 32]>,
+    #[n(4)]
+    members: Vec<Member>,
+}
+
+impl View {
+    /// No networks.
+    #[must_use]
+    pub const fn new(own: ClientId) -> Self {
+        Self { own, addresses: None, nick: None, networks: BTreeMap::new(), secrets: BTreeMap::new() }
+    }
+
+    /// Takes one change. Members that cannot vouch for their keys are left out.
+    pub fn apply(&mut self, change: NetworkChange) -> Applied {
+        if change.left {
+            self.secrets.remove(&change.network);
+            return if self.networks.remove(&change.network).is_some() { Applied::Changed } else { Applied::Unchanged };
+        }
+        let known = self.networks.get(&change.network).map_or(Revision::ZERO, |network| network.revision);
+        if change.since > known {
+            return Applied::Gap(known);
+        }
+        if change.since > Revision::ZERO && change.revision <= known {
+            return Applied::Unchanged;
+        }
+        let network = self.networks.entry(change.network).or_insert_with(|| Network {
+            name: change.name.clone(),
+            revision: Revision::ZERO,
+            members: BTreeMap::new(),
+        });
+        if change.since == Revision::ZERO {
+            network.members.clear();
+        }
+        network.name = change.name;
+        network.revision = change.revision;
+        for member in change.members {
+            if member.client == self.own {
+                self.nick = member.nick.or_else(|| self.nick.take());
+                if !member.gone {
+                    self.addresses = Some(member.addresses);
+                }
+            } else if member.gone {
+                network.members.remove(&member.client);
+            } else if !is_genuine(&member) {
+                tracing::warn!(member = %member.client, "the server named a member with a key of somebody else");
+            } else if network.members.len() < MAX_MEMBERS || network.members.contains_key(&member.client) {
+                network.members.insert(member.client, member);
+            }
+        }
+        Applied::Changed
+    }
+
+    /// Forgets every network that is not in `networks`.
+    pub fn retain(&mut self, networks: &[NetworkId]) {
+        self.networks.retain(|network, _| networks.contains(network));
+        self.secrets.retain(|network, _| networks.contains(network));
+    }
+
+    /// Forgets one network.
+    pub fn leave(&mut self, network: NetworkId) {
+        self.networks.remove(&network);
+        self.secrets.remove(&network);
+    }
+
+    /// Keeps the secret of a network.
+    pub fn learn(&mut self, network: NetworkId, secret: NetworkSecret) {
+        self.secrets.insert(network, secret);
+    }
+
+    /// What the server need not send again.
+    #[must_use]
+    pub fn known(&self) -> Vec<KnownNetwork> {
+        let known = |(&network, about): (&NetworkId, &Network)| KnownNetwork { network, revision: about.revision };
+        self.networks.iter().map(known).collect()
+    }
+
+    /// The networks, by id.
+    #[must_use]
+    pub const fn networks(&self) -> &BTreeMap<NetworkId, Network> {
+        &self.networks
+    }
+
+    /// The network with that name, however it is written.
+    #[must_use]
+    pub fn network_named(&self, name: &NetworkName) -> Option<NetworkId> {
+        let key = name.key();
+        self.networks.iter().find(|(_, network)| network.name.key() == key).map(|(id, _)| *id)
+    }
+
+    /// Everybody in any of the networks, without this client. Of two who claim one address the first by id keeps it.
+    #[must_use]
+    pub fn acquaintances(&self) -> BTreeMap<ClientId, Acquaintance> {
+        let mut all = BTreeMap::<ClientId, Acquaintance>::new();
+        for (id, network) in &self.networks {
+            for member in network.members.values() {
+                let known = all
+                    .entry(member.client)
+                    .or_insert_with(|| Acquaintance { member: member.clone(), networks: BTreeSet::new() });
+                known.networks.insert(*id);
+                // Revisions of two networks cannot be compared; the address is permanent once it is there.
+                known.member.addresses.v4 = known.member.addresses.v4.or(member.addresses.v4);
+            }
+        }
+        let own = self.addresses.into_iter().flat_map(|own| own.v4.map(IpAddr::from).into_iter().chain([own.v6.into()]));
+        let mut taken: BTreeSet<IpAddr> = own.collect();
+        all.retain(|client, known| {
+            let free = taken.insert(known.member.addresses.v6.into());
+            if known.member.addresses.v4.is_some_and(|v4| !taken.insert(v4.into())) {
+                known.member.addresses.v4 = None;
+            }
+            if !free {
+                tracing::warn!(member = %client, "the server gave one address to two members");
+            }
+            free
+        });
+        all
+    }
+
+    /// The key of the pair with `peer`: of the smallest common network whose secret is known.
+    #[must_use]
+    pub fn pair_key(&self, peer: ClientId, networks: &BTreeSet<NetworkId>) -> Option<PairKey> {
+        let (network, secret) = networks.iter().find_map(|id| self.secrets.get(id).map(|secret| (*id, secret)))?;
+        Some(PairKey::derive(secret, network, self.own, peer))
+    }
+
+    /// The networks for the next start.
+    #[must_use]
+    pub fn save(&self) -> Vec<SavedNetwork> {
+        let save = |(&id, network): (&NetworkId, &Network)| SavedNetwork {
+            id,
+            name: network.name.clone(),
+            revision: network.revision,
+            secret: self.secrets.get(&id).map(|secret| *secret.as_bytes()),
+            members: network.members.values().cloned().collect(),
+        };
+        self.networks.iter().map(save).collect()
+    }
+
+    /// Takes the networks of the last run.
+    pub fn restore(&mut self, saved: Vec<SavedNetwork>) {
+        for network in saved {
+            if let Some(secret) = network.secret {
+                self.secrets.insert(network.id, NetworkSecret::from_bytes(secret));
+            }
+            let genuine = network.members.into_iter().filter(is_genuine).map(|member| (member.client, member));
+            let restored = Network { name: network.name, revision: network.revision, members: genuine.collect() };
+            self.networks.insert(network.id, restored);
+        }
+    }
+}
+
+impl Network {
+    /// How many members there are, this client included.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.members.len() + 1
+    }
+
+    /// What the server last knew of the presence of the members.
+    pub fn presences(&self) -> impl Iterator<Item = (ClientId, domain::PeerPresence)> {
+        self.members.values().filter_map(|member| member.presence.map(|presence| (member.client, presence)))
+    }
+}
+
+/// Whether the identity belongs to the id and vouches for the tunnel key.
+fn is_genuine(member: &Member) -> bool {
+    ClientId::of(&member.identity) == member.client
+        && member.identity.verify_tunnel_key(&member.tunnel, &member.tunnel_signature).is_ok()
+}
+
+/// More than any plan allows, so that a hostile server cannot fill the memory.
+const MAX_MEMBERS: usize = 4096;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use domain::{IdentityKey, Signature, TUNNEL_KEY_CONTEXT, TunnelKey};
+    use ring::signature::{Ed25519KeyPair, KeyPair as _};
+
+    use super::*;
+
+    #[test]
+    fn a_gap_is_noticed_and_old_news_is_ignored() {
+        let mut view = View::new(member(1, &[1; 32]).client);
+        assert_eq!(view.apply(change(0, 3, vec![member(2, &[2; 32])])), Applied::Changed);
+        assert_eq!(view.apply(change(5, 6, vec![member(3, &[3; 32])])), Applied::Gap(Revision(3)));
+        assert_eq!(view.apply(change(1, 3, vec![member(3, &[3; 32])])), Applied::Unchanged);
+        assert_eq!(view.apply(change(3, 6, vec![member(3, &[3; 32])])), Applied::Changed);
+        assert_eq!(view.acquaintances().len(), 2);
+        assert_eq!(view.known(), vec![KnownNetwork { network: NETWORK, revision: Revision(6) }]);
+    }
+
+    #[test]
+    fn a_member_without_a_signed_key_is_left_out() {
+        let mut view = View::new(member(1, &[1; 32]).client);
+        let mut forged = member(2, &[2; 32]);
+        forged.tunnel = TunnelKey::from_bytes([0; 32]);
+        let mut stolen = member(3, &[3; 32]);
+        stolen.client = ClientId::from_bytes([3; 16]);
+        view.apply(change(0, 1, vec![forged, stolen]));
+        assert!(view.acquaintances().is_empty());
+    }
+
+    #[test]
+    fn two_members_never_share_an_address() {
+        let mut view = View::new(member(1, &[1; 32]).client);
+        let (a, mut b) = (member(2, &[2; 32]), member(3, &[3; 32]));
+        b.addresses = a.addresses;
+        view.apply(change(0, 1, vec![a, b]));
+        assert_eq!(view.acquaintances().len(), 1);
+    }
+
+    #[test]
+    fn what_was_saved_is_known_after_a_restart() {
+        let own = member(1, &[1; 32]).client;
+        let mut view = View::new(own);
+        let peer = member(2, &[2; 32]);
+        view.apply(change(0, 3, vec![peer.clone()]));
+        view.learn(NETWORK, NetworkSecret::from_bytes([9; 32]));
+        let bytes = minicbor::to_vec(view.save()).unwrap();
+
+        let mut restored = View::new(own);
+        restored.restore(minicbor::decode(&bytes).unwrap());
+        assert_eq!(restored.acquaintances(), view.acquaintances());
+        let networks = BTreeSet::from([NETWORK]);
+        assert_eq!(restored.pair_key(peer.client, &networks), view.pair_key(peer.client, &networks));
+    }
+
+    pub(crate) const NETWORK: NetworkId = NetworkId::from_bytes([7; 16]);
+
+    pub(crate) fn change(since: u64, revision: u64, members: Vec<Member>) -> NetworkChange {
+        NetworkChange {
+            network: NETWORK,
+            name: "lan".parse().unwrap(),
+            since: Revision(since),
+            revision: Revision(revision),
+            members,
+            left: false,
+        }
+    }
+
+    /// A genuine member whose private tunnel key is `private`.
+    pub(crate) fn member(number: u8, private: &[u8; 32]) -> Member {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[number; 32]).unwrap();
+        let identity = IdentityKey::try_from(pair.public_key().as_ref()).unwrap();
+        let tunnel = tunnel::Local::new(*private).public();
+        let signed = pair.sign(&[TUNNEL_KEY_CONTEXT, tunnel.as_bytes()].concat());
+        Member {
+            client: ClientId::of(&identity),
+            identity,
+            tunnel,
+            tunnel_signature: Signature::try_from(signed.as_ref()).unwrap(),
+            nick: None,
+            addresses: VirtualAddresses {
+                v4: Some([100, 64, 0, number].into()),
+                v6: [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number].into(),
+            },
+            revision: Revision(1),
+            gone: false,
+            presence: Some(domain::PeerPresence::Online),
+        }
+    }
+}

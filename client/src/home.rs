@@ -1,0 +1,288 @@
+//! The folder of one client: its keys, the servers it trusts, and what it must find again after a restart.
+//!
+//! Files are replaced whole (written beside, synced, renamed), so that a crash leaves the old or the new one. Only their
+//! owner can read them. One daemon at a time holds the lock.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use domain::{ClientId, IdentityKey, Signature, TUNNEL_KEY_CONTEXT};
+use nix::fcntl::{Flock, FlockArg};
+use ring::{
+    rand::{SecureRandom as _, SystemRandom},
+    signature::{Ed25519KeyPair, KeyPair as _},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
+
+const SOCKET: &str = "daemon.sock";
+const LOCK: &str = "daemon.lock";
+const IDENTITY: &str = "identity.key";
+const TUNNEL: &str = "tunnel.key";
+const SERVERS: &str = "servers.json";
+
+/// The largest file that is read back, in bytes.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    #[error("cannot use {path}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} is broken")]
+    Broken { path: PathBuf },
+    #[error("another daemon uses {path}")]
+    Locked { path: PathBuf },
+    #[error("the system gives no random bytes")]
+    Random,
+}
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub struct Home {
+    dir: PathBuf,
+}
+
+/// Held by the daemon that uses the folder.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<fs::File>,
+}
+
+/// Who this client is.
+pub struct Identity {
+    pair: Ed25519KeyPair,
+    public: IdentityKey,
+    tunnel: Zeroizing<[u8; 32]>,
+}
+
+impl Home {
+    /// The folder `dir`, made when missing.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`].
+    pub fn open(dir: &Path) -> Result<Self, HomeError> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| io_error(dir, source))?;
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// The folder `dir`, whether it exists or not.
+    #[must_use]
+    pub fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// Where the daemon listens for commands.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join(SOCKET)
+    }
+
+    /// Keeps other daemons away for as long as the lock lives, also over `kill -9`.
+    ///
+    /// # Errors
+    /// [`HomeError::Locked`] when another daemon runs.
+    pub fn lock(&self) -> Result<Lock, HomeError> {
+        let path = self.dir.join(LOCK);
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| io_error(&path, source))?;
+        let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        Ok(Lock { _file: locked.map_err(|_| HomeError::Locked { path: self.dir.clone() })? })
+    }
+
+    /// The client's keys, made on first use.
+    ///
+    /// # Errors
+    /// [`HomeError`] when they cannot be read or made.
+    pub fn identity(&self) -> Result<Identity, HomeError> {
+        let seed = self.key(IDENTITY)?;
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice())
+            .map_err(|_| HomeError::Broken { path: self.dir.join(IDENTITY) })?;
+        let public = IdentityKey::try_from(pair.public_key().as_ref())
+            .map_err(|_| HomeError::Broken { path: self.dir.join(IDENTITY) })?;
+        Ok(Identity { pair, public, tunnel: self.key(TUNNEL)? })
+    }
+
+    fn key(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, HomeError> {
+        let path = self.dir.join(name);
+        match fs::read(&path).map(Zeroizing::new) {
+            Ok(bytes) => {
+                bytes.as_slice().try_into().map(Zeroizing::new).map_err(|_| HomeError::Broken { path: path.clone() })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut key = Zeroizing::new([0; 32]);
+                SystemRandom::new().fill(key.as_mut_slice()).map_err(|_| HomeError::Random)?;
+                self.write(name, key.as_slice())?;
+                Ok(key)
+            }
+            Err(source) => Err(io_error(&path, source)),
+        }
+    }
+
+    /// The static key that was pinned for the server at `address`.
+    ///
+    /// # Errors
+    /// [`HomeError`] when the file is broken: better no connection than one to anybody.
+    pub fn pinned(&self, address: &str) -> Result<Option<String>, HomeError> {
+        let pins: Option<BTreeMap<String, String>> = self.load(SERVERS)?;
+        Ok(pins.and_then(|mut pins| pins.remove(address)))
+    }
+
+    /// Pins the key of the server at `address` for ever.
+    ///
+    /// # Errors
+    /// [`HomeError`] when it cannot be kept.
+    pub fn pin(&self, address: &str, key: &str) -> Result<(), HomeError> {
+        let mut pins: BTreeMap<String, String> = self.load(SERVERS)?.unwrap_or_default();
+        pins.insert(address.to_owned(), key.to_owned());
+        self.save(SERVERS, &pins)
+    }
+
+    /// The value kept under `name`; `None` when there is none yet.
+    ///
+    /// # Errors
+    /// [`HomeError::Broken`] when it does not read back.
+    pub fn load<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, HomeError> {
+        let path = self.dir.join(name);
+        match fs::metadata(&path) {
+            Ok(about) if about.len() > MAX_FILE => return Err(HomeError::Broken { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Ok(_) | Err(_) => {}
+        }
+        let bytes = fs::read(&path).map_err(|source| io_error(&path, source))?;
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| HomeError::Broken { path })
+    }
+
+    /// Keeps `value` under `name`; durable when this returns.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`]; the old value is still there.
+    pub fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), HomeError> {
+        let bytes = serde_json::to_vec(value).map_err(|_| HomeError::Broken { path: self.dir.join(name) })?;
+        self.write(name, &bytes)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
+        let path = self.dir.join(name);
+        let partial = self.dir.join(format!("{name}.partial"));
+        let written = || {
+            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&partial, &path)?;
+            fs::File::open(&self.dir)?.sync_all()
+        };
+        written().map_err(|source| io_error(&path, source))
+    }
+}
+
+impl Identity {
+    /// The public key the client is known by.
+    #[must_use]
+    pub const fn public(&self) -> IdentityKey {
+        self.public
+    }
+
+    /// The client's id.
+    #[must_use]
+    pub fn client(&self) -> ClientId {
+        ClientId::of(&self.public)
+    }
+
+    /// The private X25519 key of the tunnels.
+    #[must_use]
+    pub fn tunnel(&self) -> &[u8; 32] {
+        &self.tunnel
+    }
+
+    /// Signs the parts, one after the other.
+    ///
+    /// # Panics
+    /// Never: an Ed25519 signature has 64 bytes.
+    #[must_use]
+    pub fn sign(&self, parts: &[&[u8]]) -> Signature {
+        let signature = self.pair.sign(&parts.concat());
+        Signature::try_from(signature.as_ref()).expect("an Ed25519 signature has 64 bytes")
+    }
+
+    /// Vouches for `tunnel`, the public half of [`Self::tunnel`].
+    #[must_use]
+    pub fn sign_tunnel(&self, tunnel: &domain::TunnelKey) -> Signature {
+        self.sign(&[TUNNEL_KEY_CONTEXT, tunnel.as_bytes()])
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("public", &self.public).finish_non_exhaustive()
+    }
+}
+
+fn io_error(path: &Path, source: io::Error) -> HomeError {
+    HomeError::Io { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(&dir.path().join("home")).unwrap();
+        (dir, home)
+    }
+
+    #[test]
+    fn a_client_stays_who_it_is() {
+        let (_dir, home) = home();
+        let first = home.identity().unwrap();
+        let second = home.identity().unwrap();
+        assert_eq!(first.client(), second.client());
+        assert_eq!(first.tunnel(), second.tunnel());
+        let signature = first.sign(&[b"a", b"b"]);
+        assert_eq!(second.public().verify(b"ab", &signature), Ok(()));
+        for file in ["", IDENTITY, TUNNEL] {
+            assert_eq!(fs::metadata(home.dir.join(file)).unwrap().permissions().mode() & 0o077, 0, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_broken_key_is_said_and_kept() {
+        let (_dir, home) = home();
+        fs::write(home.dir.join(IDENTITY), b"short").unwrap();
+        assert!(matches!(home.identity(), Err(HomeError::Broken { .. })));
+        assert_eq!(fs::read(home.dir.join(IDENTITY)).unwrap(), b"short");
+    }
+
+    #[test]
+    fn one_daemon_at_a_time() {
+        let (_dir, home) = home();
+        let lock = home.lock().unwrap();
+        assert!(matches!(home.lock(), Err(HomeError::Locked { .. })));
+        drop(lock);
+        home.lock().unwrap();
+    }
+
+    #[test]
+    fn a_pin_is_for_ever_and_for_one_server() {
+        let (_dir, home) = home();
+        assert_eq!(home.pinned("a:1").unwrap(), None);
+        home.pin("a:1", "key").unwrap();
+        assert_eq!(home.pinned("a:1").unwrap().as_deref(), Some("key"));
+        assert_eq!(home.pinned("b:1").unwrap(), None);
+        fs::write(home.dir.join(SERVERS), b"{").unwrap();
+        assert!(home.pinned("a:1").is_err());
+    }
+}
