@@ -45,6 +45,12 @@ pub enum Refusal {
         #[n(0)]
         incident: u64,
     },
+    /// Too many networks made, or nicknames changed, by this client or from this source.
+    #[n(10)]
+    RateLimited {
+        #[n(0)]
+        retry_after_ms: u32,
+    },
 }
 
 macro_rules! call {
