@@ -174,8 +174,8 @@ pub enum BudgetKind {
     Client = 1,
     /// Passwords tried from one source prefix.
     Source = 2,
-    /// New client keys from one source prefix.
-    Registration = 3,
+    /// Nicknames taken by one client.
+    Rename = 3,
     /// Networks made, or tried to be, by one client.
     Creation = 4,
     /// Networks made, or tried to be, from one source prefix.
@@ -185,7 +185,7 @@ pub enum BudgetKind {
 impl BudgetKind {
     /// Every kind, in the order of the numbers.
     pub const ALL: [Self; 6] =
-        [Self::Network, Self::Client, Self::Source, Self::Registration, Self::Creation, Self::CreationSource];
+        [Self::Network, Self::Client, Self::Source, Self::Rename, Self::Creation, Self::CreationSource];
 }
 
 /// So many attempts in so much time, counted from the first.
