@@ -1,0 +1,224 @@
+//! RabbitMQ goes away and comes back: everything works again without a restart of ours.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bus::{Bus, CallError, Error};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::{Barrier, mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::site::{DONE, Double, Job, Letter, News, broker_url, double, eventually, in_new_namespace, soon};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_was_there_is_there_again_after_a_gap_of_rabbit() {
+    let road = Road::to_broker().await;
+    let bus = road.process().await;
+    let (told, mut events) = mpsc::channel(64);
+    let _served = bus.serve(4, double).await.unwrap();
+    let (jobs, news, letters) = (told.clone(), told.clone(), told);
+    let _jobs = bus.subscribe(2, move |Job(number)| tell(jobs.clone(), number)).await.unwrap();
+    let _news = bus.subscribe(2, move |News(number)| tell(news.clone(), number)).await.unwrap();
+    let _letters = bus.subscribe(2, move |Letter(number)| tell(letters.clone(), number)).await.unwrap();
+    let mut recovered = bus.recovered();
+
+    for round in 1..=3 {
+        road.cut();
+        eventually(async || bus.ping().await == Err(Error::Unavailable)).await;
+        assert_eq!(bus.call(&Double(1)).await, Err(CallError::Unavailable));
+        let waiting = bus.clone();
+        let mut publication = JoinSet::new();
+        publication.spawn(async move { waiting.publish(&Job(round)).await });
+        restart_broker().await;
+        road.mend();
+
+        soon(recovered.changed()).await.unwrap();
+        assert_eq!(*recovered.borrow_and_update(), round);
+        if !broker_restarts() {
+            assert_eq!(soon(publication.join_next()).await.unwrap().unwrap(), Ok(()), "the gap was short enough");
+            assert_eq!(soon(events.recv()).await, Some(round));
+        }
+        eventually(async || bus.call(&Double(21)).await == Ok(42)).await;
+        eventually(async || bus.publish_to("one", &Letter(100 + round)).await == Ok(())).await;
+        await_event(&mut events, 100 + round).await;
+        await_news(&bus, &mut events, 200 + round).await;
+        bus.publish(&Job(300 + round)).await.unwrap();
+        await_event(&mut events, 300 + round).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_prefetch_holds_after_a_gap_of_rabbit() {
+    const AGREED: usize = 2;
+    let road = Road::to_broker().await;
+    let bus = road.process().await;
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counted, highest) = (Arc::clone(&running), Arc::clone(&most));
+    let together = Arc::new(Barrier::new(AGREED));
+    let _served = bus
+        .serve(AGREED, move |Double(number)| {
+            let (running, most, together) = (Arc::clone(&counted), Arc::clone(&highest), Arc::clone(&together));
+            async move {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                together.wait().await;
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok(number)
+            }
+        })
+        .await
+        .unwrap();
+    let mut recovered = bus.recovered();
+    road.cut();
+    eventually(async || bus.ping().await == Err(Error::Unavailable)).await;
+    road.mend();
+    soon(recovered.changed()).await.unwrap();
+
+    let mut calls = JoinSet::new();
+    for number in 0..8 {
+        let bus = bus.clone();
+        calls.spawn(async move { bus.call(&Double(number)).await });
+    }
+
+    assert!(soon(calls.join_all()).await.iter().all(Result::is_ok));
+    assert_eq!(most.load(Ordering::SeqCst), AGREED);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_begun_before_a_gap_of_rabbit_is_not_served_again() {
+    let road = Road::to_broker().await;
+    let bus = road.process().await;
+    let (begun, mut has_begun) = mpsc::channel(8);
+    let _served = bus
+        .serve(1, move |Double(number)| {
+            let begun = begun.clone();
+            async move {
+                begun.send(number).await.unwrap();
+                if number == 1 { std::future::pending().await } else { Ok(number) }
+            }
+        })
+        .await
+        .unwrap();
+    let _second = bus.serve(1, double).await.unwrap();
+    let mut recovered = bus.recovered();
+    let caller = bus.clone();
+    let mut call = JoinSet::new();
+    call.spawn(async move { (caller.call(&Double(1)).await, caller.call(&Double(1)).await) });
+    // Whichever of the two servers has it.
+    tokio::select! {
+        _ = has_begun.recv() => road.cut(),
+        _ = call.join_next() => return,
+    }
+    eventually(async || bus.ping().await == Err(Error::Unavailable)).await;
+    road.mend();
+    soon(recovered.changed()).await.unwrap();
+
+    let (first, _) = soon(call.join_next()).await.unwrap().unwrap();
+
+    assert_eq!(first, Err(CallError::Unavailable), "the caller hears of the gap");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_never_answers_is_told_at_the_connection_to_rabbit() {
+    let road = Road::to_broker().await;
+    road.cut();
+    assert_eq!(Bus::connect(&road.url, "test", "one").await.map(|_| ()), Err(Error::Unavailable));
+    assert_eq!(Bus::connect("http://localhost", "test", "one").await.map(|_| ()), Err(Error::Url));
+}
+
+/// The way to the broker, which can be cut.
+struct Road {
+    url: String,
+    open: watch::Sender<bool>,
+    _proxy: JoinSet<()>,
+}
+
+impl Road {
+    async fn to_broker() -> Self {
+        let url = broker_url();
+        let (scheme_and_user, rest) = url.split_once('@').unwrap();
+        let (broker, vhost) = rest.split_once('/').unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let open = watch::Sender::new(true);
+        let mut proxy = JoinSet::new();
+        proxy.spawn(forward(listener, broker.parse().unwrap(), open.subscribe()));
+        Self { url: in_new_namespace(&format!("{scheme_and_user}@{address}/{vhost}")), open, _proxy: proxy }
+    }
+
+    async fn process(&self) -> Bus {
+        Bus::connect(&self.url, "test", "one").await.unwrap()
+    }
+
+    /// Breaks all connections and lets no new one through.
+    fn cut(&self) {
+        self.open.send_replace(false);
+    }
+
+    fn mend(&self) {
+        self.open.send_replace(true);
+    }
+}
+
+async fn forward(listener: TcpListener, broker: SocketAddr, open: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (mut inner, _) = listener.accept().await.unwrap();
+        let mut open = open.clone();
+        connections.spawn(async move {
+            let carried = async {
+                let mut outer = TcpStream::connect(broker).await?;
+                copy_bidirectional(&mut inner, &mut outer).await
+            };
+            tokio::select! {
+                _ = open.wait_for(|open| !open) => {}
+                _ = carried => {}
+            }
+        });
+    }
+}
+
+/// The command that kills the broker and starts it again, when this run has a broker for itself.
+#[expect(clippy::disallowed_methods, reason = "tests learn from the environment what they may do to the broker")]
+fn restart_command() -> Option<String> {
+    std::env::var("BURI_TEST_RABBITMQ_RESTART").ok()
+}
+
+fn broker_restarts() -> bool {
+    restart_command().is_some()
+}
+
+async fn restart_broker() {
+    let Some(command) = restart_command() else { return };
+    let restarted =
+        tokio::task::spawn_blocking(move || std::process::Command::new("sh").arg("-c").arg(command).status());
+    assert!(restarted.await.unwrap().unwrap().success(), "the broker is back");
+}
+
+async fn await_event(events: &mut mpsc::Receiver<u64>, wanted: u64) {
+    soon(async { while events.recv().await != Some(wanted) {} }).await;
+}
+
+/// News is only for those who are subscribed: it is told until it is heard.
+async fn await_news(bus: &Bus, events: &mut mpsc::Receiver<u64>, wanted: u64) {
+    eventually(async || {
+        bus.publish(&News(wanted)).await.unwrap();
+        let heard = tokio::time::timeout(std::time::Duration::from_millis(200), async {
+            while events.recv().await != Some(wanted) {}
+        });
+        heard.await.is_ok()
+    })
+    .await;
+}
+
+async fn tell(to: mpsc::Sender<u64>, number: u64) -> Result<(), std::convert::Infallible> {
+    let _ = to.send(number).await;
+    DONE
+}
