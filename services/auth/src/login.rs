@@ -179,9 +179,5 @@ impl Auth {
 
 /// Logs what failed and gives the client a number to quote.
 fn internal(error: &(dyn std::error::Error + 'static)) -> LoginRefusal {
-    let incident = rand::random();
-    let causes: Vec<String> =
-        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
-    tracing::error!(incident, error = causes.join(": "), "a login failed");
-    LoginRefusal::Internal { incident }
+    LoginRefusal::Internal { incident: telemetry::incident::log("a login", error) }
 }
