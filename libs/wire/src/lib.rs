@@ -8,5 +8,7 @@ mod code;
 pub mod control;
 pub mod probe;
 pub mod punch;
+pub mod secure;
+pub mod server_url;
 
 pub use code::Code;
