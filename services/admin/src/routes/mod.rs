@@ -1,0 +1,70 @@
+//! The resources of the API, one file each.
+
+mod networks;
+mod pairs;
+mod relays;
+mod sessions;
+
+use actix_web::{
+    HttpRequest, HttpResponse, ResponseError as _,
+    web::{self, Data, ServiceConfig},
+};
+use serde::Serialize;
+
+use crate::{State, auth, error::Problem, metrics::Outcome};
+
+/// Adds every route.
+pub(crate) fn configure(config: &mut ServiceConfig, state: &Data<State>) {
+    config
+        .app_data(state.clone())
+        .service(resource("/", index))
+        .service(resource("/v1/sessions", sessions::list))
+        .service(resource("/v1/networks", networks::list))
+        .service(resource("/v1/relays", relays::list))
+        .service(resource("/v1/pairs/{a}/{b}", pairs::show))
+        .default_service(web::to(|| async { Problem::not_found("there is no such resource").error_response() }));
+}
+
+/// What a handler gives: a document, or a problem.
+type Answer = Result<serde_json::Value, Problem>;
+
+/// A resource that is read with GET by operators.
+fn resource<F, Fut>(path: &'static str, read: F) -> actix_web::Resource
+where
+    F: Fn(Data<State>, HttpRequest) -> Fut + Clone + 'static,
+    Fut: Future<Output = Answer> + 'static,
+{
+    let handle = move |state: Data<State>, request: HttpRequest| {
+        let read = read.clone();
+        async move {
+            if let Err(problem) = auth::check(&request, &state) {
+                return problem.error_response();
+            }
+            match read(state.clone(), request).await {
+                Ok(document) => {
+                    state.metrics.request(Outcome::Ok);
+                    HttpResponse::Ok().json(document)
+                }
+                Err(problem) => {
+                    let refused = problem.status_code().is_client_error();
+                    state.metrics.request(if refused { Outcome::Refused } else { Outcome::Failed });
+                    problem.error_response()
+                }
+            }
+        }
+    };
+    web::resource(path)
+        .route(web::get().to(handle))
+        .default_service(web::to(|| async { Problem::method_not_allowed().error_response() }))
+}
+
+async fn index(_: Data<State>, _: HttpRequest) -> Answer {
+    let resources =
+        ["/v1/sessions", "/v1/networks", "/v1/relays", "/v1/pairs/{a}/{b}", "/health", "/ready", "/metrics"];
+    Ok(serde_json::json!({ "resources": resources }))
+}
+
+/// A value as a document.
+fn document(value: impl Serialize) -> Answer {
+    serde_json::to_value(value).map_err(|_| Problem::invalid("the answer has no JSON form"))
+}
