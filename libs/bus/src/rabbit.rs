@@ -197,13 +197,14 @@ impl Rabbit {
     /// Publishes on this connection or, when it is lost meanwhile, on the next. Work needs its queue first: nobody may
     /// have subscribed yet.
     async fn publish(&self, outgoing: Outgoing, work: Option<&str>, deadline: Instant) -> Result<(), Error> {
-        loop {
+        while Instant::now() < deadline {
             let link = self.link_before(deadline).await?;
             if let Some(topic) = work {
                 let declared = timeout_at(deadline, link.declare_work(&self.shared.names, topic)).await;
                 if let Err(error) = declared.map_err(|_| Error::Unavailable)? {
                     tracing::debug!(%error, topic, "the queue was not declared");
-                    lost_before(&link, deadline).await?;
+                    // A replicated queue needs a while after its broker is back: the next try may be on this connection.
+                    let _ = timeout_at(deadline.min(Instant::now() + LAST_RETRY), link.gone()).await;
                     continue;
                 }
             }
@@ -214,6 +215,7 @@ impl Rabbit {
                 Err(_) => lost_before(&link, deadline).await?,
             }
         }
+        Err(Error::Unavailable)
     }
 
     fn current_link(&self) -> Option<Arc<Link>> {
