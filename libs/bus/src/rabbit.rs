@@ -104,6 +104,7 @@ impl Rabbit {
         };
         match link.publish(outgoing, deadline).await {
             Ok(Receipt::Confirmed) => expected.before(deadline).await,
+            Err(_) if Instant::now() >= deadline => Err(NotCalled::TimedOut),
             Ok(Receipt::Unroutable | Receipt::Rejected) | Err(_) => Err(NotCalled::Unavailable),
         }
     }

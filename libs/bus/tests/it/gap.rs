@@ -1,22 +1,24 @@
 //! RabbitMQ goes away and comes back: everything works again without a restart of ours.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bus::{Bus, CallError, Error};
 use tokio::{
-    io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::{Barrier, mpsc, watch},
     task::JoinSet,
+    time::Instant,
 };
 
-use crate::site::{DONE, Double, Job, Letter, News, broker_url, double, eventually, in_new_namespace, soon};
+use crate::site::{DONE, Double, DoubleNow, Job, Letter, News, broker_url, double, eventually, in_new_namespace, soon};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_that_was_there_is_there_again_after_a_gap_of_rabbit() {
@@ -135,11 +137,61 @@ async fn a_broker_that_never_answers_is_told_at_the_connection_to_rabbit() {
     assert_eq!(Bus::connect("http://localhost", "test", "one").await.map(|_| ()), Err(Error::Url));
 }
 
-/// The way to the broker, which can be cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_rabbit_is_given_up_and_found_again() {
+    let road = Road::to_broker().await;
+    let bus = road.process().await;
+    let _served = bus.serve(4, double).await.unwrap();
+    let mut recovered = bus.recovered();
+    road.silence();
+
+    assert_eq!(bus.ping().await, Err(Error::Unavailable));
+    assert_eq!(bus.call(&DoubleNow(1)).await, Err(CallError::TimedOut));
+    let began = Instant::now();
+    assert_eq!(bus.publish(&News(1)).await, Err(Error::Unavailable));
+    assert!(began.elapsed() < bus::PUBLISH_DEADLINE + Duration::from_secs(1));
+    road.mend();
+
+    soon(recovered.changed()).await.unwrap();
+    eventually(async || bus.call(&Double(21)).await == Ok(42)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rabbit_short_of_memory_blocks_no_caller() {
+    let road = Road::to_broker().await;
+    let bus = road.process().await;
+    let _served = bus.serve(4, double).await.unwrap();
+    bus.publish(&Job(1)).await.unwrap();
+    road.say(&connection_blocked("low on memory"));
+    eventually(async || bus.ping().await == Err(Error::Unavailable)).await;
+
+    assert_eq!(bus.call(&Double(1)).await, Err(CallError::Unavailable));
+    let waiting = bus.clone();
+    let mut publication = JoinSet::new();
+    publication.spawn(async move { waiting.publish(&Job(2)).await });
+    road.say(&connection_unblocked());
+
+    assert_eq!(soon(publication.join_next()).await.unwrap().unwrap(), Ok(()));
+    assert_eq!(bus.call(&Double(21)).await, Ok(42));
+    assert_eq!(*bus.recovered().borrow(), 0, "the connection was never lost");
+}
+
+/// The way to the broker, which can be closed.
 struct Road {
     url: String,
-    open: watch::Sender<bool>,
+    state: watch::Sender<RoadState>,
+    /// What clients hear in the name of the broker.
+    said: watch::Sender<Vec<u8>>,
     _proxy: JoinSet<()>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RoadState {
+    Open,
+    /// Connections break, and new ones do as soon as they are made.
+    Cut,
+    /// Connections stay, and nothing comes through any more.
+    Silent,
 }
 
 impl Road {
@@ -149,42 +201,122 @@ impl Road {
         let (broker, vhost) = rest.split_once('/').unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let open = watch::Sender::new(true);
+        let state = watch::Sender::new(RoadState::Open);
         let mut proxy = JoinSet::new();
-        proxy.spawn(forward(listener, broker.parse().unwrap(), open.subscribe()));
-        Self { url: in_new_namespace(&format!("{scheme_and_user}@{address}/{vhost}")), open, _proxy: proxy }
+        let said = watch::Sender::default();
+        proxy.spawn(forward(listener, broker.parse().unwrap(), state.subscribe(), said.subscribe()));
+        Self { url: in_new_namespace(&format!("{scheme_and_user}@{address}/{vhost}")), state, said, _proxy: proxy }
     }
 
     async fn process(&self) -> Bus {
         Bus::connect(&self.url, "test", "one").await.unwrap()
     }
 
-    /// Breaks all connections and lets no new one through.
     fn cut(&self) {
-        self.open.send_replace(false);
+        self.state.send_replace(RoadState::Cut);
+    }
+
+    fn silence(&self) {
+        self.state.send_replace(RoadState::Silent);
     }
 
     fn mend(&self) {
-        self.open.send_replace(true);
+        self.state.send_replace(RoadState::Open);
+    }
+
+    /// Puts a frame into the stream of a broker that says nothing at the moment.
+    fn say(&self, frame: &[u8]) {
+        self.said.send_replace(frame.to_vec());
     }
 }
 
-async fn forward(listener: TcpListener, broker: SocketAddr, open: watch::Receiver<bool>) {
+async fn forward(
+    listener: TcpListener,
+    broker: SocketAddr,
+    state: watch::Receiver<RoadState>,
+    said: watch::Receiver<Vec<u8>>,
+) {
     let mut connections = JoinSet::new();
     loop {
-        let (mut inner, _) = listener.accept().await.unwrap();
-        let mut open = open.clone();
+        let (inner, _) = listener.accept().await.unwrap();
+        let (mut state, said) = (state.clone(), said.clone());
         connections.spawn(async move {
-            let carried = async {
-                let mut outer = TcpStream::connect(broker).await?;
-                copy_bidirectional(&mut inner, &mut outer).await
-            };
+            let carried = carry(&inner, broker, said);
             tokio::select! {
-                _ = open.wait_for(|open| !open) => {}
-                _ = carried => {}
+                biased;
+                closed = state.wait_for(|state| *state != RoadState::Open) => drop(closed),
+                _ = carried => return,
             }
+            // A connection that was silent once never carries anything again.
+            let _ = state.wait_for(|state| *state != RoadState::Silent).await;
         });
     }
+}
+
+async fn carry(client: &TcpStream, broker: SocketAddr, mut said: watch::Receiver<Vec<u8>>) -> io::Result<()> {
+    let broker = TcpStream::connect(broker).await?;
+    let (mut to_broker, mut to_client) = ([0; 16_384], [0; 16_384]);
+    loop {
+        tokio::select! {
+            ready = client.readable() => {
+                ready?;
+                pass(client, &broker, &mut to_broker).await?;
+            }
+            ready = broker.readable() => {
+                ready?;
+                pass(&broker, client, &mut to_client).await?;
+            }
+            Ok(()) = said.changed() => {
+                let frame = said.borrow_and_update().clone();
+                write_all(client, &frame).await?;
+            }
+        }
+    }
+}
+
+/// Carries what is there to be read.
+async fn pass(from: &TcpStream, to: &TcpStream, buffer: &mut [u8]) -> io::Result<()> {
+    match from.try_read(buffer) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(length) => write_all(to, &buffer[..length]).await,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        to.writable().await?;
+        match to.try_write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// RabbitMQ's `connection.blocked` (class 10, method 60), which it sends to publishers when it is short of memory or disk.
+fn connection_blocked(reason: &str) -> Vec<u8> {
+    let mut arguments = vec![u8::try_from(reason.len()).unwrap()];
+    arguments.extend(reason.as_bytes());
+    connection_method(60, &arguments)
+}
+
+/// RabbitMQ's `connection.unblocked` (class 10, method 61).
+fn connection_unblocked() -> Vec<u8> {
+    connection_method(61, &[])
+}
+
+/// A method frame of AMQP 0-9-1 (section 4.2.3) on channel 0.
+fn connection_method(method: u16, arguments: &[u8]) -> Vec<u8> {
+    let mut frame = vec![1, 0, 0];
+    frame.extend(u32::try_from(arguments.len() + 4).unwrap().to_be_bytes());
+    frame.extend(10_u16.to_be_bytes());
+    frame.extend(method.to_be_bytes());
+    frame.extend(arguments);
+    frame.push(0xCE);
+    frame
 }
 
 /// The command that kills the broker and starts it again, when this run has a broker for itself. It waits four seconds
@@ -215,9 +347,8 @@ async fn await_event(events: &mut mpsc::Receiver<u64>, wanted: u64) {
 async fn await_news(bus: &Bus, events: &mut mpsc::Receiver<u64>, wanted: u64) {
     eventually(async || {
         bus.publish(&News(wanted)).await.unwrap();
-        let heard = tokio::time::timeout(std::time::Duration::from_millis(200), async {
-            while events.recv().await != Some(wanted) {}
-        });
+        let heard =
+            tokio::time::timeout(Duration::from_millis(200), async { while events.recv().await != Some(wanted) {} });
         heard.await.is_ok()
     })
     .await;

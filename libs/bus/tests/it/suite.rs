@@ -58,6 +58,8 @@ on_both_back_ends! {
     a_letter_reaches_its_addressee_only,
     a_letter_to_nobody_is_returned,
     what_is_too_large_is_refused,
+    calls_beyond_the_queue_fail_at_once,
+    letters_beyond_the_queue_are_refused,
 }
 
 async fn a_call_is_answered(site: Site) {
@@ -405,6 +407,40 @@ async fn what_is_too_large_is_refused(site: Site) {
     assert!(matches!(bus.call(&too_large).await, Err(CallError::TooLarge { .. })));
     assert!(matches!(bus.publish(&too_large).await, Err(Error::TooLarge { .. })));
     assert_eq!(bus.call(&large).await, Ok(large.0.len() as u64));
+}
+
+async fn calls_beyond_the_queue_fail_at_once(site: Site) {
+    let bus = site.process("server").await;
+    let _served = bus.serve(1, |_: Double| std::future::pending()).await.unwrap();
+
+    let mut calls = JoinSet::new();
+    for number in 0..1_100 {
+        let bus = bus.clone();
+        calls.spawn(async move { bus.call(&Double(number)).await });
+    }
+
+    // The first to end are those that found no place.
+    assert_eq!(soon(calls.join_next()).await.unwrap().unwrap(), Err(CallError::Unavailable));
+}
+
+async fn letters_beyond_the_queue_are_refused(site: Site) {
+    let bus = site.process("one").await;
+    let _subscribed = bus.subscribe(1, |_: Letter| std::future::pending::<Result<(), Infallible>>()).await.unwrap();
+
+    let mut writers = JoinSet::new();
+    for _ in 0..100 {
+        let bus = bus.clone();
+        writers.spawn(async move {
+            for number in 0..101 {
+                bus.publish_to("one", &Letter(number)).await?;
+            }
+            Ok(())
+        });
+    }
+
+    let written = soon(writers.join_all()).await;
+    assert!(written.contains(&Err(Error::Full)), "one of 10,100 letters found no place");
+    assert!(written.iter().all(|result| matches!(result, Ok(()) | Err(Error::Full))));
 }
 
 /// A handler that sends on what `read` finds in an event.
