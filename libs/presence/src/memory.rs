@@ -1,196 +1,264 @@
-//! Presence within one process: the same rules, the same times to live.
+//! Presence within one process. As strict as Redis: it counts time, is bounded, and can fail in the same ways.
+
+mod expiring;
+mod faults;
 
 use std::{
-    collections::BTreeMap,
-    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use domain::{ClientId, Epoch, GatewayId, NatProfile, PairRecord};
-use tokio::time::Instant;
+use domain::{ClientId, Epoch, NatProfile};
+use tokio::time::{Instant, sleep};
 
-use crate::{Error, Held, Lost, Page, Renewal, Seat, TOMBSTONE, Up, sorted};
+use self::{
+    expiring::Expiring,
+    faults::{Fate, Source},
+};
+use crate::{
+    Error, Lost, Page, RESPITE, Renewal, Seat, Standing, Up,
+    presence::{DEADLINE, LAST_EPOCH, Pair, RETENTION, SWEEP_GAP},
+};
 
-/// Entries of each kind. When seats are full, logins are refused; of the others the one that ends first is dropped.
-const MOST: usize = 1_000_000;
+pub use self::faults::Faults;
 
-/// Presence within one process.
+/// Clients that presence remembers. When full, further ones are refused.
+const MOST_CLIENTS: usize = 1_000_000;
+/// Leases held at once. When full, further ones are refused.
+const MOST_LEASES: usize = 100_000;
+/// Records kept. When full, the one that would end first makes room.
+const MOST_RECORDS: usize = 200_000;
+
+/// Presence of one process. Clones are the same presence.
 #[derive(Clone, Debug, Default)]
-pub struct Memory(Arc<Mutex<State>>);
+pub struct Memory {
+    shared: Arc<Shared>,
+}
 
 #[derive(Debug, Default)]
-struct State {
-    seats: BTreeMap<ClientId, (Seat, Instant)>,
-    highest: Fading<ClientId, Epoch>,
-    leases: Fading<String, u64>,
-    records: Fading<(ClientId, ClientId), PairRecord>,
+struct Shared {
+    source: Source,
+    tables: Mutex<Tables>,
+}
+
+/// Whether a call may be carried out twice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeats {
+    Harmless,
+    Never,
 }
 
 impl Memory {
-    pub(crate) fn ping(&self) {
-        drop(self.state());
+    /// A presence that suffers from `faults`.
+    #[must_use]
+    pub fn new(faults: Faults) -> Self {
+        Self { shared: Arc::new(Shared { source: Source::new(faults), tables: Mutex::default() }) }
     }
 
-    pub(crate) fn up(&self, wanted: Seat, ttl: Duration) -> Result<Up, Error> {
-        let (mut state, now) = (self.state(), Instant::now());
-        let epoch =
-            state.highest(wanted.client, now).map_or(wanted.epoch, |highest| wanted.epoch.max(Epoch(highest.0 + 1)));
-        if state.seats.len() >= MOST && !state.seats.contains_key(&wanted.client) {
-            return Err(Error::Full);
+    /// Forgets everything, as `FLUSHALL` does.
+    pub fn flush(&self) {
+        *self.tables() = Tables::default();
+    }
+
+    /// Fails all calls until [`Memory::restore`].
+    pub fn interrupt(&self) {
+        self.shared.source.interrupt();
+    }
+
+    /// Ends an interruption.
+    pub fn restore(&self) {
+        self.shared.source.restore();
+    }
+
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
+        self.turn(Repeats::Harmless, |_, _| ()).await
+    }
+
+    pub(crate) async fn up(&self, seat: Seat, ttl: Duration) -> Result<Up, Error> {
+        self.turn(Repeats::Harmless, |tables, now| tables.up(now, seat, ttl)).await?
+    }
+
+    pub(crate) async fn renew(&self, seats: &[Seat], ttl: Duration) -> Result<Vec<Renewal>, Error> {
+        self.turn(Repeats::Harmless, |tables, now| seats.iter().map(|&seat| tables.renew(now, seat, ttl)).collect())
+            .await?
+    }
+
+    pub(crate) async fn down(&self, client: ClientId, epoch: Epoch) -> Result<bool, Error> {
+        self.turn(Repeats::Harmless, |tables, now| tables.down(now, client, epoch)).await?
+    }
+
+    pub(crate) async fn find(&self, clients: &[ClientId]) -> Result<Vec<Option<Seat>>, Error> {
+        self.turn(Repeats::Harmless, |tables, now| clients.iter().map(|client| tables.seat(now, client)).collect())
+            .await
+    }
+
+    pub(crate) async fn report(&self, client: ClientId, epoch: Epoch, profile: NatProfile) -> Result<bool, Error> {
+        self.turn(Repeats::Harmless, |tables, now| tables.report(now, client, epoch, profile)).await
+    }
+
+    pub(crate) async fn sweep(&self, limit: usize) -> Result<Vec<Lost>, Error> {
+        self.turn(Repeats::Never, |tables, now| tables.sweep(now, limit)).await
+    }
+
+    pub(crate) async fn lease(&self, key: &str, holder: u64, ttl: Duration) -> Result<bool, Error> {
+        self.turn(Repeats::Harmless, |tables, now| tables.lease(now, key, holder, ttl)).await?
+    }
+
+    pub(crate) async fn release(&self, key: &str, holder: u64) -> Result<(), Error> {
+        self.turn(Repeats::Harmless, |tables, now| tables.release(now, key, holder)).await
+    }
+
+    pub(crate) async fn remember(&self, pair: Pair, record: Vec<u8>, ttl: Duration) -> Result<(), Error> {
+        self.turn(Repeats::Harmless, |tables, now| tables.remember(now, pair, record.clone(), ttl)).await
+    }
+
+    pub(crate) async fn recall(&self, pair: Pair) -> Result<Option<Vec<u8>>, Error> {
+        self.turn(Repeats::Harmless, |tables, now| tables.records.value(now, &pair).cloned()).await
+    }
+
+    pub(crate) async fn sessions(&self, after: Option<ClientId>, limit: u16) -> Result<Page, Error> {
+        self.turn(Repeats::Harmless, |tables, now| tables.sessions(now, after, usize::from(limit))).await
+    }
+
+    /// Carries `act` out, with what the faults have in store for it.
+    async fn turn<T>(&self, repeats: Repeats, mut act: impl FnMut(&mut Tables, Instant) -> T) -> Result<T, Error> {
+        let Fate { delay, loses_call, repeats_call, loses_answer } = self.shared.source.fate()?;
+        if loses_call {
+            sleep(DEADLINE).await;
+            return Err(Error::TimedOut);
         }
-        state.raise(wanted.client, epoch, now);
-        let replaced = state.seats.insert(wanted.client, (Seat { epoch, ..wanted }, now + ttl));
-        Ok(Up { epoch, replaced: replaced.filter(|(_, until)| *until > now).map(|(seat, _)| seat) })
-    }
-
-    pub(crate) fn renew(&self, gateway: GatewayId, held: &[Held], ttl: Duration) -> Vec<Renewal> {
-        let (mut state, now) = (self.state(), Instant::now());
-        held.iter().map(|held| state.renew(gateway, held, now, ttl)).collect()
-    }
-
-    pub(crate) fn down(&self, client: ClientId, epoch: Epoch) -> bool {
-        let (mut state, now) = (self.state(), Instant::now());
-        if state.highest(client, now).is_some_and(|highest| epoch < highest) {
-            return false;
+        if !delay.is_zero() {
+            sleep(delay.min(DEADLINE)).await;
         }
-        state.raise(client, epoch, now);
-        state.seats.remove(&client).is_some_and(|(seat, until)| seat.epoch == epoch && until > now)
-    }
-
-    pub(crate) fn find(&self, clients: &[ClientId]) -> Vec<Option<Seat>> {
-        let (state, now) = (self.state(), Instant::now());
-        clients.iter().map(|client| state.seat(*client, now).cloned()).collect()
-    }
-
-    pub(crate) fn report(&self, client: ClientId, epoch: Epoch, profile: NatProfile) -> bool {
-        let (mut state, now) = (self.state(), Instant::now());
-        match state.seats.get_mut(&client) {
-            Some((seat, until)) if seat.epoch == epoch && *until > now => {
-                seat.profile = Some(profile);
-                true
-            }
-            Some(_) | None => false,
+        let mut answer = act(&mut self.tables(), Instant::now());
+        if repeats_call && repeats == Repeats::Harmless {
+            answer = act(&mut self.tables(), Instant::now());
         }
-    }
-
-    pub(crate) fn sweep(&self, limit: usize) -> Vec<Lost> {
-        let (mut state, now) = (self.state(), Instant::now());
-        let over = state.seats.values().filter(|(_, until)| *until <= now).take(limit);
-        let lost: Vec<Lost> = over.map(|(seat, _)| Lost { client: seat.client, epoch: seat.epoch }).collect();
-        for lost in &lost {
-            state.seats.remove(&lost.client);
-            state.raise(lost.client, lost.epoch, now);
+        if loses_answer || delay >= DEADLINE {
+            sleep(DEADLINE.saturating_sub(delay)).await;
+            return Err(Error::TimedOut);
         }
-        lost
+        Ok(answer)
     }
 
-    pub(crate) fn lease(&self, key: &str, holder: u64, ttl: Duration) -> bool {
-        let (mut state, now) = (self.state(), Instant::now());
-        let free = state.leases.get(&key.to_owned(), now).is_none_or(|other| *other == holder);
-        if free {
-            state.leases.insert(key.to_owned(), holder, now, ttl);
-        }
-        free
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.shared.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    pub(crate) fn release(&self, key: &str, holder: u64) {
-        let (mut state, now) = (self.state(), Instant::now());
-        if state.leases.get(&key.to_owned(), now) == Some(&holder) {
-            state.leases.0.remove(key);
+/// What is known.
+#[derive(Debug)]
+struct Tables {
+    standings: Expiring<ClientId, Standing>,
+    /// Of those who have a seat: until when.
+    seats: Expiring<ClientId, ()>,
+    leases: Expiring<String, u64>,
+    records: Expiring<Pair, Vec<u8>>,
+    swept: Option<Instant>,
+    respite: Option<Instant>,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self {
+            standings: Expiring::new(MOST_CLIENTS),
+            seats: Expiring::new(MOST_CLIENTS),
+            leases: Expiring::new(MOST_LEASES),
+            records: Expiring::new(MOST_RECORDS),
+            swept: None,
+            respite: None,
         }
     }
+}
 
-    pub(crate) fn remember(&self, record: &PairRecord, ttl: Duration) {
-        let now = Instant::now();
-        self.state().records.insert(sorted(record.a, record.b), record.clone(), now, ttl);
+impl Tables {
+    fn up(&mut self, now: Instant, seat: Seat, ttl: Duration) -> Result<Up, Error> {
+        let mut standing = self.standing(now, seat.client);
+        let up = standing.up(seat);
+        self.keep(now, seat.client, standing, ttl)?;
+        Ok(up)
     }
 
-    pub(crate) fn recall(&self, a: ClientId, b: ClientId) -> Option<PairRecord> {
-        self.state().records.get(&sorted(a, b), Instant::now()).cloned()
+    fn renew(&mut self, now: Instant, seat: Seat, ttl: Duration) -> Result<Renewal, Error> {
+        if seat.epoch > LAST_EPOCH {
+            return Ok(Renewal::Replaced);
+        }
+        let mut standing = self.standing(now, seat.client);
+        let renewal = standing.renew(seat);
+        if renewal != Renewal::Replaced {
+            self.keep(now, seat.client, standing, ttl)?;
+        }
+        Ok(renewal)
     }
 
-    pub(crate) fn sessions(&self, after: Option<ClientId>, limit: usize) -> Page {
-        let (state, now) = (self.state(), Instant::now());
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let live =
-            state.seats.range((from, Bound::Unbounded)).map(|(_, entry)| entry).filter(|(_, until)| *until > now);
-        let mut seats: Vec<Seat> = live.take(limit + 1).map(|(seat, _)| seat.clone()).collect();
+    fn down(&mut self, now: Instant, client: ClientId, epoch: Epoch) -> Result<bool, Error> {
+        let mut standing = self.standing(now, client);
+        let ended = standing.down(epoch);
+        if standing.seat().is_none() {
+            self.seats.remove(&client);
+        }
+        self.standings.insert(now, client, standing, RETENTION)?;
+        Ok(ended)
+    }
+
+    fn report(&mut self, now: Instant, client: ClientId, epoch: Epoch, profile: NatProfile) -> bool {
+        self.standings.value_mut(now, &client).is_some_and(|standing| standing.report(epoch, profile))
+    }
+
+    fn sweep(&mut self, now: Instant, limit: usize) -> Vec<Lost> {
+        if self.swept.is_some_and(|swept| now.duration_since(swept) > SWEEP_GAP) {
+            self.respite = Some(now + RESPITE);
+        }
+        self.swept = Some(now);
+        if self.respite.is_some_and(|respite| now < respite) {
+            return Vec::new();
+        }
+        let over = self.seats.take_expired(now, limit).into_iter();
+        over.filter_map(|client| {
+            let seat = self.standings.value_mut(now, &client)?.lapse()?;
+            Some(Lost { client, epoch: seat.epoch })
+        })
+        .collect()
+    }
+
+    fn lease(&mut self, now: Instant, key: &str, holder: u64, ttl: Duration) -> Result<bool, Error> {
+        if self.leases.value(now, key).is_some() {
+            return Ok(false);
+        }
+        self.leases.insert(now, key.to_owned(), holder, ttl)?;
+        Ok(true)
+    }
+
+    fn release(&mut self, now: Instant, key: &str, holder: u64) {
+        if self.leases.value(now, key) == Some(&holder) {
+            self.leases.remove(key);
+        }
+    }
+
+    fn remember(&mut self, now: Instant, pair: Pair, record: Vec<u8>, ttl: Duration) {
+        self.records.make_room(now, &pair);
+        // There is room now.
+        let _kept = self.records.insert(now, pair, record, ttl);
+    }
+
+    fn sessions(&self, now: Instant, after: Option<ClientId>, limit: usize) -> Page {
+        let clients = self.seats.keys_after(after.as_ref());
+        let mut seats: Vec<_> = clients.filter_map(|client| self.seat(now, client)).take(limit + 1).collect();
         let more = seats.len() > limit;
         seats.truncate(limit);
         Page { seats, more }
     }
 
-    /// Forgets everything, as Redis does when it is flushed.
-    pub fn flush(&self) {
-        *self.state() = State::default();
+    fn seat(&self, now: Instant, client: &ClientId) -> Option<Seat> {
+        self.standings.value(now, client)?.seat().copied()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn seat(&self, client: ClientId, now: Instant) -> Option<&Seat> {
-        self.seats.get(&client).filter(|(_, until)| *until > now).map(|(seat, _)| seat)
+    fn standing(&self, now: Instant, client: ClientId) -> Standing {
+        self.standings.value(now, &client).cloned().unwrap_or_default()
     }
 
-    fn highest(&self, client: ClientId, now: Instant) -> Option<Epoch> {
-        self.highest.get(&client, now).copied()
-    }
-
-    fn raise(&mut self, client: ClientId, epoch: Epoch, now: Instant) {
-        let highest = self.highest(client, now).map_or(epoch, |highest| highest.max(epoch));
-        self.highest.insert(client, highest, now, TOMBSTONE);
-    }
-
-    fn renew(&mut self, gateway: GatewayId, held: &Held, now: Instant, ttl: Duration) -> Renewal {
-        let current = self.seats.get_mut(&held.client).filter(|(seat, until)| *until > now && seat.epoch >= held.epoch);
-        match current {
-            Some((seat, _)) if seat.epoch > held.epoch => return Renewal::Replaced,
-            Some((_, until)) => {
-                *until = now + ttl;
-                self.raise(held.client, held.epoch, now);
-                return Renewal::Kept;
-            }
-            None => {}
-        }
-        match self.highest(held.client, now) {
-            Some(highest) if highest > held.epoch => return Renewal::Replaced,
-            Some(highest) if highest == held.epoch => return Renewal::Ended,
-            Some(_) | None => {}
-        }
-        let Held { client, epoch, tag, since } = *held;
-        self.raise(client, epoch, now);
-        self.seats.insert(client, (Seat { client, gateway, epoch, tag, since, profile: None }, now + ttl));
-        Renewal::Kept
-    }
-}
-
-/// Entries with a time to live.
-#[derive(Debug)]
-struct Fading<K, V>(BTreeMap<K, (V, Instant)>);
-
-impl<K, V> Default for Fading<K, V> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<K: Ord + Clone, V> Fading<K, V> {
-    fn get(&self, key: &K, now: Instant) -> Option<&V> {
-        self.0.get(key).filter(|(_, until)| *until > now).map(|(value, _)| value)
-    }
-
-    fn insert(&mut self, key: K, value: V, now: Instant, ttl: Duration) {
-        if self.0.len() >= MOST && !self.0.contains_key(&key) {
-            self.0.retain(|_, (_, until)| *until > now);
-            if self.0.len() >= MOST {
-                let first = self.0.iter().min_by_key(|(_, (_, until))| *until).map(|(key, _)| key.clone());
-                first.and_then(|first| self.0.remove(&first));
-            }
-        }
-        self.0.insert(key, (value, now + ttl));
+    fn keep(&mut self, now: Instant, client: ClientId, standing: Standing, ttl: Duration) -> Result<(), Error> {
+        self.standings.insert(now, client, standing, RETENTION)?;
+        self.seats.insert(now, client, (), ttl)
     }
 }
