@@ -69,7 +69,7 @@ impl Link {
 
     /// Runs a script, again if the connection broke.
     pub(super) async fn run<T: FromRedisValue>(&self, run: &ScriptInvocation<'_>) -> Result<T, Error> {
-        self.twice(async |connection| run.invoke_async(connection).await).await
+        self.twice(|mut connection| async move { run.invoke_async(&mut connection).await }).await
     }
 
     /// Runs a script once, whatever happens.
@@ -83,31 +83,35 @@ impl Link {
 
     /// Sends a command, again if the connection broke.
     pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
-        self.twice(async |connection| command.query_async(connection).await).await
+        self.twice(|mut connection| async move { command.query_async(&mut connection).await }).await
     }
 
     /// Asks for a string; `None` when the key holds something else.
     pub(super) async fn ask_for_string(&self, command: &Cmd) -> Result<Option<Vec<u8>>, Error> {
-        self.twice(async |connection| match command.query_async(connection).await {
-            Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
-            answer => answer.map(Some),
+        self.twice(|mut connection| async move {
+            match command.query_async(&mut connection).await {
+                Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
+                answer => answer.map(Some),
+            }
         })
         .await
     }
 
     /// Tries a second time, on a new connection, if the first one turned out to be broken.
-    async fn twice<T>(
-        &self,
-        mut attempt: impl AsyncFnMut(&mut ConnectionManager) -> Result<T, RedisError>,
-    ) -> Result<T, Error> {
+    ///
+    /// The connection is passed by value: futures that borrow it could not be shown to be `Send` by callers.
+    async fn twice<T, Fut>(&self, attempt: impl Fn(ConnectionManager) -> Fut) -> Result<T, Error>
+    where
+        Fut: Future<Output = Result<T, RedisError>>,
+    {
         let deadline = Instant::now() + DEADLINE;
-        let mut connection = self.shared.connection.clone();
-        let broken = match timeout_at(deadline, attempt(&mut connection)).await {
+        let connection = || self.shared.connection.clone();
+        let broken = match timeout_at(deadline, attempt(connection())).await {
             Ok(Err(error)) if error.is_unrecoverable_error() => error,
             Ok(answer) => return answer.map_err(unavailable),
             Err(_) => return Err(Error::TimedOut),
         };
-        match timeout_at(deadline, attempt(&mut connection)).await {
+        match timeout_at(deadline, attempt(connection())).await {
             Ok(answer) => answer.map_err(unavailable),
             Err(_) => Err(unavailable(broken)),
         }
