@@ -3,5 +3,8 @@
 pub mod classify;
 pub mod discover;
 pub mod path;
+pub mod plan;
 pub mod punch;
+pub mod relay_choice;
+pub mod schedule;
 pub mod sim;
