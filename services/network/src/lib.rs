@@ -1,1 +1,185 @@
-//! The role that owns networks, members, addresses and announcements.
+//! The role that owns networks: who is a member, what members are told, and who may guess how often.
+//!
+//! - **Join and create** run OPAQUE (RFC 9807): this role never sees a password. An attempt is taken out of three budgets
+//!   (network, client, source) before anything is answered, and given back when the password was right. A name that does not
+//!   exist is answered from a dummy record: same size, same work, same refusal. The state between the two halves of a join
+//!   travels sealed with the gateway, so that any process can serve the second half.
+//! - **Creation is watched, too.** Its first half evaluates the same oblivious function as a join. Answered without limit it
+//!   would turn one recorded join into an off-line search; so it is refused for names that exist, and has a budget.
+//! - **Announcing.** The database is the truth and its outbox says what was not told yet. After every commit the members'
+//!   gateways are told at once; what gets lost on the way (a crash, a broker outage, a full queue) a sweep finds every two
+//!   seconds. Clients notice gaps by the revision and ask.
+//! - **Presence.** Gateways tell when sessions begin and end; one process of this role tells the peers and asks rendezvous
+//!   for paths. A gateway that died says nothing: its sessions run out in presence and the sweep announces them lost.
+
+mod announce;
+mod join;
+mod limits;
+mod metrics;
+mod pending;
+mod sweep;
+mod sync;
+
+pub mod password;
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bus::{Bus, Served};
+use contract::{
+    network::{
+        ChangesSince, Connect, CreateFinish, CreateStart, JoinFinish, JoinStart, Leave, Networks, Refusal, Sessions,
+        SetNick, Snapshot,
+    },
+    session::SessionChanged,
+};
+use domain::{AddressPool, UnixMillis};
+use presence::Presence;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use announce::Announcer;
+use password::Passwords;
+
+pub use limits::Limits;
+pub use metrics::{Metrics, Outcome};
+
+/// How this role behaves.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The file of the OPAQUE server set-up. Empty: `opaque.setup` among the secrets.
+    pub setup: PathBuf,
+    /// Threads for the password protocol. 0: as many as there are cores.
+    pub password_threads: usize,
+    /// Calls of one kind served at once.
+    pub concurrency: usize,
+    /// How often changes that were not announced and sessions that ran out are looked for.
+    #[serde(with = "domain::human_duration")]
+    pub sweep: Duration,
+    /// How often one may try.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            setup: PathBuf::new(),
+            password_threads: 0,
+            concurrency: 64,
+            sweep: Duration::from_secs(2),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What this role needs of the rest.
+#[derive(Clone)]
+pub struct Seams {
+    pub bus: Bus,
+    pub presence: Presence,
+    pub networks: Arc<dyn store::Networks>,
+    /// Where IPv4 addresses come from, for the prefix length that clients configure.
+    pub pool: AddressPool,
+    pub metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for Seams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seams").finish_non_exhaustive()
+    }
+}
+
+/// Why the role cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no set-up of the password protocol")]
+    Setup(#[from] password::SetupError),
+    #[error("the calls of this role cannot be served")]
+    Bus(#[from] bus::Error),
+}
+
+/// Serves until `shutdown`, then finishes what was begun.
+///
+/// # Errors
+/// [`Error`] when the set-up cannot be read, or the bus refuses.
+pub async fn run(config: Config, seams: Seams, shutdown: CancellationToken) -> Result<(), Error> {
+    let passwords = Passwords::read(&config.setup, config.password_threads)?;
+    let (announcer, announcements) = Announcer::new(&seams);
+    let role = Arc::new(Role { limits: config.limits, passwords, announcer: Arc::new(announcer), seams });
+    let served = role.serve(config.concurrency.max(1)).await?;
+
+    let drained = CancellationToken::new();
+    let stop = async {
+        shutdown.cancelled().await;
+        for served in served {
+            served.stop().await;
+        }
+        drained.cancel();
+    };
+    let announcing = announcements.run(Arc::clone(&role.announcer), drained.clone());
+    let sweeping = sweep::run(&role.announcer, config.sweep, &shutdown);
+    tokio::join!(stop, announcing, sweeping);
+    Ok(())
+}
+
+/// The state of the role: limits and the keys of the password protocol. Everything else is in the database and presence.
+struct Role {
+    limits: Limits,
+    passwords: Passwords,
+    announcer: Arc<Announcer>,
+    seams: Seams,
+}
+
+impl Role {
+    async fn serve(self: &Arc<Self>, concurrency: usize) -> Result<Vec<Served>, bus::Error> {
+        let bus = &self.seams.bus;
+        Ok(vec![
+            bus.serve(concurrency, self.on(|role, call: CreateStart| async move { role.create_start(call).await }))
+                .await?,
+            bus.serve(concurrency, self.on(|role, call: CreateFinish| async move { role.create_finish(call).await }))
+                .await?,
+            bus.serve(concurrency, self.on(|role, call: JoinStart| async move { role.join_start(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: JoinFinish| async move { role.join_finish(call).await }))
+                .await?,
+            bus.serve(concurrency, self.on(|role, call: Leave| async move { role.leave(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: SetNick| async move { role.set_nick(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: Snapshot| async move { role.snapshot(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: ChangesSince| async move { role.changes_since(call).await }))
+                .await?,
+            bus.serve(concurrency, self.on(|role, call: Connect| async move { role.connect(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: Sessions| async move { role.sessions(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: Networks| async move { role.networks(call).await })).await?,
+            bus.subscribe(
+                concurrency,
+                self.on(|role, event: SessionChanged| async move { role.announcer.session(event).await }),
+            )
+            .await?,
+        ])
+    }
+
+    /// Gives each message its own handle of the role.
+    fn on<M, F, Fut>(self: &Arc<Self>, handle: F) -> impl Fn(M) -> Fut + Send + Sync + 'static
+    where
+        F: Fn(Arc<Self>, M) -> Fut + Send + Sync + 'static,
+    {
+        let role = Arc::clone(self);
+        move |message| handle(Arc::clone(&role), message)
+    }
+}
+
+/// The wall clock, for expiries and for people.
+fn now() -> UnixMillis {
+    SystemTime::now().into()
+}
+
+/// Logs what broke under a number, which is all that the client learns.
+fn internal(error: &(dyn std::error::Error + 'static)) -> Refusal {
+    let incident = rand::random();
+    let cause = error.source().map(tracing::field::display);
+    tracing::error!(incident, error = %error, cause, "a call failed");
+    Refusal::Internal { incident }
+}

@@ -1,0 +1,253 @@
+//! Telling the members: changes of networks, and who comes and goes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bus::Bus;
+use contract::{
+    gateway::{Notice, Push, Target},
+    rendezvous::{PairWanted, PairsWanted, Wanted},
+    session::{SessionChange, SessionChanged},
+};
+use domain::{Bandwidth, ClientId, GatewayId};
+use futures_util::future::try_join_all;
+use presence::{Presence, Seat};
+use store::{Announcement, Networks, Peer};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Metrics, Seams, sync::mark};
+
+/// Words that wait to be told. When full they are left to the sweep (changes) or to the clients' own asking (pairs).
+const WAITING: usize = 4_096;
+/// Words told at once.
+const AT_ONCE: usize = 16;
+/// Clients asked for in one question to presence.
+const CLIENTS_PER_QUESTION: usize = 256;
+/// Sessions in one push.
+const TARGETS_PER_PUSH: usize = 1_000;
+/// Pairs in one event to rendezvous.
+const PAIRS_PER_EVENT: usize = 256;
+
+/// Something to be told after a commit.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// A network changed; `except` knows it from the reply to its call.
+    Change { announcement: Announcement, except: Option<ClientId> },
+    /// A client shares a network with others from now on.
+    Met { client: ClientId, others: Vec<ClientId> },
+}
+
+/// Why somebody was not told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnnounceError {
+    #[error("storage failed")]
+    Store(#[from] store::Error),
+    #[error("presence failed")]
+    Presence(#[from] presence::Error),
+    #[error("the bus failed")]
+    Bus(#[from] bus::Error),
+}
+
+/// Knows whom to tell, and where they are.
+pub(crate) struct Announcer {
+    pub(crate) bus: Bus,
+    pub(crate) presence: Presence,
+    pub(crate) networks: Arc<dyn Networks>,
+    pub(crate) metrics: Arc<Metrics>,
+    words: mpsc::Sender<Word>,
+}
+
+/// The words that wait.
+pub(crate) struct Words(mpsc::Receiver<Word>);
+
+impl Announcer {
+    pub(crate) fn new(seams: &Seams) -> (Self, Words) {
+        let (words, waiting) = mpsc::channel(WAITING);
+        let Seams { bus, presence, networks, metrics, .. } = seams.clone();
+        (Self { bus, presence, networks, metrics, words }, Words(waiting))
+    }
+
+    /// Has `word` told soon. Nobody waits for it: what is not told now, the sweep tells.
+    pub(crate) fn tell(&self, word: Word) {
+        match self.words.try_send(word) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => self.metrics.announcements_deferred.inc(),
+        }
+    }
+
+    /// Tells the members of a network, wherever they are, and notes that they were told.
+    pub(crate) async fn change(
+        &self,
+        announcement: Announcement,
+        except: Option<ClientId>,
+    ) -> Result<(), AnnounceError> {
+        let Announcement { change, to } = announcement;
+        let (network, revision) = (change.network, change.revision);
+        let asked: BTreeSet<_> = to.iter().copied().chain(change.members.iter().map(|member| member.client)).collect();
+        let online = self.online(&asked.into_iter().collect::<Vec<_>>()).await?;
+        let mut changes = [change];
+        mark(&mut changes, &online);
+        let [change] = changes;
+        let targets = to.iter().filter(|&&client| Some(client) != except).filter_map(|client| online.get(client));
+        self.push(targets, &Notice::Change(change)).await?;
+        self.networks.announced(network, revision).await?;
+        Ok(())
+    }
+
+    /// Tells the peers of a client what happened to its session, unless something newer happened since.
+    pub(crate) async fn session(&self, event: SessionChanged) -> Result<(), AnnounceError> {
+        let SessionChanged { client, epoch, change } = event;
+        let seat = self.online(&[client]).await?.remove(&client);
+        let current = seat.as_ref().is_some_and(|seat| seat.epoch == epoch);
+        let over = seat.is_none_or(|seat| seat.epoch < epoch);
+        let (stale, notice, reason) = match change {
+            SessionChange::Up => (!current, Some(Notice::PeerUp(client)), Some(Wanted::Online)),
+            SessionChange::Profiled => (!current, None, Some(Wanted::Profiled)),
+            SessionChange::Down => (!over, Some(Notice::PeerDown(client)), None),
+            SessionChange::Lost => (!over, Some(Notice::PeerLost(client)), None),
+        };
+        if stale {
+            return Ok(());
+        }
+        let peers = self.networks.peers(client).await?;
+        let online = self.online(&peers.iter().map(|peer| peer.client).collect::<Vec<_>>()).await?;
+        if let Some(notice) = notice {
+            self.push(online.values(), &notice).await?;
+        }
+        if let Some(reason) = reason {
+            self.want(pairs(client, &peers, &online, reason)).await?;
+        }
+        Ok(())
+    }
+
+    /// Who of `clients` has a session, and where.
+    pub(crate) async fn online(&self, clients: &[ClientId]) -> Result<BTreeMap<ClientId, Seat>, presence::Error> {
+        let mut online = BTreeMap::new();
+        for some in clients.chunks(CLIENTS_PER_QUESTION) {
+            let seats = self.presence.find(some).await?;
+            online.extend(seats.into_iter().flatten().map(|seat| (seat.client, seat)));
+        }
+        Ok(online)
+    }
+
+    /// Hands pairs to rendezvous.
+    pub(crate) async fn want(&self, pairs: Vec<PairWanted>) -> Result<(), bus::Error> {
+        for some in pairs.chunks(PAIRS_PER_EVENT) {
+            self.bus.publish(&PairsWanted { pairs: some.to_vec() }).await?;
+            self.metrics.pairs_wanted.inc_by(some.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Asks for paths between a new member and those of the others who are online.
+    async fn met(&self, client: ClientId, others: &[ClientId]) -> Result<(), AnnounceError> {
+        let mut peers = self.networks.peers(client).await?;
+        peers.retain(|peer| others.contains(&peer.client));
+        let mut online = self.online(&[&[client], others].concat()).await?;
+        if online.remove(&client).is_some() {
+            self.want(pairs(client, &peers, &online, Wanted::Online)).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends `notice` to the gateways of `seats`. A gateway that is gone took its sessions along: nobody is left to tell.
+    async fn push<'a>(&self, seats: impl Iterator<Item = &'a Seat>, notice: &Notice) -> Result<(), bus::Error> {
+        let mut gateways: BTreeMap<GatewayId, Vec<Target>> = BTreeMap::new();
+        for seat in seats {
+            gateways.entry(seat.gateway).or_default().push(Target { client: seat.client, epoch: seat.epoch });
+        }
+        let pushes = gateways.iter().flat_map(|(&gateway, targets)| {
+            targets.chunks(TARGETS_PER_PUSH).map(move |some| self.push_to(gateway, some, notice))
+        });
+        try_join_all(pushes).await.map(drop)
+    }
+
+    async fn push_to(&self, gateway: GatewayId, to: &[Target], notice: &Notice) -> Result<(), bus::Error> {
+        let push = Push { to: to.to_vec(), notice: notice.clone() };
+        match self.bus.publish_to(gateway, &push).await {
+            Ok(()) => {
+                self.metrics.pushes.inc();
+                Ok(())
+            }
+            Err(bus::Error::Unroutable) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Words {
+    /// Tells them until `drained`, and then those that are left.
+    pub(crate) async fn run(mut self, announcer: Arc<Announcer>, drained: CancellationToken) {
+        let mut telling = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(told) = telling.join_next() => report(told.unwrap_or(Ok(())), &announcer.metrics),
+                Some(word) = self.0.recv(), if telling.len() < AT_ONCE => {
+                    let announcer = Arc::clone(&announcer);
+                    telling.spawn(async move {
+                        match word {
+                            Word::Change { announcement, except } => announcer.change(announcement, except).await,
+                            Word::Met { client, others } => announcer.met(client, &others).await,
+                        }
+                    });
+                }
+                () = drained.cancelled(), if telling.is_empty() && self.0.is_empty() => break,
+            }
+        }
+    }
+}
+
+/// A pair as rendezvous wants it.
+pub(crate) const fn wanted(a: ClientId, b: ClientId, relay_rate: Bandwidth, reason: Wanted) -> PairWanted {
+    PairWanted { a, b, relay_rate, reason }
+}
+
+fn pairs(client: ClientId, peers: &[Peer], online: &BTreeMap<ClientId, Seat>, reason: Wanted) -> Vec<PairWanted> {
+    let here = peers.iter().filter(|peer| online.contains_key(&peer.client));
+    here.map(|peer| wanted(client, peer.client, peer.relay_rate, reason)).collect()
+}
+
+fn report(told: Result<(), AnnounceError>, metrics: &Metrics) {
+    if let Err(error) = told {
+        metrics.announcements_deferred.inc();
+        tracing::info!(%error, "an announcement is left to the sweep");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bus::memory::Hub;
+    use domain::{AddressPool, InstanceId};
+    use prometheus::Registry;
+    use store::StoreOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_finds_no_room_is_left_to_the_sweep() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/buri.db", folder.path().display());
+        store::migrate(&url).await.unwrap();
+        let stores = store::connect(&url, StoreOptions::default()).await.unwrap();
+        let (announcer, words) = Announcer::new(&Seams {
+            bus: Bus::memory(&Hub::default(), InstanceId::from_bytes([1; 16])),
+            presence: Presence::connect("memory:").await.unwrap(),
+            networks: Arc::clone(&stores.networks),
+            pool: AddressPool::DEFAULT,
+            metrics: Arc::new(Metrics::register(&Registry::new()).unwrap()),
+        });
+        for _ in 0..=WAITING {
+            announcer.tell(Word::Met { client: ClientId::from_bytes([1; 16]), others: Vec::new() });
+        }
+        assert_eq!(announcer.metrics.announcements_deferred.get(), 1);
+        drop(words);
+        stores.close().await;
+    }
+}

@@ -1,0 +1,98 @@
+//! Finding what got lost: changes nobody was told of, and sessions whose gateway died.
+
+use std::{collections::VecDeque, time::Duration};
+
+use contract::session::{SessionChange, SessionChanged};
+use domain::UnixMillis;
+use presence::Lost;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    announce::{AnnounceError, Announcer},
+    now,
+};
+
+/// A change younger than this is probably being announced by whoever made it.
+const GRACE_MS: u64 = 1_000;
+/// Changes or sessions taken up at once.
+const BATCH: u16 = 200;
+/// Sweeps between two looks for budgets whose window has ended.
+const SWEEPS_PER_PRUNING: u32 = 150;
+/// The lease under which one process at a time looks through the outbox. Two would only do the work twice.
+const LEASE: &str = "network.outbox";
+
+/// Sweeps every so often until `shutdown`.
+pub(crate) async fn run(announcer: &Announcer, every: Duration, shutdown: &CancellationToken) {
+    let mut sweeper = Sweeper { announcer, every, holder: rand::random(), sweeps: 0, unsaid: VecDeque::new() };
+    let mut ticks = interval(every.max(Duration::from_millis(10)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        let swept = sweeper.sweep().await;
+        match (&swept, failing) {
+            (Err(error), false) => tracing::warn!(%error, "unannounced changes wait until the sweep works again"),
+            (Ok(()), true) => tracing::info!("the sweep works again"),
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+        failing = swept.is_err();
+    }
+}
+
+struct Sweeper<'a> {
+    announcer: &'a Announcer,
+    every: Duration,
+    holder: u64,
+    sweeps: u32,
+    /// Sessions that presence has forgotten and nobody was told of yet: one batch at most.
+    unsaid: VecDeque<Lost>,
+}
+
+impl Sweeper<'_> {
+    async fn sweep(&mut self) -> Result<(), AnnounceError> {
+        self.expired_sessions().await?;
+        let prune = self.sweeps.is_multiple_of(SWEEPS_PER_PRUNING);
+        self.sweeps = self.sweeps.wrapping_add(1);
+        // Shorter than the interval, so that it never keeps its holder from the next sweep.
+        if self.announcer.presence.lease(LEASE, self.holder, self.every * 9 / 10).await? {
+            self.outbox().await?;
+            if prune {
+                self.announcer.networks.prune_budgets(now()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Announces what was not, oldest first. One that fails does not keep the others back.
+    async fn outbox(&self) -> Result<(), AnnounceError> {
+        let before = UnixMillis(now().0.saturating_sub(GRACE_MS));
+        let mut outcome = Ok(());
+        for announcement in self.announcer.networks.unannounced(before, BATCH).await? {
+            match self.announcer.change(announcement, None).await {
+                Ok(()) => self.announcer.metrics.announcements_repaired.inc(),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+
+    /// Sessions whose gateway did not renew them. Taking them out of presence is atomic, so that one process announces each;
+    /// the event waits in a durable queue until one has told the peers.
+    async fn expired_sessions(&mut self) -> Result<(), AnnounceError> {
+        if self.unsaid.is_empty() {
+            self.unsaid.extend(self.announcer.presence.sweep(usize::from(BATCH)).await?);
+        }
+        while let Some(lost) = self.unsaid.front() {
+            let (client, epoch, change) = (lost.client, lost.epoch, SessionChange::Lost);
+            self.announcer.bus.publish(&SessionChanged { client, epoch, change }).await?;
+            self.unsaid.pop_front();
+            self.announcer.metrics.sessions_expired.inc();
+        }
+        Ok(())
+    }
+}
