@@ -24,5 +24,5 @@ mod standing;
 
 pub use error::Error;
 pub use presence::{DEADLINE, Presence, RESPITE};
-pub use seat::{Lost, Page, Renewal, Seat, Up};
+pub use seat::{Held, Lost, Page, Renewal, Seat, Up};
 pub use standing::Standing;

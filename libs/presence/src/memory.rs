@@ -185,7 +185,7 @@ impl Tables {
         }
         let mut standing = self.standing(now, seat.client);
         let renewal = standing.renew(seat);
-        if renewal != Renewal::Replaced {
+        if renewal == Renewal::Kept {
             self.keep(now, seat.client, standing, ttl)?;
         }
         Ok(renewal)
@@ -215,14 +215,15 @@ impl Tables {
         }
         let over = self.seats.take_expired(now, limit).into_iter();
         over.filter_map(|client| {
-            let seat = self.standings.value_mut(now, &client)?.lapse()?;
-            Some(Lost { client, epoch: seat.epoch })
+            let standing = self.standings.value_mut(now, &client)?;
+            let epoch = standing.highest();
+            standing.down(epoch).then_some(Lost { client, epoch })
         })
         .collect()
     }
 
     fn lease(&mut self, now: Instant, key: &str, holder: u64, ttl: Duration) -> Result<bool, Error> {
-        if self.leases.value(now, key).is_some() {
+        if self.leases.value(now, key).is_some_and(|other| *other != holder) {
             return Ok(false);
         }
         self.leases.insert(now, key.to_owned(), holder, ttl)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::{ClientId, Epoch, GatewayId, NatProfile, PairRecord, SessionTag, UnixMillis};
 
-use crate::{Error, Lost, Page, Renewal, Seat, Up, memory::Memory, redis::Redis};
+use crate::{Error, Held, Lost, Page, Renewal, Seat, Up, memory::Memory, redis::Redis};
 
 /// How long a call may take.
 pub const DEADLINE: Duration = Duration::from_millis(800);
@@ -42,10 +42,16 @@ impl Presence {
     /// [`Error::Url`] for another scheme, [`Error::Unavailable`] or [`Error::TimedOut`] when Redis does not answer.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         match url.split_once(':') {
-            Some(("memory", _)) => Ok(Self::Memory(Memory::default())),
+            Some(("memory", _)) => Ok(Self::memory()),
             Some(("redis" | "rediss", _)) => Redis::connect(url).await.map(Self::Redis),
             Some(_) | None => Err(Error::Url),
         }
+    }
+
+    /// A presence within this process. Clones share it.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self::Memory(Memory::default())
     }
 
     /// Whether presence takes writes now.
@@ -80,22 +86,20 @@ impl Presence {
         }
     }
 
-    /// Keeps the seats of sessions at `gateway` for another `ttl`, and tells for each in turn what was found.
+    /// Keeps the seats of the sessions that `gateway` holds for another `ttl`, and tells for each in turn what was found.
     ///
     /// # Errors
     /// Any but [`Error::Url`] and [`Error::TooLarge`]. Some of the sessions may have been renewed all the same.
-    pub async fn renew(
-        &self,
-        gateway: GatewayId,
-        sessions: &[(ClientId, Epoch, SessionTag)],
-        at: UnixMillis,
-        ttl: Duration,
-    ) -> Result<Vec<Renewal>, Error> {
-        let since = exact(at);
-        let seats: Vec<_> = sessions
-            .iter()
-            .map(|&(client, epoch, tag)| Seat { client, gateway, epoch, tag, since, profile: None })
-            .collect();
+    pub async fn renew(&self, gateway: GatewayId, held: &[Held], ttl: Duration) -> Result<Vec<Renewal>, Error> {
+        let seat = |&Held { client, epoch, tag, since }: &Held| Seat {
+            client,
+            gateway,
+            epoch,
+            tag,
+            since: exact(since),
+            profile: None,
+        };
+        let seats: Vec<_> = held.iter().map(seat).collect();
         match self {
             Self::Memory(presence) => presence.renew(&seats, bounded(ttl)).await,
             Self::Redis(presence) => presence.renew(&seats, bounded(ttl)).await,
@@ -149,7 +153,7 @@ impl Presence {
         }
     }
 
-    /// Takes the lease of `key` for `ttl`, unless somebody holds it: not even its holder can take it twice.
+    /// Takes the lease of `key` for `ttl`, unless somebody else holds it. Its holder prolongs it.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::TimedOut`] or [`Error::Full`].
@@ -171,18 +175,18 @@ impl Presence {
         }
     }
 
-    /// Keeps the record of a pair, in any order of the two, for `ttl`.
+    /// Keeps the record of a pair for `ttl`, in the place of any older one.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::Unavailable`] or [`Error::TimedOut`].
-    pub async fn remember(&self, a: ClientId, b: ClientId, record: &PairRecord, ttl: Duration) -> Result<(), Error> {
+    pub async fn remember(&self, record: &PairRecord, ttl: Duration) -> Result<(), Error> {
         let bytes = encoded(record);
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(Error::TooLarge { bytes: bytes.len() });
         }
         match self {
-            Self::Memory(presence) => presence.remember(pair(a, b), bytes, bounded(ttl)).await,
-            Self::Redis(presence) => presence.remember(pair(a, b), bytes, bounded(ttl)).await,
+            Self::Memory(presence) => presence.remember(pair(record.a, record.b), bytes, bounded(ttl)).await,
+            Self::Redis(presence) => presence.remember(pair(record.a, record.b), bytes, bounded(ttl)).await,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Presence in Redis (7.0 and later), shared by all processes.
 //!
 //! Each step is one script, so that it happens at once and by the clock of Redis. Keys, all with a time to live:
-//! - `buri:client:ID`, a hash: the highest epoch, and the seat with that epoch or the mark that it ran out.
+//! - `buri:client:ID`, a hash: the highest epoch, and the seat with that epoch.
 //! - `buri:due` and `buri:seats`, sorted sets of the clients that have a seat: by when it runs out, and by id.
 //! - `buri:sweep`, `buri:lease:KEY`, `buri:pair:ID:ID`, `buri:ping`.
 //!
@@ -158,9 +158,8 @@ fn seat_of((client, epoch, gateway, tag, since, profile): Row) -> Option<Seat> {
 const fn renewal_of(number: u8) -> Renewal {
     match number {
         0 => Renewal::Kept,
-        1 => Renewal::Rebuilt,
-        2 => Renewal::Revived,
-        _ => Renewal::Replaced,
+        1 => Renewal::Replaced,
+        _ => Renewal::Ended,
     }
 }
 

@@ -9,10 +9,20 @@ pub struct Seat {
     pub gateway: GatewayId,
     pub epoch: Epoch,
     pub tag: SessionTag,
-    /// When the session began, by the clock of its gateway; after a loss of presence, when it was renewed first.
+    /// When the session began, by the clock of its gateway.
     pub since: UnixMillis,
-    /// Once the client has measured it.
+    /// Once the client has measured it; after a loss of presence, once it is reported again.
     pub profile: Option<NatProfile>,
+}
+
+/// A session as its gateway holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub client: ClientId,
+    pub epoch: Epoch,
+    pub tag: SessionTag,
+    /// When the session began.
+    pub since: UnixMillis,
 }
 
 /// A seat was taken.
@@ -26,15 +36,12 @@ pub struct Up {
 /// What a renewal found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// The seat, as it was left.
+    /// The session has its seat, perhaps again: what presence forgot is rebuilt, without the NAT profile.
     Kept,
-    /// Nothing, or something older: presence was emptied. The seat is back, without a NAT profile: report that again.
-    Rebuilt,
-    /// A seat that ran out and was swept, so that peers were told the client is lost. It is back, without a NAT profile:
-    /// report that, and tell the peers.
-    Revived,
-    /// The seat of a newer session, or the end of this one: the session is over.
+    /// A newer session of the client is known: this one is over, and is told so.
     Replaced,
+    /// This session went down, or ran out and was announced as lost: it can only come up anew.
+    Ended,
 }
 
 /// A seat that ran out.

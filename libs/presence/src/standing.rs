@@ -5,7 +5,9 @@
 //! late word about it changes nothing. Two simpler rules are wrong after four steps: "the last word counts", and "a down
 //! counts only for the session that has the seat" (its up may still be on the way). `tests/model.rs` shows both.
 //!
-//! A seat that ran out has no tombstone: that was a guess, and its gateway may know better.
+//! A seat that ran out is a down, too: its loss was announced, so that the session can only come up anew.
+
+use std::cmp::Ordering;
 
 use domain::{Epoch, NatProfile};
 
@@ -17,23 +19,15 @@ use crate::{Renewal, Seat, Up};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     highest: Epoch,
-    hold: Hold,
-}
-
-/// Who has the seat. Its epoch is always the highest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Hold {
-    #[default]
-    Nobody,
-    Lapsed,
-    Seated(Seat),
+    /// Its epoch is the highest.
+    seat: Option<Seat>,
 }
 
 impl Standing {
     /// Gives the seat to a new session, at an epoch above all before it and not below that of `session`. The same session
     /// again (after a time-out of the first attempt, say) gets what it has.
     pub fn up(&mut self, mut session: Seat) -> Up {
-        let before = self.seat().copied();
+        let before = self.seat;
         if let Some(seat) = before.filter(|seat| is_same(seat, &session)) {
             return Up { epoch: seat.epoch, replaced: None };
         }
@@ -42,20 +36,19 @@ impl Standing {
         Up { epoch: session.epoch, replaced: before }
     }
 
-    /// Keeps the seat of `session`, or gives it back when it was forgotten and nothing newer is known.
+    /// Keeps the seat of `session`, or gives it one when nothing as new is known.
     pub fn renew(&mut self, session: Seat) -> Renewal {
-        let renewal = match self.hold {
-            _ if session.epoch > self.highest => Renewal::Rebuilt,
-            _ if session.epoch < self.highest => Renewal::Replaced,
-            Hold::Seated(seat) if is_same(&seat, &session) => Renewal::Kept,
-            Hold::Lapsed => Renewal::Revived,
-            Hold::Seated(_) | Hold::Nobody => Renewal::Replaced,
-        };
-        match renewal {
-            Renewal::Rebuilt | Renewal::Revived => self.seat_at(session),
-            Renewal::Kept | Renewal::Replaced => {}
+        match (session.epoch.cmp(&self.highest), self.seat) {
+            (Ordering::Less, _) => Renewal::Replaced,
+            (Ordering::Equal, None) => Renewal::Ended,
+            (Ordering::Equal, Some(seat)) if is_same(&seat, &session) => Renewal::Kept,
+            // Two sessions got one epoch: presence was emptied in between. The first to renew stays.
+            (Ordering::Equal, Some(_)) => Renewal::Replaced,
+            (Ordering::Greater, _) => {
+                self.seat_at(session);
+                Renewal::Kept
+            }
         }
-        renewal
     }
 
     /// Ends the session with `epoch` and all before it. Whether one of them had the seat.
@@ -64,34 +57,24 @@ impl Standing {
             return false;
         }
         self.highest = epoch;
-        matches!(std::mem::take(&mut self.hold), Hold::Seated(_))
-    }
-
-    /// Takes the seat away from a session that was not renewed.
-    pub fn lapse(&mut self) -> Option<Seat> {
-        let seat = self.seat().copied()?;
-        self.hold = Hold::Lapsed;
-        Some(seat)
+        self.seat.take().is_some()
     }
 
     /// Notes the NAT profile of the session with `epoch`, if that has the seat.
     pub fn report(&mut self, epoch: Epoch, profile: NatProfile) -> bool {
-        match &mut self.hold {
-            Hold::Seated(seat) if seat.epoch == epoch => {
+        match &mut self.seat {
+            Some(seat) if seat.epoch == epoch => {
                 seat.profile = Some(profile);
                 true
             }
-            Hold::Seated(_) | Hold::Nobody | Hold::Lapsed => false,
+            Some(_) | None => false,
         }
     }
 
     /// The seat, if somebody has it.
     #[must_use]
     pub const fn seat(&self) -> Option<&Seat> {
-        match &self.hold {
-            Hold::Seated(seat) => Some(seat),
-            Hold::Nobody | Hold::Lapsed => None,
-        }
+        self.seat.as_ref()
     }
 
     /// The greatest epoch heard of.
@@ -100,15 +83,9 @@ impl Standing {
         self.highest
     }
 
-    /// Whether the last session ran out, so that it may come back.
-    #[must_use]
-    pub const fn has_lapsed(&self) -> bool {
-        matches!(self.hold, Hold::Lapsed)
-    }
-
     fn seat_at(&mut self, seat: Seat) {
         self.highest = seat.epoch;
-        self.hold = Hold::Seated(seat);
+        self.seat = Some(seat);
     }
 }
 

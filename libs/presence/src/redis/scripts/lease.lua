@@ -1,6 +1,10 @@
 -- KEYS: the lease. ARGV: holder, ttl.
-local lease = KEYS[4]
+local lease, holder, ttl = KEYS[4], ARGV[2], ARGV[3]
 local rest = redis.call('PTTL', lease)
-if redis.call('TYPE', lease).ok ~= 'string' or rest < 0 or rest > RETENTION then redis.call('DEL', lease) end
-if redis.call('SET', lease, ARGV[2], 'NX', 'PX', ARGV[3]) then return 1 end
-return 0
+-- What never ends is none of ours.
+if redis.call('TYPE', lease).ok == 'string' and rest >= 0 and rest <= RETENTION then
+  if redis.call('GET', lease) ~= holder then return 0 end
+end
+redis.call('DEL', lease)
+redis.call('SET', lease, holder, 'PX', ttl)
+return 1

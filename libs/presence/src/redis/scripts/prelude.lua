@@ -36,20 +36,19 @@ local function ask(command, key, ...)
   return found
 end
 
--- What is known of a client: highest is 0 for nothing, gateway is there when somebody has the seat, lapsed when it ran out.
+-- What is known of a client: highest is 0 for nothing, gateway is there when somebody has the seat. A seat that cannot be
+-- read is no tombstone: whoever has it may renew it.
 local function read(client)
-  local f = ask('HMGET', prefix .. client, 'highest', 'gateway', 'tag', 'since', 'profile', 'lapsed')
+  local f = ask('HMGET', prefix .. client, 'highest', 'gateway', 'tag', 'since', 'profile')
   local standing = { highest = number(f[1]) or 0 }
-  if standing.highest == 0 then return standing end
+  if standing.highest == 0 or not f[2] then return standing end
   local since = number(f[4])
-  if f[2] and #f[2] == 16 and f[3] and #f[3] == 16 and since then
+  if #f[2] == 16 and f[3] and #f[3] == 16 and since then
     standing.gateway, standing.tag, standing.since = f[2], f[3], since
     standing.profile = f[5] and #f[5] <= 64 and f[5]
-  elseif f[2] or f[6] then
-    -- A seat that cannot be read may be renewed by whoever has it.
-    standing.lapsed = true
+    return standing
   end
-  return standing
+  return { highest = 0 }
 end
 
 -- Replaces what is known of a client.
@@ -60,8 +59,6 @@ local function write(client, standing)
   if standing.gateway then
     redis.call('HSET', key, 'gateway', standing.gateway, 'tag', standing.tag, 'since', text(standing.since))
     if standing.profile then redis.call('HSET', key, 'profile', standing.profile) end
-  elseif standing.lapsed then
-    redis.call('HSET', key, 'lapsed', '1')
   end
   redis.call('PEXPIRE', key, RETENTION)
 end

@@ -1,26 +1,20 @@
 -- ARGV: ttl, then for each session client, gateway, tag, epoch, since.
-local KEPT, REBUILT, REVIVED, REPLACED = 0, 1, 2, 3
+local KEPT, REPLACED, ENDED = 0, 1, 2
 
 local function renew(client, gateway, tag, epoch, since, ttl)
   local standing = read(client)
   if not epoch or epoch < standing.highest then return REPLACED end
-  local result = REBUILT
-  if epoch == standing.highest then
-    if standing.gateway == gateway and standing.tag == tag then
-      result = KEPT
-    elseif standing.lapsed then
-      result = REVIVED
-    else
-      return REPLACED
-    end
-  end
-  if result == KEPT then
-    redis.call('PEXPIRE', prefix .. client, RETENTION)
-  else
+  if epoch > standing.highest then
     write(client, { highest = epoch, gateway = gateway, tag = tag, since = since })
+  elseif not standing.gateway then
+    return ENDED
+  elseif standing.gateway ~= gateway or standing.tag ~= tag then
+    return REPLACED
+  else
+    redis.call('PEXPIRE', prefix .. client, RETENTION)
   end
   list(client, ttl)
-  return result
+  return KEPT
 end
 
 local ttl, results = number(ARGV[2]), {}

@@ -12,7 +12,7 @@ for _, client in ipairs(ask('ZRANGEBYSCORE', due, '-inf', text(now), 'LIMIT', 0,
   unlist(client)
   local standing = is_client(client) and read(client)
   if standing and standing.gateway then
-    write(client, { highest = standing.highest, lapsed = true })
+    write(client, { highest = standing.highest })
     lost[#lost + 1] = { client, text(standing.highest) }
   end
 end
