@@ -1,12 +1,12 @@
 //! The typed surface over both back-ends.
 
-use std::{fmt::Display, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use tracing::Instrument as _;
 
 use crate::{
-    Call, CallError, Delivery, Error, Event, Served,
+    Call, CallError, Delivery, Error, Event, Metrics, Served,
     envelope::{Message, Outcome, to_bytes},
     memory::{Hub, Memory},
     rabbit::Rabbit,
@@ -54,21 +54,10 @@ impl Bus {
     /// # Errors
     /// See [`CallError`].
     pub async fn call<C: Call>(&self, call: &C) -> Result<C::Reply, CallError<C::Refusal>> {
-        let trace = Trace::next();
-        let deadline = Instant::now() + C::DEADLINE;
-        let message = Message::new(C::SUBJECT, trace, Some(C::DEADLINE), to_bytes(call));
-        let span = tracing::info_span!("call", subject = C::SUBJECT, %trace);
-        let answered = match self {
-            Self::Memory(bus) => bus.call(message, deadline).instrument(span).await,
-            Self::Rabbit(bus) => bus.call(message, deadline).instrument(span).await,
-        };
-        let malformed = |_| CallError::Malformed;
-        match answered? {
-            Outcome::Reply(body) => minicbor::decode(&body).map_err(malformed),
-            Outcome::Refusal(body) => Err(minicbor::decode(&body).map_or_else(malformed, CallError::Refused)),
-            Outcome::Malformed => Err(CallError::Malformed),
-            Outcome::Unserved => Err(CallError::Unavailable),
-        }
+        let began = Instant::now();
+        let result = self.ask(call, began + C::DEADLINE).await;
+        self.metrics().call(began.elapsed().as_secs_f64(), &result);
+        result
     }
 
     /// Answers calls of `C`, at most `concurrency` at a time. Calls are shared with other processes that serve `C`.
@@ -81,7 +70,7 @@ impl Bus {
         F: Fn(C) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<C::Reply, C::Refusal>> + Send + 'static,
     {
-        let server = server(handler);
+        let server = server(handler, self.metrics());
         match self {
             Self::Memory(bus) => Ok(bus.serve(C::SUBJECT, concurrency.max(1), server)),
             Self::Rabbit(bus) => bus.serve(C::SUBJECT, concurrency.max(1), server).await,
@@ -97,12 +86,14 @@ impl Bus {
         const { assert!(!matches!(E::DELIVERY, Delivery::Addressed), "an addressed event is published to somebody") }
         let message = Message::new(E::TOPIC, Trace::next(), None, to_bytes(event));
         let deadline = Instant::now() + PUBLISH_DEADLINE;
-        match (self, E::DELIVERY) {
+        let result = match (self, E::DELIVERY) {
             (Self::Memory(bus), Delivery::Work) => bus.publish_work(message, deadline).await,
             (Self::Memory(bus), Delivery::Everyone | Delivery::Addressed) => bus.publish_all(message, deadline).await,
             (Self::Rabbit(bus), Delivery::Work) => bus.publish_work(message, deadline).await,
             (Self::Rabbit(bus), Delivery::Everyone | Delivery::Addressed) => bus.publish_all(message, deadline).await,
-        }
+        };
+        self.metrics().publication(&result);
+        result
     }
 
     /// Tells `event` to the process `instance`, and waits until the broker has it, as [`Bus::publish`] does.
@@ -115,10 +106,12 @@ impl Bus {
         let instance = instance.to_string();
         let message = Message::new(E::TOPIC, Trace::next(), None, to_bytes(event));
         let deadline = Instant::now() + PUBLISH_DEADLINE;
-        match self {
+        let result = match self {
             Self::Memory(bus) => bus.publish_to(&instance, message, deadline).await,
             Self::Rabbit(bus) => bus.publish_to(&instance, message, deadline).await,
-        }
+        };
+        self.metrics().publication(&result);
+        result
     }
 
     /// Handles events of `E`, at most `concurrency` at a time and in no particular order.
@@ -135,7 +128,7 @@ impl Bus {
         Fut: Future<Output = Result<(), X>> + Send + 'static,
         X: Display + Send + 'static,
     {
-        let subscriber = subscriber(handler);
+        let subscriber = subscriber(handler, self.metrics());
         match self {
             Self::Memory(bus) => Ok(bus.subscribe(E::TOPIC, E::DELIVERY, concurrency.max(1), subscriber)),
             Self::Rabbit(bus) => bus.subscribe(E::TOPIC, E::DELIVERY, concurrency.max(1), subscriber).await,
@@ -171,6 +164,32 @@ impl Bus {
         match self {
             Self::Memory(bus) => bus.ping(),
             Self::Rabbit(bus) => bus.ping().await,
+        }
+    }
+
+    /// What this process's access counts; clones share it.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        match self {
+            Self::Memory(bus) => bus.metrics(),
+            Self::Rabbit(bus) => bus.metrics(),
+        }
+    }
+
+    async fn ask<C: Call>(&self, call: &C, deadline: Instant) -> Result<C::Reply, CallError<C::Refusal>> {
+        let trace = Trace::next();
+        let message = Message::new(C::SUBJECT, trace, Some(C::DEADLINE), to_bytes(call));
+        let span = tracing::info_span!("call", subject = C::SUBJECT, %trace);
+        let answered = match self {
+            Self::Memory(bus) => bus.call(message, deadline).instrument(span).await,
+            Self::Rabbit(bus) => bus.call(message, deadline).instrument(span).await,
+        };
+        let malformed = |_| CallError::Malformed;
+        match answered? {
+            Outcome::Reply(body) => minicbor::decode(&body).map_err(malformed),
+            Outcome::Refusal(body) => Err(minicbor::decode(&body).map_or_else(malformed, CallError::Refused)),
+            Outcome::Malformed => Err(CallError::Malformed),
+            Outcome::Unserved => Err(CallError::Unavailable),
         }
     }
 }

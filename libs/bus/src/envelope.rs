@@ -131,6 +131,33 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_version_one_stay() {
+        let message = Message {
+            id: [1; 16],
+            subject: "a.b".to_owned(),
+            sent_unix_ms: 1_000,
+            remaining_ms: Some(2_000),
+            reply_to: Some("q".to_owned()),
+            trace: None,
+            body: vec![7],
+        };
+        let bytes = [&[0x87, 0x50], &[1; 16][..], b"\x63a.b\x19\x03\xe8\x19\x07\xd0\x61q\xf6\x41\x07"].concat();
+        assert_eq!(message.encode(), Ok(bytes.clone()));
+        assert_eq!(Message::decode("a.b", &bytes), Ok(message));
+
+        for (outcome, end) in [
+            (Outcome::Reply(vec![9]), &b"\x82\x00\x81\x41\x09"[..]),
+            (Outcome::Refusal(vec![9]), b"\x82\x01\x81\x41\x09"),
+            (Outcome::Malformed, b"\x82\x02\x80"),
+            (Outcome::Unserved, b"\x82\x03\x80"),
+        ] {
+            let bytes = [&[0x82, 0x50], &[2; 16][..], end].concat();
+            assert_eq!(Answer { id: [2; 16], outcome: outcome.clone() }.encode(), bytes);
+            assert_eq!(Answer::decode(&bytes), Ok(Answer { id: [2; 16], outcome }));
+        }
+    }
+
+    #[test]
     fn fields_of_a_later_version_are_skipped() {
         let message = Message { trace: None, ..Message::new("a.b", Trace::start(), None, vec![7]) };
         let mut bytes = message.encode().unwrap();

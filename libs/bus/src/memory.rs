@@ -20,9 +20,10 @@ use self::{
     queue::{Place, Queue},
 };
 use crate::{
-    Delivery, Error, Served,
+    Delivery, Error, Metrics, Served,
     bus::NotCalled,
     envelope::{Answer, Message, Outcome},
+    metrics::Connected,
     served::{MAX_DELIVERIES, Server, Subscriber, Verdict, drain, report, rest_before},
 };
 
@@ -50,6 +51,7 @@ pub struct Hub {
 pub struct Memory {
     broker: Arc<Broker>,
     instance: Arc<str>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -125,7 +127,9 @@ impl Hub {
 
 impl Memory {
     pub(crate) fn new(hub: &Hub, instance: String) -> Self {
-        Self { broker: Arc::clone(&hub.broker), instance: instance.into() }
+        let metrics = Metrics::new();
+        metrics.connected(Connected::Yes);
+        Self { broker: Arc::clone(&hub.broker), instance: instance.into(), metrics: Arc::new(metrics) }
     }
 
     pub(crate) async fn call(&self, message: Message, expires: Instant) -> Result<Outcome, NotCalled> {
@@ -228,6 +232,10 @@ impl Memory {
 
     pub(crate) fn parked(&self, topic: &str) -> u64 {
         self.work(topic).parked().len() as u64
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     pub(crate) fn recovered(&self) -> watch::Receiver<u64> {

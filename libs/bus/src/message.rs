@@ -30,8 +30,9 @@ pub trait Event: Encode<()> + for<'b> Decode<'b, ()> + Send + Sync + 'static {
 pub enum Delivery {
     /// One of the subscribed processes, at least once. Waits in a durable queue while there is none.
     Work,
-    /// Every process that is subscribed now, at most once.
+    /// Every process that is subscribed now. A hint: it may be lost or come twice.
     Everyone,
-    /// The one process that is named when the event is published, at most once.
+    /// The one process that is named when the event is published. A hint too, but one that is returned when that process
+    /// is not there.
     Addressed,
 }

@@ -25,9 +25,10 @@ use self::{
     names::Names,
 };
 use crate::{
-    Delivery, Error, Served,
+    Delivery, Error, Metrics, Served,
     bus::NotCalled,
     envelope::{Message, Outcome},
+    metrics::Connected,
     served::{Server, Subscriber},
 };
 
@@ -51,6 +52,7 @@ struct Shared {
     instance: String,
     current: Current,
     recovered: watch::Receiver<u64>,
+    metrics: Arc<Metrics>,
     /// Ends with the last clone.
     _supervisor: JoinSet<()>,
 }
@@ -63,6 +65,7 @@ struct Supervisor {
     names: Names,
     current: watch::Sender<Option<Arc<Link>>>,
     recovered: watch::Sender<u64>,
+    metrics: Arc<Metrics>,
 }
 
 impl Rabbit {
@@ -70,6 +73,7 @@ impl Rabbit {
         let uri: AMQPUri = url.parse().map_err(|_| Error::Url)?;
         let names = Names::of(url);
         let (current, recovered) = (watch::Sender::new(None), watch::Sender::new(0));
+        let metrics = Arc::new(Metrics::new());
         let supervisor = Supervisor {
             uri,
             role: role.to_owned(),
@@ -77,11 +81,13 @@ impl Rabbit {
             names: names.clone(),
             current: current.clone(),
             recovered: recovered.clone(),
+            metrics: Arc::clone(&metrics),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(supervisor.run());
         let (current, recovered) = (current.subscribe(), recovered.subscribe());
-        let rabbit = Self { shared: Arc::new(Shared { names, instance, current, recovered, _supervisor: tasks }) };
+        let rabbit =
+            Self { shared: Arc::new(Shared { names, instance, current, recovered, metrics, _supervisor: tasks }) };
         rabbit.link_before(Instant::now() + CONNECT_DEADLINE).await?;
         Ok(rabbit)
     }
@@ -183,6 +189,10 @@ impl Rabbit {
         }
     }
 
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
     pub(crate) fn recovered(&self) -> watch::Receiver<u64> {
         self.shared.recovered.clone()
     }
@@ -258,11 +268,13 @@ impl Supervisor {
             tracing::info!(connections, "connected to the broker");
             let link = Arc::new(link);
             self.current.send_replace(Some(Arc::clone(&link)));
+            self.metrics.connected(Connected::Yes);
             if connections > 1 {
                 self.recovered.send_modify(|times| *times += 1);
             }
             engine.run().await;
             self.current.send_replace(None);
+            self.metrics.connected(Connected::No);
             tracing::warn!("the connection to the broker is lost");
             link.end().await;
         }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
-    Call, Event,
+    Call, Event, Metrics,
     envelope::{Message, Outcome, to_bytes},
     trace::Trace,
 };
@@ -90,25 +90,27 @@ pub(crate) fn rest_before(next: u32) -> Duration {
 }
 
 /// Wraps the handler of a call.
-pub(crate) fn server<C, F, Fut>(handler: F) -> Server
+pub(crate) fn server<C, F, Fut>(handler: F, metrics: &Arc<Metrics>) -> Server
 where
     C: Call,
     F: Fn(C) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<C::Reply, C::Refusal>> + Send + 'static,
 {
-    let handler = Arc::new(handler);
+    let (handler, metrics) = (Arc::new(handler), Arc::clone(metrics));
     Arc::new(move |message: Message| {
         let Ok(call) = minicbor::decode::<C>(&message.body) else {
             tracing::warn!(subject = C::SUBJECT, "a malformed call");
+            metrics.answer(&Outcome::Malformed);
             return std::future::ready(Outcome::Malformed).boxed();
         };
         let trace = trace_of(&message);
         let span = tracing::info_span!("serve", subject = C::SUBJECT, %trace);
-        let handler = Arc::clone(&handler);
+        let (handler, metrics) = (Arc::clone(&handler), Arc::clone(&metrics));
         // The closure may panic as well as the future: both run inside.
         let served = trace.scope(async move { handler(call).await });
         async move {
-            match AssertUnwindSafe(served).catch_unwind().await {
+            let _running = metrics.run();
+            let outcome = match AssertUnwindSafe(served).catch_unwind().await {
                 Ok(Ok(reply)) => Outcome::Reply(to_bytes(&reply)),
                 Ok(Err(refusal)) => {
                     tracing::debug!(?refusal, "call refused");
@@ -118,7 +120,9 @@ where
                     tracing::error!("the server of a call panicked");
                     Outcome::Unserved
                 }
-            }
+            };
+            metrics.answer(&outcome);
+            outcome
         }
         .instrument(span)
         .boxed()
@@ -126,25 +130,27 @@ where
 }
 
 /// Wraps the handler of an event.
-pub(crate) fn subscriber<E, F, Fut, X>(handler: F) -> Subscriber
+pub(crate) fn subscriber<E, F, Fut, X>(handler: F, metrics: &Arc<Metrics>) -> Subscriber
 where
     E: Event,
     F: Fn(E) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), X>> + Send + 'static,
     X: Display + Send + 'static,
 {
-    let handler = Arc::new(handler);
+    let (handler, metrics) = (Arc::new(handler), Arc::clone(metrics));
     Arc::new(move |message: Message| {
         let Ok(event) = minicbor::decode::<E>(&message.body) else {
             tracing::warn!(topic = E::TOPIC, "a malformed event");
+            metrics.event(Verdict::Park);
             return std::future::ready(Verdict::Park).boxed();
         };
         let trace = trace_of(&message);
         let span = tracing::info_span!("event", topic = E::TOPIC, %trace);
-        let handler = Arc::clone(&handler);
+        let (handler, metrics) = (Arc::clone(&handler), Arc::clone(&metrics));
         let handled = trace.scope(async move { handler(event).await });
         async move {
-            match AssertUnwindSafe(handled).catch_unwind().await {
+            let _running = metrics.run();
+            let verdict = match AssertUnwindSafe(handled).catch_unwind().await {
                 Ok(Ok(())) => Verdict::Done,
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "an event was not handled");
@@ -154,7 +160,9 @@ where
                     tracing::error!("the handler of an event panicked");
                     Verdict::Again
                 }
-            }
+            };
+            metrics.event(verdict);
+            verdict
         }
         .instrument(span)
         .boxed()

@@ -4,5 +4,6 @@
 
 mod faults;
 mod gap;
+mod metrics;
 mod site;
 mod suite;
