@@ -3,8 +3,11 @@
 //! `control` keeps the session with the servers, `core` decides what happens to packets and paths, `sockets` and `adapter`
 //! move bytes, `local` takes commands, `home` keeps what must survive a restart.
 
+pub mod adapter;
 pub mod command;
+pub mod core;
 pub mod home;
 pub mod local;
 pub mod password;
 pub mod settings;
+pub mod sockets;

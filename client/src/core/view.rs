@@ -161,7 +161,8 @@ impl View {
                 known.member.addresses.v4 = known.member.addresses.v4.or(member.addresses.v4);
             }
         }
-        let own = self.addresses.into_iter().flat_map(|own| own.v4.map(IpAddr::from).into_iter().chain([own.v6.into()]));
+        let own =
+            self.addresses.into_iter().flat_map(|own| own.v4.map(IpAddr::from).into_iter().chain([own.v6.into()]));
         let mut taken: BTreeSet<IpAddr> = own.collect();
         all.retain(|client, known| {
             let free = taken.insert(known.member.addresses.v6.into());

@@ -1,0 +1,106 @@
+//! Where the packets of the virtual LAN come from and go to.
+
+mod memory;
+mod tun;
+
+use std::{io, net::Ipv4Addr};
+
+use domain::VirtualAddresses;
+use tunnel::INNER_MTU;
+
+use crate::settings::AdapterKind;
+pub use memory::Memory;
+pub use tun::Tun;
+
+/// One adapter. There are two kinds and no third is planned but TAP, so it is an enum.
+#[derive(Debug)]
+pub enum Adapter {
+    Tun(Tun),
+    Memory(Memory),
+}
+
+/// The addresses that an adapter has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lan {
+    pub addresses: VirtualAddresses,
+    /// Prefix lengths of the virtual LAN.
+    pub prefix4: u8,
+    pub prefix6: u8,
+}
+
+/// Room for one packet, a little more than the MTU because an operating system may not keep to it.
+pub const PACKET_ROOM: usize = INNER_MTU + 64;
+
+impl Adapter {
+    /// Opens an adapter without addresses.
+    ///
+    /// # Errors
+    /// When the interface cannot be made: usually because of a missing privilege.
+    pub fn open(kind: AdapterKind, interface: &str) -> io::Result<Self> {
+        match kind {
+            AdapterKind::Tun => Tun::open(interface).map(Self::Tun),
+            AdapterKind::Memory => Ok(Self::Memory(Memory::default())),
+            AdapterKind::Tap => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, "tap adapters are not available in this version"))
+            }
+        }
+    }
+
+    /// Gives the adapter its addresses.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn configure(&mut self, lan: &Lan) -> io::Result<()> {
+        match self {
+            Self::Tun(tun) => tun.configure(lan),
+            Self::Memory(memory) => {
+                memory.configure(lan.addresses);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until there is a packet for the LAN, and writes it to `packet`. Cancel safe.
+    ///
+    /// # Errors
+    /// When the interface is gone.
+    pub async fn receive(&mut self, packet: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tun(tun) => tun.receive(packet).await,
+            Self::Memory(memory) => memory.receive(packet).await,
+        }
+    }
+
+    /// Another packet, if there is one already.
+    pub fn try_receive(&mut self, packet: &mut [u8]) -> Option<usize> {
+        match self {
+            Self::Tun(tun) => tun.try_receive(packet),
+            Self::Memory(memory) => memory.try_receive(packet),
+        }
+    }
+
+    /// Hands a packet from the LAN to this machine; it is dropped when there is no room, as on any link.
+    pub fn deliver(&mut self, packet: &[u8]) {
+        match self {
+            Self::Tun(tun) => tun.deliver(packet),
+            Self::Memory(memory) => memory.deliver(packet),
+        }
+    }
+}
+
+/// The netmask of `prefix` bits.
+fn netmask(prefix: u8) -> Ipv4Addr {
+    Ipv4Addr::from_bits(u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_netmask_has_as_many_ones_as_the_prefix() {
+        for (prefix, mask) in [(0, "0.0.0.0"), (10, "255.192.0.0"), (32, "255.255.255.255")] {
+            assert_eq!(netmask(prefix), mask.parse::<Ipv4Addr>().unwrap());
+        }
+    }
+}

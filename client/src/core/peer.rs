@@ -1,0 +1,726 @@
+//! One peer: its tunnel, the ways to it, and whether it is alive.
+//!
+//! **Liveness.** The server says that a peer is up, down (goodbye) or lost (vanished). When it says lost, and when the server
+//! itself is lost, the tunnel is asked at once and every 5 s; it is kept whatever happens. A peer that is silent for 15 s of
+//! that counts as offline. While no server answers, the last known endpoints are tried as well, for as long as it takes: a
+//! peer that restarted tries ours.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use domain::{ClientId, PeerPresence, RelayId, RelayOffer, VirtualAddresses};
+use rand::{Rng as _, rngs::StdRng};
+use traversal::path::{self, Path};
+use tunnel::{Event, Frame, Incoming, Local, PairKey, Party, Received, Refusal, Route, Session};
+use wire::control::Request;
+
+use super::{
+    Output,
+    leg::{self, Leg},
+    view::Acquaintance,
+};
+use crate::{command::PathKind, settings::PathPolicy, sockets::SocketId};
+
+/// Everything about one peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    id: ClientId,
+    pub(crate) about: Acquaintance,
+    pub(crate) presence: PeerPresence,
+    session: Session,
+    path: Path,
+    /// Where it is or may be, newest first, with the sockets that reach it there.
+    endpoints: VecDeque<Endpoint>,
+    leg: Option<Leg>,
+    /// Joins while `leg` still carries: make before break.
+    next_leg: Option<Leg>,
+    /// Where it was or says it is, best first; tried while no server helps.
+    hints: Vec<SocketAddr>,
+    doubt: Option<Doubt>,
+    wish: Wish,
+    eager: bool,
+    /// When a packet last went to it or came from it.
+    used: Option<Instant>,
+    /// Numbers of the probes that a user waits for.
+    pings: VecDeque<u64>,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+}
+
+/// A direct way: our socket, their address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Endpoint {
+    pub(crate) socket: SocketId,
+    pub(crate) address: SocketAddr,
+}
+
+/// Which way a datagram came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Direct(Endpoint),
+    Relay,
+}
+
+/// What every step of a peer needs of the core.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Instant,
+    /// Time stamps in probes count from here.
+    pub(crate) start: Instant,
+    pub(crate) outputs: &'a mut VecDeque<Output>,
+    /// Set when something changed that is kept over restarts.
+    pub(crate) changed: &'a mut bool,
+    /// Whether there is a control session.
+    pub(crate) online: bool,
+    pub(crate) policy: PathPolicy,
+    /// Where this client can be reached, for the peer to remember.
+    pub(crate) own_hints: &'a [SocketAddr],
+    pub(crate) random: &'a mut StdRng,
+}
+
+/// Whether the peer is still there, in question since.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    since: Instant,
+    next: Instant,
+    dead: bool,
+}
+
+/// When the server is asked for a path.
+#[derive(Clone, Copy, Debug)]
+struct Wish {
+    next: Instant,
+    asked: u32,
+}
+
+impl Peer {
+    pub(crate) fn new(turn: &mut Turn<'_>, local: &Local, own: Party, about: Acquaintance, key: &PairKey) -> Self {
+        let id = about.member.client;
+        let other = Party { client: id, addresses: about.member.addresses };
+        let session = Session::new(turn.now, local, own, other, about.member.tunnel, key);
+        Self {
+            id,
+            about,
+            presence: PeerPresence::Offline,
+            session,
+            path: Path::new(turn.random.random()),
+            endpoints: VecDeque::new(),
+            leg: None,
+            next_leg: None,
+            hints: Vec::new(),
+            doubt: None,
+            wish: Wish { next: turn.now, asked: 0 },
+            eager: false,
+            used: None,
+            pings: VecDeque::new(),
+            received_bytes: 0,
+            sent_bytes: 0,
+        }
+    }
+
+    /// Takes what the server says now about the member.
+    pub(crate) fn update(&mut self, own: VirtualAddresses, about: Acquaintance, key: &PairKey) {
+        self.session.rekey(key);
+        self.session.readdress(own, about.member.addresses);
+        self.about = about;
+    }
+
+    /// Takes a datagram of the tunnel that presumably is from this peer. Returns the packet for the adapter.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        turn: &mut Turn<'_>,
+        origin: Origin,
+        incoming: Incoming,
+    ) -> Result<Option<BytesMut>, Refusal> {
+        let allowed = match origin {
+            Origin::Direct(_) => turn.policy != PathPolicy::Relay,
+            Origin::Relay => turn.policy != PathPolicy::Direct,
+        };
+        if !allowed {
+            return Err(Refusal::Foreign);
+        }
+        let received = self.session.handle_datagram(turn.now, incoming);
+        self.flush(turn, Some(origin));
+        if self.session.heard() == Some(turn.now) && !matches!(received, Received::Refused(Refusal::Foreign)) {
+            self.hear(turn, origin);
+        }
+        match received {
+            Received::Packet(packet) => {
+                self.received_bytes += packet.len() as u64;
+                self.used = Some(turn.now);
+                return Ok(Some(packet));
+            }
+            Received::Frame(frame) => self.handle_frame(turn, origin, frame),
+            Received::Nothing => {}
+            Received::Refused(refusal) => return Err(refusal),
+        }
+        Ok(None)
+    }
+
+    /// Sends a packet of the adapter.
+    pub(crate) fn handle_packet(&mut self, turn: &mut Turn<'_>, packet: &[u8]) -> Result<(), Refusal> {
+        self.used = Some(turn.now);
+        let sealed = self.session.handle_packet(turn.now, packet)?;
+        match sealed {
+            Some(datagram) => {
+                self.sent_bytes += packet.len() as u64;
+                self.send(turn, &datagram);
+                self.path.handle_sent(turn.now);
+                self.drain_path(turn);
+            }
+            None => self.flush(turn, None),
+        }
+        self.wish_soon(turn);
+        Ok(())
+    }
+
+    /// Whether a flood is worth sending: there is a tunnel to carry it.
+    pub(crate) fn takes_floods(&self) -> bool {
+        self.session.is_established()
+    }
+
+    /// A datagram of the relay for one of the legs.
+    pub(crate) fn handle_leg(&mut self, turn: &mut Turn<'_>, from: SocketAddr, message: &leg::Message<'_>) {
+        let mut news = None;
+        for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
+            if leg.is_for(from, message) {
+                news = leg.handle_message(turn.now, message);
+                break;
+            }
+        }
+        match news {
+            Some(leg::News::Joined) => {
+                if self.next_leg.as_ref().is_some_and(Leg::is_joined) {
+                    self.leg = self.next_leg.take();
+                }
+                self.path.handle_relay_up(turn.now);
+                self.session_on_new_way(turn);
+            }
+            Some(leg::News::PeerArrived) => self.session_on_new_way(turn),
+            Some(leg::News::Ended) => {
+                if self.next_leg.as_ref().is_some_and(Leg::is_ended) {
+                    self.next_leg = None;
+                }
+                if self.leg.as_ref().is_some_and(Leg::is_ended) {
+                    self.leg = None;
+                    self.path.handle_relay_down(turn.now);
+                    self.wish.next = self.wish.next.min(turn.now + FIRST_WISH);
+                }
+            }
+            None => {}
+        }
+        self.flush_legs(turn);
+    }
+
+    /// The server offers a leg on a relay.
+    pub(crate) fn handle_offer(&mut self, turn: &mut Turn<'_>, offer: RelayOffer) {
+        if turn.policy == PathPolicy::Direct {
+            return;
+        }
+        let leg = Leg::new(turn.now, offer);
+        if self.leg.as_ref().is_some_and(Leg::is_joined) {
+            self.next_leg = Some(leg);
+        } else {
+            self.leg = Some(leg);
+        }
+        self.flush_legs(turn);
+    }
+
+    /// A punch found a way.
+    pub(crate) fn handle_punched(&mut self, turn: &mut Turn<'_>, endpoint: Endpoint, rtt: Duration) {
+        if turn.policy == PathPolicy::Relay {
+            return;
+        }
+        self.remember(endpoint);
+        self.path.handle_direct(turn.now, endpoint.address, rtt);
+        self.session_on_new_way(turn);
+    }
+
+    /// This machine's network changed.
+    pub(crate) fn handle_network_change(&mut self, turn: &mut Turn<'_>) {
+        self.path.handle_network_change(turn.now);
+        self.drain_path(turn);
+        self.begin_doubt(turn);
+    }
+
+    /// The server says how the peer is.
+    pub(crate) fn handle_presence(&mut self, turn: &mut Turn<'_>, presence: PeerPresence) {
+        let before = std::mem::replace(&mut self.presence, presence);
+        match presence {
+            PeerPresence::Online => {
+                self.doubt = None;
+                self.path.handle_unwatch();
+                if before != PeerPresence::Online {
+                    // Rendezvous sends an offer by itself.
+                    self.wish = Wish { next: turn.now + FIRST_WISH, asked: 0 };
+                }
+            }
+            PeerPresence::Lost => self.begin_doubt(turn),
+            PeerPresence::Offline => self.forget_ways(turn),
+        }
+    }
+
+    /// No server any more, or no network: is the peer still there?
+    pub(crate) fn begin_doubt(&mut self, turn: &mut Turn<'_>) {
+        if self.doubt.is_none() && (self.session.is_established() || self.has_ways() || !self.hints.is_empty()) {
+            self.doubt = Some(Doubt { since: turn.now, next: turn.now, dead: false });
+            self.path.handle_watch(turn.now);
+        }
+        self.handle_deadline(turn);
+    }
+
+    /// What the last run knew.
+    pub(crate) fn restore(&mut self, turn: &mut Turn<'_>, hints: Vec<SocketAddr>, offer: Option<RelayOffer>) {
+        self.hints = hints;
+        if let Some(offer) = offer {
+            self.handle_offer(turn, offer);
+        }
+    }
+
+    /// Asks for an answer with this number on the way that is used; false when there is no tunnel.
+    pub(crate) fn ping(&mut self, turn: &mut Turn<'_>, number: u64) -> bool {
+        self.used = Some(turn.now);
+        self.wish_soon(turn);
+        if !self.session.is_established() {
+            self.session.initiate(turn.now);
+            self.flush(turn, None);
+            return false;
+        }
+        let sends = self.path.sends();
+        if self.pings.len() == MAX_PINGS {
+            self.pings.pop_front();
+        }
+        self.pings.push_back(number);
+        for route in [sends.first, sends.also].into_iter().flatten() {
+            self.probe(turn, route, number);
+        }
+        self.path.handle_sent(turn.now);
+        self.drain_path(turn);
+        sends.first.is_some()
+    }
+
+    /// Says that this client leaves on purpose.
+    pub(crate) fn say_farewell(&mut self, turn: &mut Turn<'_>) {
+        if let Some(datagram) = self.session.handle_frame(&Frame::Farewell) {
+            self.send(turn, &datagram);
+        }
+    }
+
+    /// Whether to keep ways open while nothing is sent.
+    pub(crate) fn set_eager(&mut self, turn: &mut Turn<'_>, eager: bool) {
+        let before = std::mem::replace(&mut self.eager, eager);
+        let recent = self.used.is_some_and(|used| turn.now.saturating_duration_since(used) < LAPSE);
+        if !eager && !recent && self.doubt.is_none() && self.has_ways() {
+            self.forget_ways(turn);
+        }
+        if eager && !before && self.has_ways() {
+            self.session_on_new_way(turn);
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_deadline(&mut self, turn: &mut Turn<'_>) {
+        self.session.handle_deadline(turn.now);
+        self.flush(turn, None);
+        for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
+            leg.handle_deadline(turn.now);
+        }
+        if self.next_leg.as_ref().is_some_and(Leg::is_ended) {
+            self.next_leg = None;
+        }
+        if self.leg.as_ref().is_some_and(Leg::is_ended) {
+            self.leg = None;
+            self.path.handle_relay_down(turn.now);
+        }
+        self.flush_legs(turn);
+        self.check(turn);
+        self.path.handle_timeout(turn.now);
+        self.drain_path(turn);
+        self.wish_for_path(turn);
+    }
+
+    /// When [`Peer::handle_deadline`] is due.
+    pub(crate) fn poll_deadline(&self, now: Instant, online: bool) -> Option<Instant> {
+        let legs = [&self.leg, &self.next_leg].into_iter().flatten().filter_map(Leg::poll_deadline).min();
+        let doubt = self.doubt.map(|doubt| doubt.next);
+        let wish = (online && self.presence == PeerPresence::Online && self.wishes()).then_some(self.wish.next);
+        [self.session.poll_deadline(), self.path.poll_timeout(now), legs, doubt, wish].into_iter().flatten().min()
+    }
+
+    /// What the command line shows.
+    pub(crate) fn path(&self) -> PathKind {
+        match self.path.current() {
+            Some(path::Route::Direct(_)) if self.session.is_established() => PathKind::Direct,
+            Some(path::Route::Relay) if self.session.is_established() => PathKind::Relay,
+            Some(_) | None => PathKind::None,
+        }
+    }
+
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.path.rtt()
+    }
+
+    pub(crate) const fn used(&self) -> Option<Instant> {
+        self.used
+    }
+
+    /// Where datagrams go now.
+    pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
+        match self.path.current()? {
+            path::Route::Direct(endpoint) => Some(endpoint),
+            path::Route::Relay => self.leg.as_ref().map(Leg::address),
+        }
+    }
+
+    pub(crate) fn relay(&self) -> Option<RelayId> {
+        self.leg.as_ref().map(Leg::relay)
+    }
+
+    /// Where datagrams of the peer may come from.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.endpoints.iter().map(|endpoint| endpoint.address)
+    }
+
+    /// The legs that may get datagrams: where from, under which slot.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (SocketAddr, u32)> {
+        [&self.leg, &self.next_leg].into_iter().flatten().filter_map(Leg::slot)
+    }
+
+    /// Whether a message of the relay that names no slot is for one of the legs.
+    pub(crate) fn expects(&self, from: SocketAddr, message: &leg::Message<'_>) -> bool {
+        [&self.leg, &self.next_leg].into_iter().flatten().any(|leg| leg.is_for(from, message))
+    }
+
+    pub(crate) fn owns(&self, index: u32) -> bool {
+        self.session.owns(index)
+    }
+
+    /// For the next start: where the peer is, best first, and the leg.
+    pub(crate) fn saved_ways(&self) -> (Vec<SocketAddr>, Option<RelayOffer>) {
+        let mut hints: Vec<SocketAddr> = self.path.proven().collect();
+        let older = self.hints.iter().copied().filter(|hint| !hints.contains(hint)).collect::<Vec<_>>();
+        hints.extend(older);
+        hints.truncate(Frame::MAX_HINTS);
+        (hints, self.leg.as_ref().map(|leg| leg.offer().clone()))
+    }
+
+    fn handle_frame(&mut self, turn: &mut Turn<'_>, origin: Origin, frame: Frame) {
+        let came = origin.route();
+        match frame {
+            Frame::Probe { route, number, sent_us } => {
+                let answer = Frame::Answer { route, number, sent_us };
+                if route == came
+                    && let Some(datagram) = self.session.handle_frame(&answer)
+                {
+                    self.send_back(turn, origin, &datagram);
+                }
+            }
+            Frame::Answer { route, number, sent_us } => {
+                let elapsed = turn.now.saturating_duration_since(turn.start);
+                if let Some(place) = self.pings.iter().position(|ping| *ping == number)
+                    && let Some(rtt) = elapsed.checked_sub(Duration::from_micros(sent_us))
+                {
+                    self.pings.remove(place);
+                    turn.outputs.push_back(Output::Pong { peer: self.id, number, rtt, route });
+                } else if route == came {
+                    self.path.handle_answer(turn.now, origin.path(), number);
+                    self.drain_path(turn);
+                }
+            }
+            Frame::Hints(hints) => {
+                self.hints = self.path.proven().chain(hints).take(Frame::MAX_HINTS).collect();
+                *turn.changed = true;
+            }
+            Frame::Farewell => {
+                self.presence = PeerPresence::Offline;
+                self.forget_ways(turn);
+            }
+        }
+    }
+
+    /// Something authentic came from the peer.
+    fn hear(&mut self, turn: &mut Turn<'_>, origin: Origin) {
+        if let Origin::Direct(endpoint) = origin {
+            self.remember(endpoint);
+        }
+        self.path.handle_received(turn.now, origin.path());
+        // Said goodbye to the server, or was given up: it is back, and no server can tell.
+        if !turn.online {
+            self.presence = PeerPresence::Online;
+        }
+        if let Some(doubt) = &mut self.doubt {
+            doubt.dead = false;
+        }
+        self.drain_path(turn);
+    }
+
+    /// Notes through which socket an address is reached.
+    fn remember(&mut self, endpoint: Endpoint) {
+        if self.endpoints.front() == Some(&endpoint) {
+            return;
+        }
+        self.endpoints.retain(|known| known.address != endpoint.address);
+        self.endpoints.push_front(endpoint);
+        self.endpoints.truncate(Frame::MAX_HINTS);
+    }
+
+    /// A handshake, or the proof that the old keys still work, as soon as there is a new way.
+    fn session_on_new_way(&mut self, turn: &mut Turn<'_>) {
+        if !self.session.is_established() && self.is_wanted(turn.now) {
+            self.session.restart(turn.now);
+        }
+        self.flush(turn, None);
+        self.drain_path(turn);
+    }
+
+    /// Does what the path asks for.
+    fn drain_path(&mut self, turn: &mut Turn<'_>) {
+        while let Some(probe) = self.path.poll_probe() {
+            if self.session.is_established() {
+                self.probe(turn, probe.route, probe.nonce);
+            } else if self.is_wanted(turn.now) {
+                self.session.initiate(turn.now);
+                self.flush(turn, None);
+            }
+        }
+        while let Some(event) = self.path.poll_event() {
+            match event {
+                path::Event::Switched(route) => {
+                    let way = match route {
+                        Some(path::Route::Direct(_)) => "direct",
+                        Some(path::Route::Relay) => "relay",
+                        None => "none",
+                    };
+                    tracing::info!(peer = %self.id, path = way, "the path to the peer changed");
+                    *turn.changed = true;
+                }
+                path::Event::PunchWanted | path::Event::RelayWanted => {
+                    if turn.online && self.presence == PeerPresence::Online {
+                        turn.outputs.push_back(Output::Ask(Request::Connect(self.id)));
+                    }
+                }
+                path::Event::RelayUnneeded => {
+                    self.leg = None;
+                    self.next_leg = None;
+                }
+                path::Event::Silent => tracing::info!(peer = %self.id, "the peer is silent"),
+                path::Event::Alive => tracing::info!(peer = %self.id, "the peer answers again"),
+            }
+        }
+    }
+
+    fn probe(&mut self, turn: &mut Turn<'_>, route: path::Route, number: u64) {
+        let named = match route {
+            path::Route::Direct(_) => Route::Direct,
+            path::Route::Relay => Route::Relay,
+        };
+        let probe = Frame::Probe { route: named, number, sent_us: micros(turn) };
+        if let Some(datagram) = self.session.handle_frame(&probe) {
+            self.send_on(turn, route, &datagram);
+        }
+    }
+
+    /// Sends what the session has, and reacts to what it says.
+    fn flush(&mut self, turn: &mut Turn<'_>, back: Option<Origin>) {
+        while let Some(datagram) = self.session.poll_transmit() {
+            match back {
+                Some(origin) => self.send_back(turn, origin, &datagram),
+                None => self.send_everywhere(turn, &datagram),
+            }
+        }
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Established => {
+                    tracing::info!(peer = %self.id, "the tunnel is up");
+                    let hints = Frame::Hints(turn.own_hints.to_vec());
+                    if let Some(datagram) = self.session.handle_frame(&hints) {
+                        self.send_everywhere(turn, &datagram);
+                    }
+                    *turn.changed = true;
+                }
+                Event::Lapsed => tracing::info!(peer = %self.id, "the tunnel lapsed"),
+            }
+        }
+    }
+
+    fn flush_legs(&mut self, turn: &mut Turn<'_>) {
+        for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
+            while let Some((to, datagram)) = leg.poll_transmit() {
+                turn.outputs.push_back(Output::Send { socket: SocketId::MAIN, to, ttl: None, datagram });
+            }
+        }
+    }
+
+    fn send(&self, turn: &mut Turn<'_>, datagram: &[u8]) {
+        let sends = self.path.sends();
+        for route in [sends.first, sends.also].into_iter().flatten() {
+            self.send_on(turn, route, datagram);
+        }
+    }
+
+    fn send_back(&self, turn: &mut Turn<'_>, origin: Origin, datagram: &[u8]) {
+        match origin {
+            Origin::Direct(endpoint) => send_to(turn, endpoint, datagram),
+            Origin::Relay => self.send_on(turn, path::Route::Relay, datagram),
+        }
+    }
+
+    fn send_on(&self, turn: &mut Turn<'_>, route: path::Route, datagram: &[u8]) {
+        match route {
+            path::Route::Direct(address) => {
+                let known = self.endpoints.iter().find(|endpoint| endpoint.address == address).copied();
+                let main = Endpoint { socket: SocketId::MAIN, address };
+                send_to(turn, known.unwrap_or(main), datagram);
+            }
+            path::Route::Relay => {
+                if let Some((to, datagram)) = self.leg.as_ref().and_then(|leg| leg.wrap(datagram)) {
+                    turn.outputs.push_back(Output::Send { socket: SocketId::MAIN, to, ttl: None, datagram });
+                }
+            }
+        }
+    }
+
+    /// On every way there may be; while no server helps, also to where the peer was.
+    fn send_everywhere(&self, turn: &mut Turn<'_>, datagram: &[u8]) {
+        self.send_on(turn, path::Route::Relay, datagram);
+        for &endpoint in &self.endpoints {
+            send_to(turn, endpoint, datagram);
+        }
+        if self.doubt.is_some() && turn.policy != PathPolicy::Relay {
+            for &address in &self.hints {
+                if !self.addresses().any(|known| known == address) {
+                    send_to(turn, Endpoint { socket: SocketId::MAIN, address }, datagram);
+                }
+            }
+        }
+    }
+
+    fn check(&mut self, turn: &mut Turn<'_>) {
+        let Some(mut doubt) = self.doubt.filter(|doubt| doubt.next <= turn.now) else { return };
+        let silence = turn.now - self.session.heard().map_or(doubt.since, |heard| heard.max(doubt.since));
+        if silence >= DEAD && !doubt.dead {
+            doubt.dead = true;
+            tracing::info!(peer = %self.id, "the peer does not answer any more");
+            self.presence = PeerPresence::Offline;
+            self.path = Path::new(turn.random.random());
+            if self.leg.as_ref().is_some_and(Leg::is_joined) {
+                self.path.handle_relay_up(turn.now);
+            }
+            self.path.handle_watch(turn.now);
+            *turn.changed = true;
+        }
+        if doubt.dead && turn.online {
+            // The server will tell when it is back.
+            self.doubt = None;
+            self.forget_ways(turn);
+            return;
+        }
+        doubt.next = turn.now + CHECK;
+        self.doubt = Some(doubt);
+        if !self.session.is_established() || silence >= CHECK {
+            self.session.restart(turn.now);
+        }
+        self.flush(turn, None);
+    }
+
+    /// The peer left: nothing is kept open, but where it was is remembered.
+    fn forget_ways(&mut self, turn: &mut Turn<'_>) {
+        let (hints, _) = self.saved_ways();
+        self.hints = hints;
+        self.doubt = None;
+        self.endpoints.clear();
+        self.leg = None;
+        self.next_leg = None;
+        self.path = Path::new(turn.random.random());
+        *turn.changed = true;
+    }
+
+    /// Whether somebody needs this peer: the user did lately, or it is one of those that are kept connected.
+    fn is_wanted(&self, now: Instant) -> bool {
+        self.eager || self.doubt.is_some() || self.is_busy(now)
+    }
+
+    fn is_busy(&self, now: Instant) -> bool {
+        self.used.is_some_and(|used| now.saturating_duration_since(used) < BUSY)
+    }
+
+    fn has_ways(&self) -> bool {
+        self.path.current().is_some() || self.leg.is_some() || self.next_leg.is_some()
+    }
+
+    fn is_relayed(&self) -> bool {
+        self.path.current() == Some(path::Route::Relay)
+    }
+
+    /// Whether the server could help: there is no way, or only the relay while data flows.
+    fn wishes(&self) -> bool {
+        self.path.current().is_none() || (self.is_relayed() && self.used.is_some())
+    }
+
+    fn wish_soon(&mut self, turn: &mut Turn<'_>) {
+        if !self.has_ways() && self.wish.asked == 0 {
+            self.wish.next = self.wish.next.min(turn.now);
+            self.wish_for_path(turn);
+        }
+    }
+
+    fn wish_for_path(&mut self, turn: &mut Turn<'_>) {
+        if !turn.online || self.presence != PeerPresence::Online || self.wish.next > turn.now || !self.wishes() {
+            return;
+        }
+        let relayed = self.is_relayed();
+        let wanted = match turn.policy {
+            PathPolicy::Any => !relayed || self.is_busy(turn.now),
+            PathPolicy::Direct | PathPolicy::Relay => !relayed,
+        };
+        let wanted = wanted && self.is_wanted(turn.now);
+        let delay = if relayed { UPGRADE } else { FIRST_WISH };
+        self.wish.next = turn.now + (delay * (1 << self.wish.asked.min(6))).min(LAST_WISH);
+        if wanted && !(relayed && self.wish.asked == 0) {
+            turn.outputs.push_back(Output::Ask(Request::Connect(self.id)));
+        }
+        self.wish.asked += 1;
+    }
+}
+
+impl Origin {
+    const fn path(self) -> path::Route {
+        match self {
+            Self::Direct(endpoint) => path::Route::Direct(endpoint.address),
+            Self::Relay => path::Route::Relay,
+        }
+    }
+
+    const fn route(self) -> Route {
+        match self {
+            Self::Direct(_) => Route::Direct,
+            Self::Relay => Route::Relay,
+        }
+    }
+}
+
+fn send_to(turn: &mut Turn<'_>, endpoint: Endpoint, datagram: &[u8]) {
+    let Endpoint { socket, address } = endpoint;
+    turn.outputs.push_back(Output::Send { socket, to: address, ttl: None, datagram: BytesMut::from(datagram) });
+}
+
+fn micros(turn: &Turn<'_>) -> u64 {
+    u64::try_from(turn.now.saturating_duration_since(turn.start).as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Probes that a user waits for; the oldest is forgotten for a newer one.
+const MAX_PINGS: usize = 64;
+/// A pair is busy for this long after a packet.
+const BUSY: Duration = Duration::from_secs(10);
+const CHECK: Duration = Duration::from_secs(5);
+const DEAD: Duration = Duration::from_secs(15);
+/// Idle tunnels beyond the eager ones are kept for this long.
+const LAPSE: Duration = Duration::from_secs(600);
+const FIRST_WISH: Duration = Duration::from_secs(2);
+/// Between attempts to get off the relay.
+const UPGRADE: Duration = Duration::from_secs(30);
+const LAST_WISH: Duration = Duration::from_secs(600);
