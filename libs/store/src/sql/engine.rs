@@ -121,10 +121,9 @@ where
     E: From<Error>,
     F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>>,
 {
-    let mut lent = Lent::take(&pool).await?;
+    let mut lent = timeout(ACQUIRE_DEADLINE, Lent::begun(&pool, begin)).await.map_err(|_| Error::Busy)??;
     let outcome = timeout(deadline, async {
         let db = lent.connection();
-        execute(db, begin).await?;
         match body(db).await {
             Ok(value) => {
                 execute(db, "COMMIT").await?;
@@ -155,12 +154,25 @@ async fn execute(db: &mut Connection, statement: &'static str) -> Result<(), sql
 struct Lent(Option<PoolConnection<Db>>);
 
 impl Lent {
+    /// A connection with an open transaction. Those that broke in the pool are found out here, where trying another one
+    /// cannot do anything twice.
+    async fn begun(pool: &Pool, begin: &'static str) -> Result<Self, Error> {
+        loop {
+            let mut lent = Self::take(pool).await?;
+            match execute(lent.connection(), begin).await {
+                Ok(()) => return Ok(lent),
+                Err(error) if is_broken(&error) => tracing::debug!(%error, "a pooled connection was broken"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     #[expect(clippy::disallowed_methods, reason = "the one place that takes connections")]
     async fn take(pool: &Pool) -> Result<Self, Error> {
-        match timeout(ACQUIRE_DEADLINE, pool.acquire()).await {
-            Ok(Ok(connection)) => Ok(Self(Some(connection))),
-            Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => Err(Error::Busy),
-            Ok(Err(error)) => Err(error.into()),
+        match pool.acquire().await {
+            Ok(connection) => Ok(Self(Some(connection))),
+            Err(sqlx::Error::PoolTimedOut) => Err(Error::Busy),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -179,4 +191,11 @@ impl Drop for Lent {
             drop(connection.detach());
         }
     }
+}
+
+/// Whether the connection, not the statement, is at fault: the path is gone, or Postgres is ending its sessions (class 57P).
+fn is_broken(error: &sqlx::Error) -> bool {
+    let ending = |code: &str| code.starts_with("57P");
+    let code = error.as_database_error().and_then(|refused| refused.code());
+    matches!(error, sqlx::Error::Io(_)) || code.is_some_and(|code| ending(&code))
 }

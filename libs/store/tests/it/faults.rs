@@ -49,6 +49,24 @@ async fn a_closed_store_answers_with_an_error(lab: &Lab) {
     assert!(other.ping().await.is_err());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_broke_in_the_pool_are_replaced_on_postgres() {
+    let lab = Lab::on_postgres().await;
+    let clients = lab.clients(8).await;
+    join_all(clients.iter().map(|&client| lab.networks().snapshot(client, &[]))).await;
+
+    lab.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .await;
+
+    for outcome in join_all(clients.iter().map(|&client| lab.networks().snapshot(client, &[]))).await {
+        outcome.unwrap();
+    }
+    lab.end().await;
+}
+
 #[tokio::test]
 async fn a_server_that_does_not_answer_is_an_error_within_seconds() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
