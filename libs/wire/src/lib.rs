@@ -8,7 +8,9 @@ mod code;
 pub mod control;
 pub mod probe;
 pub mod punch;
+pub mod relay;
 pub mod secure;
 pub mod server_url;
+pub mod ticket;
 
 pub use code::Code;

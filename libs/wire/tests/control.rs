@@ -281,10 +281,7 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
             ),
         ),
         ("why", ServerFrame::Reply(5, Reply::Why(Some(Box::new(record()))))),
-        (
-            "refusal",
-            ServerFrame::Refusal(6, Refused::after(Code::GuessLimit, std::time::Duration::from_secs(60))),
-        ),
+        ("refusal", ServerFrame::Refusal(6, Refused::after(Code::GuessLimit, std::time::Duration::from_secs(60)))),
         ("peer-up", ServerFrame::PeerUp(client())),
         ("peer-down", ServerFrame::PeerDown(client())),
         ("peer-lost", ServerFrame::PeerLost(client())),

@@ -1,0 +1,123 @@
+//! The relay's messages and tickets, byte for byte, and what becomes of damaged ones.
+
+use std::fmt::Write as _;
+
+use domain::{Bandwidth, RelayId, UnixMillis};
+use proptest::prelude::*;
+use wire::{
+    Code,
+    relay::{Cookie, HEADER_SIZE, JOIN_SIZE, Join, JoinId, MAX_ANSWER, Message, Slot, is_relay, prove},
+    ticket::{LegKey, LegSide, PairNonce, TICKET_SIZE, Ticket, TicketError, TicketKey, TicketRoot},
+};
+
+const VECTORS: &str = include_str!("vectors/relay.txt");
+
+#[test]
+fn every_message_has_its_bytes_and_reads_back() {
+    let ticket = key().seal(&ticket());
+    let leg = key().leg_key(&ticket);
+    let cookie = Cookie([3; 16]);
+    let proof = prove(&leg, cookie, &ticket);
+    let join = JoinId([4; 8]);
+    let slot = Slot(0x0102_0304);
+    let messages = [
+        ("data", Message::Data { slot, payload: b"payload" }),
+        ("challenge", Message::Challenge { cookie }),
+        ("join", Message::Join(Join { cookie, ticket: &ticket, proof: &proof })),
+        ("joined", Message::Joined { slot, join, peer_present: true }),
+        ("refused", Message::refusal(Code::TicketForged, join)),
+        ("ping", Message::Ping { slot, nonce: 5 }),
+        ("pong", Message::Pong { slot, nonce: 5 }),
+        ("note", Message::Note { slot, code: Code::RelayCapped.number() }),
+    ];
+    let mut actual = String::new();
+    for (name, message) in messages {
+        let bytes = message.to_vec();
+        assert_eq!(Message::parse(&bytes), Some(message));
+        assert!(is_relay(&bytes));
+        if !matches!(message, Message::Data { .. } | Message::Join(_)) {
+            assert!(bytes.len() <= MAX_ANSWER);
+        }
+        writeln!(actual, "{name} {}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()).unwrap();
+    }
+    assert_eq!(actual, VECTORS);
+    assert_eq!(Message::Data { slot, payload: &[] }.to_vec().len(), HEADER_SIZE);
+}
+
+#[test]
+fn a_ticket_says_what_was_sealed() {
+    let sealed = key().seal(&ticket());
+    assert_eq!(key().open(&sealed), Ok(ticket()));
+}
+
+#[test]
+fn a_ticket_of_another_relay_or_deployment_is_refused() {
+    let sealed = key().seal(&ticket());
+    let elsewhere = RelayId::from_bytes([9; 16]);
+    assert_eq!(TicketRoot::new([1; 32]).key(elsewhere).open(&sealed), Err(TicketError::OtherRelay));
+    assert_eq!(TicketRoot::new([2; 32]).key(relay()).open(&sealed), Err(TicketError::Forged));
+}
+
+#[test]
+fn the_two_legs_of_a_pair_have_different_keys() {
+    let a = key().seal(&ticket());
+    let b = key().seal(&Ticket { side: LegSide::B, ..ticket() });
+    assert_ne!(key().leg_key(&a), key().leg_key(&b));
+}
+
+#[test]
+fn a_proof_is_for_one_address_and_one_ticket() {
+    let sealed = key().seal(&ticket());
+    let leg = key().leg_key(&sealed);
+    let proof = prove(&leg, Cookie([3; 16]), &sealed);
+    assert!(Join { cookie: Cookie([3; 16]), ticket: &sealed, proof: &proof }.is_proved_by(&leg));
+    assert!(!Join { cookie: Cookie([4; 16]), ticket: &sealed, proof: &proof }.is_proved_by(&leg));
+    assert!(!Join { cookie: Cookie([3; 16]), ticket: &sealed, proof: &proof }.is_proved_by(&LegKey([0; 32])));
+}
+
+proptest! {
+    #[test]
+    fn any_damage_to_a_ticket_is_seen(at in 0..TICKET_SIZE, bit in 0_u8..8) {
+        let mut sealed = key().seal(&ticket());
+        sealed[at] ^= 1 << bit;
+        prop_assert!(key().open(&sealed).is_err());
+    }
+
+    #[test]
+    fn whatever_reads_writes_back(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0xaf_u8..0xba) {
+        let mut bytes = bytes;
+        if bytes.len() >= 4 {
+            bytes[..4].copy_from_slice(&[kind, 0, 0, 0]);
+        }
+        if let Some(message) = Message::parse(&bytes) {
+            prop_assert_eq!(message.to_vec(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_join_has_one_length(length in 0..300_usize) {
+        let mut bytes = vec![0; length];
+        if let Some(first) = bytes.first_mut() {
+            *first = 0xb3;
+        }
+        prop_assert_eq!(Message::parse(&bytes).is_some(), length == JOIN_SIZE);
+    }
+}
+
+fn relay() -> RelayId {
+    RelayId::from_bytes([7; 16])
+}
+
+fn key() -> TicketKey {
+    TicketRoot::new([1; 32]).key(relay())
+}
+
+fn ticket() -> Ticket {
+    Ticket {
+        relay: relay(),
+        pair: PairNonce([5; 16]),
+        side: LegSide::A,
+        rate: Bandwidth::from_kbit_per_second(8),
+        expires: UnixMillis(1_700_000_000_000),
+    }
+}
