@@ -12,14 +12,18 @@ use std::{
 
 use bytes::BytesMut;
 use domain::{RelayId, RelayOffer};
-use wire::Code;
-
-pub(crate) use format::{Message, read};
+use wire::{
+    Code,
+    relay::{Cookie, HEADER_SIZE, Join, JoinId, Message, Slot, join_id, prove},
+    ticket::{LegKey, TICKET_SIZE},
+};
 
 /// The client's side of one leg.
 #[derive(Debug)]
 pub(crate) struct Leg {
     offer: RelayOffer,
+    /// `None` in an offer that this version cannot use.
+    ticket: Option<[u8; TICKET_SIZE]>,
     /// Which of the relay's endpoints is used.
     place: usize,
     phase: Phase,
@@ -35,25 +39,25 @@ pub(crate) struct Leg {
 pub(crate) enum News {
     /// Datagrams can be sent.
     Joined,
-    /// The other end joined.
-    PeerArrived,
     /// The leg is over.
     Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Joining { cookie: [u8; 16] },
-    Joined { slot: u32, unanswered: u32 },
+    Joining { cookie: Cookie, join: JoinId },
+    Joined { slot: Slot, unanswered: u32 },
     Ended,
 }
 
 impl Leg {
     pub(crate) fn new(now: Instant, offer: RelayOffer) -> Self {
+        let ticket = offer.ticket.as_slice().try_into().ok();
         let mut leg = Self {
             offer,
+            ticket,
             place: 0,
-            phase: Phase::Joining { cookie: [0; 16] },
+            phase: UNCHALLENGED,
             due: now,
             tries: 0,
             nonce: 0,
@@ -66,23 +70,18 @@ impl Leg {
     /// A message of the relay for this leg.
     pub(crate) fn handle_message(&mut self, now: Instant, message: &Message<'_>) -> Option<News> {
         match (self.phase, message) {
-            (Phase::Joining { .. }, Message::Challenge { cookie }) => {
-                self.phase = Phase::Joining { cookie: *cookie };
+            (Phase::Joining { cookie: old, join }, Message::Challenge { cookie }) if old != *cookie => {
+                self.phase = Phase::Joining { cookie: *cookie, join };
                 self.join(now);
                 None
             }
-            (Phase::Joining { .. } | Phase::Joined { .. }, Message::Joined { slot, peer_present }) => {
-                let before = self.phase;
+            (Phase::Joining { .. }, Message::Joined { slot, .. }) => {
                 self.phase = Phase::Joined { slot: *slot, unanswered: 0 };
                 self.tries = 0;
                 self.due = now + PING;
-                match before {
-                    Phase::Joined { .. } if *peer_present => Some(News::PeerArrived),
-                    Phase::Joined { .. } => None,
-                    Phase::Joining { .. } | Phase::Ended => Some(News::Joined),
-                }
+                Some(News::Joined)
             }
-            (Phase::Joining { .. } | Phase::Joined { .. }, Message::Refused { code }) => {
+            (Phase::Joining { .. }, Message::Refused { code, .. }) => {
                 let code = Code::from_number(*code).map_or("unknown", Code::name);
                 tracing::info!(relay = %self.offer.relay, code, "the relay refused");
                 self.phase = Phase::Ended;
@@ -90,6 +89,13 @@ impl Leg {
             }
             (Phase::Joined { slot, .. }, Message::Pong { nonce, .. }) if *nonce == self.nonce => {
                 self.phase = Phase::Joined { slot, unanswered: 0 };
+                self.due = now + PING;
+                None
+            }
+            // The pair is capped, or the relay drains: the server has seen to the latter already.
+            (Phase::Joined { .. }, Message::Note { code, .. }) => {
+                let code = Code::from_number(*code).map_or("unknown", Code::name);
+                tracing::debug!(relay = %self.offer.relay, code, "the relay has something to say");
                 None
             }
             _ => None,
@@ -105,21 +111,20 @@ impl Leg {
             Phase::Joining { .. } => {
                 if self.tries > 0 && self.tries.is_multiple_of(TRIES_AT_ONE) {
                     self.place += 1;
-                    self.phase = Phase::Joining { cookie: [0; 16] };
+                    self.phase = UNCHALLENGED;
                 }
                 self.join(now);
             }
             Phase::Joined { unanswered, .. } if unanswered >= MAX_UNANSWERED => {
-                self.phase = Phase::Joining { cookie: [0; 16] };
+                self.phase = UNCHALLENGED;
                 self.tries = 0;
                 self.join(now);
             }
             Phase::Joined { slot, unanswered } => {
                 self.phase = Phase::Joined { slot, unanswered: unanswered + 1 };
                 self.nonce += 1;
-                let ping = format::ping(slot, self.nonce, &self.offer.leg_key);
-                self.due = now + if unanswered == 0 { PING } else { PING_AGAIN };
-                self.transmit(ping);
+                self.due = now + PING_AGAIN;
+                self.transmit(&Message::Ping { slot, nonce: self.nonce }.to_vec());
             }
             Phase::Ended => {}
         }
@@ -136,7 +141,9 @@ impl Leg {
     /// The datagram for the relay that carries a datagram of the tunnel; `None` before the leg joined.
     pub(crate) fn wrap(&self, datagram: &[u8]) -> Option<(SocketAddr, BytesMut)> {
         let Phase::Joined { slot, .. } = self.phase else { return None };
-        Some((self.address(), format::data(slot, datagram)))
+        let mut bytes = BytesMut::zeroed(HEADER_SIZE + datagram.len());
+        Message::Data { slot, payload: datagram }.write(&mut bytes);
+        Some((self.address(), bytes))
     }
 
     /// Whether a message without a slot, or for this slot, is for this leg.
@@ -145,9 +152,14 @@ impl Leg {
             return false;
         }
         match (message, self.phase) {
-            (Message::Data { slot, .. } | Message::Pong { slot, .. }, Phase::Joined { slot: own, .. }) => *slot == own,
-            (Message::Challenge { .. } | Message::Joined { .. } | Message::Refused { .. }, Phase::Joining { .. }) => {
-                true
+            (
+                Message::Data { slot, .. } | Message::Pong { slot, .. } | Message::Note { slot, .. },
+                Phase::Joined { slot: own, .. },
+            ) => *slot == own,
+            // A cookie is for the address, whichever leg it was that asked.
+            (Message::Challenge { .. }, Phase::Joining { .. }) => true,
+            (Message::Joined { join, .. } | Message::Refused { join, .. }, Phase::Joining { join: own, .. }) => {
+                *join == own
             }
             _ => false,
         }
@@ -162,7 +174,7 @@ impl Leg {
     }
 
     /// Where datagrams of this leg come from, under which slot.
-    pub(crate) fn slot(&self) -> Option<(SocketAddr, u32)> {
+    pub(crate) fn slot(&self) -> Option<(SocketAddr, Slot)> {
         match self.phase {
             Phase::Joined { slot, .. } => Some((self.address(), slot)),
             Phase::Joining { .. } | Phase::Ended => None,
@@ -187,108 +199,28 @@ impl Leg {
     }
 
     fn join(&mut self, now: Instant) {
-        let Phase::Joining { cookie } = self.phase else { return };
-        if self.offer.endpoints.is_empty() {
+        let Phase::Joining { cookie, .. } = self.phase else { return };
+        let Some(ticket) = self.ticket.filter(|_| !self.offer.endpoints.is_empty()) else {
             self.phase = Phase::Ended;
             return;
-        }
+        };
+        let proof = prove(&LegKey(self.offer.leg_key), cookie, &ticket);
+        self.phase = Phase::Joining { cookie, join: join_id(&proof) };
         self.due = now + RETRY * (1 << self.tries.min(3));
         self.tries += 1;
-        let join = format::join(&cookie, &self.offer.ticket, &self.offer.leg_key);
-        self.transmit(join);
+        self.transmit(&Message::Join(Join { cookie, ticket: &ticket, proof: &proof }).to_vec());
     }
 
-    fn transmit(&mut self, datagram: BytesMut) {
-        self.transmits.push_back((self.address(), datagram));
+    fn transmit(&mut self, message: &[u8]) {
+        self.transmits.push_back((self.address(), BytesMut::from(message)));
     }
 }
 
+const UNCHALLENGED: Phase = Phase::Joining { cookie: Cookie([0; 16]), join: JoinId([0; 8]) };
 const PING: Duration = Duration::from_secs(20);
+/// When no pong came.
 const PING_AGAIN: Duration = Duration::from_secs(3);
 const MAX_UNANSWERED: u32 = 3;
 const RETRY: Duration = Duration::from_millis(250);
 const TRIES_AT_ONE: u32 = 4;
 const MAX_TRIES: u32 = 12;
-
-mod format {
-    use bytes::{BufMut as _, BytesMut};
-    use ring::hmac;
-
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) enum Message<'a> {
-        Data { slot: u32, payload: &'a [u8] },
-        Challenge { cookie: [u8; 16] },
-        Joined { slot: u32, peer_present: bool },
-        Refused { code: u16 },
-        Pong { slot: u32, nonce: u64 },
-    }
-
-    impl<'a> Message<'a> {
-        pub(crate) const fn data(&self) -> Option<(u32, &'a [u8])> {
-            match self {
-                Self::Data { slot, payload } => Some((*slot, payload)),
-                Self::Challenge { .. } | Self::Joined { .. } | Self::Refused { .. } | Self::Pong { .. } => None,
-            }
-        }
-    }
-
-    pub(crate) fn read(datagram: &[u8]) -> Option<Message<'_>> {
-        let (kind, rest) = datagram.split_first_chunk::<4>()?;
-        match kind[0] {
-            0xb0 => {
-                let (slot, payload) = rest.split_first_chunk()?;
-                Some(Message::Data { slot: u32::from_be_bytes(*slot), payload })
-            }
-            0xb2 => Some(Message::Challenge { cookie: *rest.first_chunk()? }),
-            0xb4 => {
-                let (slot, rest) = rest.split_first_chunk()?;
-                Some(Message::Joined { slot: u32::from_be_bytes(*slot), peer_present: *rest.first()? != 0 })
-            }
-            0xb5 => Some(Message::Refused { code: u16::from_be_bytes(*rest.first_chunk()?) }),
-            0xb7 => {
-                let (slot, rest) = rest.split_first_chunk()?;
-                Some(Message::Pong { slot: u32::from_be_bytes(*slot), nonce: u64::from_be_bytes(*rest.first_chunk()?) })
-            }
-            _ => None,
-        }
-    }
-
-    pub(crate) fn data(slot: u32, payload: &[u8]) -> BytesMut {
-        let mut bytes = BytesMut::with_capacity(8 + payload.len());
-        bytes.put_slice(&[0xb0, 0, 0, 0]);
-        bytes.put_u32(slot);
-        bytes.put_slice(payload);
-        bytes
-    }
-
-    pub(crate) fn join(cookie: &[u8; 16], ticket: &[u8], leg_key: &[u8; 32]) -> BytesMut {
-        let proof = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, leg_key), &[cookie, ticket].concat());
-        let mut bytes = BytesMut::new();
-        bytes.put_slice(&[0xb3, 0, 0, 0]);
-        bytes.put_slice(cookie);
-        bytes.put_slice(ticket);
-        bytes.put_slice(&proof.as_ref()[..16]);
-        bytes
-    }
-
-    pub(crate) fn ping(slot: u32, nonce: u64, _leg_key: &[u8; 32]) -> BytesMut {
-        let mut bytes = BytesMut::new();
-        bytes.put_slice(&[0xb6, 0, 0, 0]);
-        bytes.put_u32(slot);
-        bytes.put_u64(nonce);
-        bytes
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    /// A relay's answer, when this is a join.
-    pub(crate) fn join_answered(datagram: &[u8], slot: u32, present: bool) -> Option<Vec<u8>> {
-        (datagram[0] == 0xb3).then(|| [&[0xb4, 0, 0, 0][..], &slot.to_be_bytes(), &[u8::from(present)]].concat())
-    }
-
-    /// A relay's answer, when this is a ping.
-    pub(crate) fn ping_answered(datagram: &[u8]) -> Option<Vec<u8>> {
-        (datagram[0] == 0xb6).then(|| [&[0xb7, 0, 0, 0][..], &datagram[4..]].concat())
-    }
-}

@@ -32,7 +32,10 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tunnel::{
     Claim, Flood, InnerPacket, Local, NetworkSecret, Opened, Party, Route, flood::Verdict, is_tunnel_datagram,
 };
-use wire::control::{ClientFrame, Joined, Request, ServerFrame, Welcome};
+use wire::{
+    control::{ClientFrame, Joined, Request, ServerFrame, Welcome},
+    relay::{Message, Slot},
+};
 
 use crate::{
     adapter::Lan,
@@ -150,7 +153,7 @@ pub enum NoPeer {
 struct Index {
     addresses: BTreeMap<IpAddr, ClientId>,
     endpoints: BTreeMap<SocketAddr, ClientId>,
-    slots: BTreeMap<(SocketAddr, u32), ClientId>,
+    slots: BTreeMap<(SocketAddr, Slot), ClientId>,
     deadlines: BTreeSet<(Instant, ClientId)>,
     /// What is in the other tables, by peer.
     entries: BTreeMap<ClientId, Entry>,
@@ -159,7 +162,7 @@ struct Index {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Entry {
     endpoints: Vec<SocketAddr>,
-    slots: Vec<(SocketAddr, u32)>,
+    slots: Vec<(SocketAddr, Slot)>,
     deadline: Option<Instant>,
 }
 
@@ -327,7 +330,7 @@ impl Core {
         } else if wire::punch::is_punch(datagram) {
             self.nat.handle_punch(now, from, datagram, &mut self.outputs);
             self.take_ways(now);
-        } else if let Some(message) = leg::read(datagram) {
+        } else if let Some(message) = Message::parse(datagram) {
             self.handle_relay(now, from, &message);
         }
     }
@@ -591,15 +594,15 @@ impl Core {
         }
     }
 
-    fn handle_relay(&mut self, now: Instant, from: SocketAddr, message: &leg::Message<'_>) {
-        if let Some((slot, payload)) = message.data() {
-            if let Some(&peer) = self.index.slots.get(&(from, slot)) {
+    fn handle_relay(&mut self, now: Instant, from: SocketAddr, message: &Message<'_>) {
+        if let Message::Data { slot, payload } = message {
+            if let Some(&peer) = self.index.slots.get(&(from, *slot)) {
                 self.handle_tunnel(now, from, Origin::Relay, Some(peer), payload);
             }
             return;
         }
-        let expecting = self.peers.iter().find(|(_, peer)| peer.expects(from, message)).map(|(id, _)| *id);
-        if let Some(id) = expecting {
+        let expecting = self.peers.iter().filter(|(_, peer)| peer.expects(from, message)).map(|(id, _)| *id);
+        for id in expecting.collect::<Vec<_>>() {
             self.with(now, id, |peer, turn| peer.handle_leg(turn, from, message));
         }
     }

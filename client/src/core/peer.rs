@@ -16,7 +16,10 @@ use domain::{ClientId, PeerPresence, RelayId, RelayOffer, VirtualAddresses};
 use rand::{Rng as _, rngs::StdRng};
 use traversal::path::{self, Path};
 use tunnel::{Event, Frame, Incoming, Local, PairKey, Party, Received, Refusal, Route, Session};
-use wire::control::Request;
+use wire::{
+    control::Request,
+    relay::{Message, Slot},
+};
 
 use super::{
     Output,
@@ -184,12 +187,11 @@ impl Peer {
     }
 
     /// A datagram of the relay for one of the legs.
-    pub(crate) fn handle_leg(&mut self, turn: &mut Turn<'_>, from: SocketAddr, message: &leg::Message<'_>) {
+    pub(crate) fn handle_leg(&mut self, turn: &mut Turn<'_>, from: SocketAddr, message: &Message<'_>) {
         let mut news = None;
         for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
             if leg.is_for(from, message) {
-                news = leg.handle_message(turn.now, message);
-                break;
+                news = news.or(leg.handle_message(turn.now, message));
             }
         }
         match news {
@@ -200,7 +202,6 @@ impl Peer {
                 self.path.handle_relay_up(turn.now);
                 self.session_on_new_way(turn);
             }
-            Some(leg::News::PeerArrived) => self.session_on_new_way(turn),
             Some(leg::News::Ended) => {
                 if self.next_leg.as_ref().is_some_and(Leg::is_ended) {
                     self.next_leg = None;
@@ -386,12 +387,12 @@ impl Peer {
     }
 
     /// The legs that may get datagrams: where from, under which slot.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = (SocketAddr, u32)> {
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (SocketAddr, Slot)> {
         [&self.leg, &self.next_leg].into_iter().flatten().filter_map(Leg::slot)
     }
 
     /// Whether a message of the relay that names no slot is for one of the legs.
-    pub(crate) fn expects(&self, from: SocketAddr, message: &leg::Message<'_>) -> bool {
+    pub(crate) fn expects(&self, from: SocketAddr, message: &Message<'_>) -> bool {
         [&self.leg, &self.next_leg].into_iter().flatten().any(|leg| leg.is_for(from, message))
     }
 

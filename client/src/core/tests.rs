@@ -6,6 +6,10 @@ use domain::{
     Bandwidth, Candidate, InstanceId, PunchId, PunchOrder, PunchPreparation, RelayId, RelayOffer, SessionTag, Strategy,
 };
 use tunnel::echo_request;
+use wire::{
+    relay::Cookie,
+    ticket::{LegKey, TICKET_SIZE},
+};
 
 use super::{
     view::tests::{NETWORK, change, member},
@@ -365,8 +369,8 @@ impl Lab {
                 peer,
                 relay: RelayId::from_bytes([5; 16]),
                 endpoints: vec![relay_endpoint()],
-                ticket: vec![side as u8; 40],
-                leg_key: [6; 32],
+                ticket: vec![side as u8; TICKET_SIZE],
+                leg_key: LEG_KEY,
                 rate: Bandwidth::UNLIMITED,
                 expires: domain::UnixMillis(0),
             };
@@ -499,13 +503,30 @@ impl Lab {
     /// As the real one, but trusting.
     fn relay(&mut self, from: SocketAddr, datagram: &[u8]) {
         let side = if from == endpoint(Side::Alice) { Side::Alice } else { Side::Bob };
-        if let Some(answer) = leg::tests::join_answered(datagram, 77, self.legs.len() == 2) {
-            self.legs.insert(side, from);
-            self.carry(relay_endpoint(), from, answer);
-        } else if let Some(answer) = leg::tests::ping_answered(datagram) {
-            self.carry(relay_endpoint(), from, answer);
-        } else if let Some(&to) = self.legs.get(&other_side(side)) {
-            self.carry(relay_endpoint(), to, datagram.to_vec());
+        match Message::parse(datagram).unwrap() {
+            Message::Join(join) if join.cookie == Cookie::default() => {
+                self.carry(relay_endpoint(), from, Message::Challenge { cookie: Cookie([3; 16]) }.to_vec());
+            }
+            Message::Join(join) => {
+                assert!(join.is_proved_by(&LegKey(LEG_KEY)));
+                self.legs.insert(side, from);
+                let peer_present = self.legs.len() == 2;
+                let joined = Message::Joined { slot: Slot(77), join: join.id(), peer_present };
+                self.carry(relay_endpoint(), from, joined.to_vec());
+            }
+            Message::Ping { slot, nonce } => {
+                self.carry(relay_endpoint(), from, Message::Pong { slot, nonce }.to_vec());
+            }
+            Message::Data { .. } => {
+                if let Some(&to) = self.legs.get(&other_side(side)) {
+                    self.carry(relay_endpoint(), to, datagram.to_vec());
+                }
+            }
+            other @ (Message::Challenge { .. }
+            | Message::Joined { .. }
+            | Message::Refused { .. }
+            | Message::Pong { .. }
+            | Message::Note { .. }) => panic!("a client does not send {other:?}"),
         }
     }
 
@@ -569,3 +590,4 @@ fn sequence(packet: &[u8]) -> u16 {
 
 /// One way to or from the relay; the direct way takes as long as both.
 const DELAY: Duration = Duration::from_millis(5);
+const LEG_KEY: [u8; 32] = [6; 32];
