@@ -122,7 +122,7 @@ impl Home {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut key = Zeroizing::new([0; 32]);
                 SystemRandom::new().fill(key.as_mut_slice()).map_err(|_| HomeError::Random)?;
-                self.write(name, key.as_slice())?;
+                self.save_bytes(name, key.as_slice())?;
                 Ok(key)
             }
             Err(source) => Err(io_error(&path, source)),
@@ -153,14 +153,22 @@ impl Home {
     /// # Errors
     /// [`HomeError::Broken`] when it does not read back.
     pub fn load<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, HomeError> {
+        let Some(bytes) = self.load_bytes(name)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| HomeError::Broken { path: self.dir.join(name) })
+    }
+
+    /// The bytes kept under `name`; `None` when there are none yet.
+    ///
+    /// # Errors
+    /// [`HomeError`] when they cannot be read.
+    pub fn load_bytes(&self, name: &str) -> Result<Option<Vec<u8>>, HomeError> {
         let path = self.dir.join(name);
         match fs::metadata(&path) {
             Ok(about) if about.len() > MAX_FILE => return Err(HomeError::Broken { path }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Ok(_) | Err(_) => {}
         }
-        let bytes = fs::read(&path).map_err(|source| io_error(&path, source))?;
-        serde_json::from_slice(&bytes).map(Some).map_err(|_| HomeError::Broken { path })
+        fs::read(&path).map(Some).map_err(|source| io_error(&path, source))
     }
 
     /// Keeps `value` under `name`; durable when this returns.
@@ -169,10 +177,14 @@ impl Home {
     /// [`HomeError::Io`]; the old value is still there.
     pub fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), HomeError> {
         let bytes = serde_json::to_vec(value).map_err(|_| HomeError::Broken { path: self.dir.join(name) })?;
-        self.write(name, &bytes)
+        self.save_bytes(name, &bytes)
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
+    /// Keeps `bytes` under `name`; durable when this returns.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`]; the old bytes are still there.
+    pub fn save_bytes(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
         let path = self.dir.join(name);
         let partial = self.dir.join(format!("{name}.partial"));
         let written = || {
