@@ -6,6 +6,7 @@
 pub mod adapter;
 pub mod command;
 pub mod core;
+pub mod daemon;
 pub mod home;
 pub mod local;
 pub mod password;

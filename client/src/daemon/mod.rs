@@ -1,0 +1,512 @@
+//! The daemon: moves bytes between sockets, adapter, server and commands, and lets the core decide.
+//!
+//! One task owns all of it. Each turn waits for whatever comes first and then serves every source within a budget, in this
+//! order: events of the server, datagrams, packets of the adapter, commands, deadlines. So a flood on one of them delays the
+//! others by a budget, not for ever. Nothing in a turn blocks: datagrams that do not fit are lost, as on any link.
+
+mod requests;
+mod watches;
+
+use std::{io, net::IpAddr, time::Duration};
+
+use domain::ClientId;
+use rand::Rng as _;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use wire::control::{ClientFrame, ServerFrame, Welcome};
+
+use crate::{
+    adapter::{Adapter, PACKET_ROOM},
+    command::{Answer, Asked, Command, CommandError, ControlState, Peer, Status},
+    core::{Core, NoPeer, Output, PeerView, Saved},
+    home::{Home, HomeError},
+    settings::Settings,
+    sockets::{Arrival, DATAGRAM_ROOM, Sockets},
+};
+use requests::Requests;
+use watches::Watches;
+
+/// Why the daemon could not begin, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot bind a UDP socket")]
+    Sockets(#[source] io::Error),
+    #[error("cannot open the network interface; it needs CAP_NET_ADMIN, or use --adapter memory")]
+    Adapter(#[source] io::Error),
+    #[error("the network interface is gone")]
+    AdapterLost(#[source] io::Error),
+    #[error(transparent)]
+    Home(#[from] HomeError),
+}
+
+/// What the control connection tells the daemon.
+#[derive(Debug)]
+pub enum ControlEvent {
+    /// A session began.
+    Connected(Box<Welcome>),
+    Frame(ServerFrame),
+    /// The session ended.
+    Lost,
+    /// Whether the connection is being tried while there is no session, and how that goes, in words.
+    Standing(ControlState, Option<String>),
+}
+
+/// What the daemon is connected to.
+#[derive(Debug)]
+pub struct Ends {
+    pub events: mpsc::Receiver<ControlEvent>,
+    pub frames: mpsc::Sender<ClientFrame>,
+    pub commands: mpsc::Receiver<Asked>,
+    /// What the next login says is known already.
+    pub known: watch::Sender<Vec<domain::KnownNetwork>>,
+}
+
+/// The daemon before its first turn.
+#[derive(Debug)]
+pub struct Daemon {
+    home: Home,
+    settings: Settings,
+    own: ClientId,
+    core: Core,
+    sockets: Sockets,
+    adapter: Adapter,
+    ends: Ends,
+    requests: Requests,
+    watches: Watches,
+    /// Work that would hold up a turn: hashing, writing to disk.
+    work: JoinSet<Work>,
+    /// To be kept once the disk is free.
+    saving: Option<Box<Saved>>,
+    /// Answers that must not be given before that.
+    promised: Vec<Promise>,
+    is_saving: bool,
+    /// Of the control connection, while there is no session.
+    standing: (ControlState, Option<String>),
+    look: Instant,
+}
+
+/// What came of work in the background.
+#[derive(Debug)]
+enum Work {
+    Hashed(Box<requests::Hashed>),
+    Saved(Result<(), HomeError>, Vec<Promise>),
+}
+
+type Promise = (requests::Answers, Answer);
+
+impl Daemon {
+    /// Opens sockets and adapter, and takes up what the last run knew.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn open(home: Home, settings: Settings, ends: Ends) -> Result<Self, Error> {
+        let identity = home.identity()?;
+        let saved = match home.load_bytes(VIEW)?.map(|bytes| Saved::decode(&bytes)) {
+            Some(Ok(saved)) => Some(saved),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "what the last run knew does not read back; the server tells it again");
+                None
+            }
+            None => None,
+        };
+        let port = saved.as_ref().map_or(0, |saved| saved.port);
+        let sockets = Sockets::bind(port).map_err(Error::Sockets)?;
+        let adapter = Adapter::open(settings.adapter, &settings.interface).map_err(Error::Adapter)?;
+        let now = Instant::now();
+        let own = identity.client();
+        let mut core = Core::new(now.into_std(), own, *identity.tunnel(), settings.path, rand::rng().random());
+        core.handle_network(now.into_std(), interfaces(&settings.interface), sockets.port());
+        if let Some(saved) = saved {
+            core.restore(now.into_std(), saved);
+        }
+        ends.known.send_replace(core.known());
+        Ok(Self {
+            home,
+            settings,
+            own,
+            core,
+            sockets,
+            adapter,
+            ends,
+            requests: Requests::default(),
+            watches: Watches::default(),
+            work: JoinSet::new(),
+            saving: None,
+            promised: Vec::new(),
+            is_saving: false,
+            standing: (ControlState::Connecting, None),
+            look: now + LOOK,
+        })
+    }
+
+    /// Runs until `shutdown`, then says goodbye to the peers and keeps what is known.
+    ///
+    /// # Errors
+    /// [`Error`], when going on is impossible.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let mut datagram = [0; DATAGRAM_ROOM];
+        let mut packet = [0; PACKET_ROOM];
+        loop {
+            self.settle()?;
+            let deadline = self.poll_deadline();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(event) = self.ends.events.recv() => self.handle_event(event),
+                arrival = self.sockets.receive(&mut datagram) => self.handle_arrival(arrival, &datagram),
+                size = self.adapter.receive(&mut packet) => {
+                    let size = size.map_err(Error::AdapterLost)?;
+                    self.core.handle_packet(now(), &packet[..size]);
+                }
+                Some(asked) = self.ends.commands.recv() => self.handle_command(asked),
+                Some(done) = self.work.join_next() => self.handle_work(done),
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+            self.serve_all(&mut datagram, &mut packet);
+        }
+        self.core.say_farewell(now());
+        self.settle()?;
+        while self.work.join_next().await.is_some() {}
+        self.home.save_bytes(VIEW, &self.core.saved().encode())?;
+        Ok(())
+    }
+
+    /// Serves what is there already, each source within its budget.
+    fn serve_all(&mut self, datagram: &mut [u8], packet: &mut [u8]) {
+        for _ in 0..BUDGET {
+            let Ok(event) = self.ends.events.try_recv() else { break };
+            self.handle_event(event);
+        }
+        for _ in 0..BUDGET {
+            let Some(arrival) = self.sockets.try_receive(datagram) else { break };
+            self.handle_arrival(arrival, datagram);
+            self.drain();
+        }
+        for _ in 0..BUDGET {
+            let Some(size) = self.adapter.try_receive(packet) else { break };
+            self.core.handle_packet(now(), &packet[..size]);
+            self.drain();
+        }
+        let now = Instant::now();
+        if self.core.poll_deadline() <= now.into_std() {
+            self.core.handle_deadline(now.into_std());
+        }
+        self.requests.handle_deadline(now);
+        if self.watches.poll_deadline().is_some_and(|due| due <= now) {
+            self.watches.handle_deadline(now, &mut self.core);
+        }
+        if self.look <= now {
+            self.look = now + LOOK;
+            let interfaces = interfaces(&self.settings.interface);
+            self.core.handle_network(now.into_std(), interfaces, self.sockets.port());
+        }
+    }
+
+    /// Does all that the core wants, and tells those who wait.
+    fn settle(&mut self) -> Result<(), Error> {
+        self.drain();
+        self.watches.look(Instant::now(), &self.core);
+        if !self.is_saving
+            && let Some(saved) = self.saving.take()
+        {
+            let home = self.home.clone();
+            let promised = std::mem::take(&mut self.promised);
+            self.ends.known.send_replace(self.core.known());
+            self.is_saving = true;
+            self.work.spawn_blocking(move || Work::Saved(home.save_bytes(VIEW, &saved.encode()), promised));
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Send { socket, to, ttl, datagram } => {
+                    if let Err(error) = self.sockets.send(socket, to, ttl, &datagram) {
+                        tracing::trace!(%error, "a datagram could not be sent");
+                    }
+                }
+                Output::Deliver(packet) => self.adapter.deliver(&packet),
+                Output::Say(frame) => self.say(frame),
+                Output::Ask(request) => {
+                    let number = self.requests.number();
+                    self.say(ClientFrame::Request(number, request));
+                }
+                Output::Configure(lan) => {
+                    if let Err(error) = self.adapter.configure(&lan) {
+                        tracing::error!(%error, "the network interface could not be configured");
+                    }
+                }
+                Output::Open(socket) => {
+                    if let Err(error) = self.sockets.open(socket) {
+                        tracing::warn!(%error, "no socket to measure with");
+                    }
+                }
+                Output::Close(socket) => self.sockets.close(socket),
+                Output::Pong { number, rtt, route, .. } => self.watches.handle_pong(number, rtt, route),
+                Output::Save(saved) => self.saving = Some(saved),
+            }
+        }
+    }
+
+    /// A frame that finds no room is lost with the session that does not take it.
+    fn say(&self, frame: ClientFrame) {
+        if self.core.is_online()
+            && let Err(error) = self.ends.frames.try_send(frame)
+        {
+            tracing::debug!(%error, "a frame for the server was dropped");
+        }
+    }
+
+    fn handle_arrival(&mut self, arrival: Arrival, datagram: &[u8]) {
+        self.core.handle_datagram(now(), arrival.socket, arrival.from, &datagram[..arrival.size]);
+    }
+
+    fn handle_event(&mut self, event: ControlEvent) {
+        let now = now();
+        match event {
+            ControlEvent::Connected(welcome) => {
+                self.standing = (ControlState::Connecting, None);
+                self.core.handle_connected(now, &welcome);
+            }
+            ControlEvent::Frame(ServerFrame::Reply(number, reply)) => {
+                let outcome = self.requests.handle_reply(number, reply);
+                self.handle_outcome(outcome);
+            }
+            ControlEvent::Frame(ServerFrame::Refusal(number, refused)) => {
+                self.requests.handle_refusal(number, refused);
+            }
+            ControlEvent::Frame(frame) => self.core.handle_frame(now, frame),
+            ControlEvent::Lost => {
+                self.core.handle_disconnected(now);
+                self.requests.handle_lost();
+            }
+            ControlEvent::Standing(state, detail) => self.standing = (state, detail),
+        }
+    }
+
+    fn handle_outcome(&mut self, outcome: requests::Outcome) {
+        match outcome {
+            requests::Outcome::Nothing => {}
+            requests::Outcome::Hash(hash) => {
+                self.work.spawn_blocking(move || Work::Hashed(Box::new(hash.run())));
+            }
+            requests::Outcome::Joined { joined, secret, answers } => {
+                self.core.handle_joined(now(), &joined, tunnel::NetworkSecret::from_bytes(*secret.as_bytes()));
+                let joined = crate::command::JoinedNetwork {
+                    network: joined.name.clone(),
+                    id: joined.network,
+                    address4: joined.addresses.v4,
+                    address6: joined.addresses.v6,
+                    warning: joined.warning.map(|code| code.name().to_owned()),
+                };
+                // A membership without its secret is worthless: it is on disk before the user is told.
+                self.promised.push((answers, Answer::Joined(joined)));
+                self.saving = Some(Box::new(self.core.saved()));
+            }
+            requests::Outcome::Left { network, answers } => {
+                self.core.handle_left(now(), network);
+                drop(answers.try_send(Ok(Answer::DONE)));
+            }
+            requests::Outcome::Renamed { nick, answers } => {
+                self.core.handle_nick(nick);
+                drop(answers.try_send(Ok(Answer::DONE)));
+            }
+            requests::Outcome::Record { peer, record, answers } => {
+                if let Some(record) = record {
+                    self.core.handle_record(*record);
+                }
+                self.answer_why(peer, &answers);
+            }
+        }
+    }
+
+    fn handle_work(&mut self, done: Result<Work, tokio::task::JoinError>) {
+        self.is_saving &= matches!(done, Ok(Work::Hashed(_)));
+        match done {
+            Ok(Work::Hashed(hashed)) => {
+                if let Some((number, request)) = self.requests.handle_hashed(Instant::now(), *hashed) {
+                    self.say(ClientFrame::Request(number, request));
+                }
+            }
+            Ok(Work::Saved(Ok(()), promised)) => {
+                for (answers, answer) in promised {
+                    drop(answers.try_send(Ok(answer)));
+                }
+            }
+            Ok(Work::Saved(Err(error), promised)) => {
+                tracing::error!(%error, "what is known could not be kept");
+                for (answers, _) in promised {
+                    requests::refuse(&answers, CommandError::new(CommandError::FAILED, error.to_string()));
+                }
+            }
+            Err(error) => tracing::error!(%error, "work in the background failed"),
+        }
+    }
+
+    fn handle_command(&mut self, asked: Asked) {
+        let Asked { command, answers } = asked;
+        let at = Instant::now();
+        match command {
+            Command::Status => drop(answers.try_send(Ok(Answer::Status(Box::new(self.status()))))),
+            Command::Peers => drop(answers.try_send(Ok(Answer::Peers(self.core.peers().map(shown).collect())))),
+            Command::Create { network, password } => {
+                if self.needs_server(&answers) {
+                    let request = self.requests.create(at, network, &password, answers);
+                    self.ask(request);
+                }
+            }
+            Command::Join { network, password } => {
+                if self.needs_server(&answers) {
+                    let request = self.requests.join(at, network, &password, answers);
+                    self.ask(request);
+                }
+            }
+            Command::Leave { network } => match self.core.network_named(&network) {
+                Some(id) if self.needs_server(&answers) => {
+                    let request = self.requests.leave(at, id, answers);
+                    self.ask(Some(request));
+                }
+                Some(_) => {}
+                None => requests::refuse(&answers, wire::Code::NotAMember.into()),
+            },
+            Command::Nick { nick } => {
+                if self.needs_server(&answers) {
+                    let request = self.requests.rename(at, nick, answers);
+                    self.ask(Some(request));
+                }
+            }
+            Command::Wait { peer, path, timeout_ms } => {
+                if let Some(peer) = self.resolve(&peer, &answers) {
+                    self.watches.wait(at, peer, path, Duration::from_millis(timeout_ms), answers);
+                }
+            }
+            Command::Ping { peer, count, interval_ms } => {
+                if let Some(peer) = self.resolve(&peer, &answers) {
+                    self.watches.ping(at, peer, count, Duration::from_millis(interval_ms), answers);
+                }
+            }
+            Command::Why { peer } => {
+                if let Some(peer) = self.resolve(&peer, &answers) {
+                    if self.core.is_online() {
+                        let request = self.requests.why(at, peer, answers);
+                        self.ask(Some(request));
+                    } else {
+                        self.answer_why(peer, &answers);
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(&self, request: Option<(u32, wire::control::Request)>) {
+        if let Some((number, request)) = request {
+            self.say(ClientFrame::Request(number, request));
+        }
+    }
+
+    fn answer_why(&self, peer: ClientId, answers: &requests::Answers) {
+        match self.core.record(peer) {
+            Some(record) => drop(answers.try_send(Ok(Answer::Why(Box::new(record.clone()))))),
+            None => requests::refuse(
+                answers,
+                CommandError::new(CommandError::FAILED, "this pair never looked for a direct path"),
+            ),
+        }
+    }
+
+    fn needs_server(&self, answers: &requests::Answers) -> bool {
+        if !self.core.is_online() {
+            let error = CommandError::new(CommandError::SERVER_UNREACHABLE, "the server is not reached at the moment");
+            requests::refuse(answers, error);
+        }
+        self.core.is_online()
+    }
+
+    fn resolve(&self, peer: &str, answers: &requests::Answers) -> Option<ClientId> {
+        match self.core.resolve(peer) {
+            Ok(peer) => Some(peer),
+            Err(error @ NoPeer::Unknown) => {
+                requests::refuse(answers, CommandError::new(wire::Code::PeerUnknown.name(), error.to_string()));
+                None
+            }
+            Err(error @ NoPeer::Ambiguous) => {
+                requests::refuse(answers, CommandError::new(CommandError::PEER_AMBIGUOUS, error.to_string()));
+                None
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let addresses = self.core.addresses();
+        let control = if self.core.is_online() { ControlState::Connected } else { self.standing.0 };
+        Status {
+            id: self.own,
+            address4: addresses.and_then(|own| own.v4),
+            address6: addresses.map(|own| own.v6),
+            nick: self.core.nick().cloned(),
+            server: self.settings.server.clone(),
+            control,
+            control_detail: self.standing.1.clone(),
+            nat: self.core.nat(),
+            networks: self.core.networks().collect(),
+        }
+    }
+
+    fn poll_deadline(&self) -> Instant {
+        let others = [self.requests.poll_deadline(), self.watches.poll_deadline(), Some(self.look)];
+        others.into_iter().flatten().fold(self.core.poll_deadline().into(), Instant::min)
+    }
+}
+
+/// One line of `buri peers`.
+fn shown(peer: PeerView<'_>) -> Peer {
+    Peer {
+        id: peer.member.client,
+        nick: peer.member.nick.clone(),
+        address4: peer.member.addresses.v4,
+        address6: peer.member.addresses.v6,
+        networks: peer.networks,
+        presence: peer.presence,
+        path: peer.path,
+        endpoint: peer.endpoint,
+        relay: peer.relay,
+        rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
+        rx_bytes: peer.received_bytes,
+        tx_bytes: peer.sent_bytes,
+    }
+}
+
+/// The addresses of this machine that a peer on the same LAN could use.
+fn interfaces(own: &str) -> Vec<IpAddr> {
+    let Ok(all) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let mut addresses: Vec<IpAddr> = all
+        .filter(|interface| interface.interface_name != own)
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
+        })
+        .filter(|address| matches!(domain::scope(*address), domain::Scope::Private | domain::Scope::Public))
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.truncate(MAX_INTERFACES);
+    addresses
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+const VIEW: &str = "view.cbor";
+/// Of each source in a turn.
+const BUDGET: usize = 64;
+/// How often the interfaces are looked at.
+const LOOK: Duration = Duration::from_secs(3);
+/// Hints in one frame, less one for the public address.
+const MAX_INTERFACES: usize = tunnel::Frame::MAX_HINTS - 1;

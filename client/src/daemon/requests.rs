@@ -1,0 +1,256 @@
+//! Requests to the server on behalf of commands: each is a small exchange that ends with one answer.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use domain::{ClientId, NetworkId, NetworkName, Nickname};
+use tokio::{sync::mpsc, time::Instant};
+use wire::control::{Joined, Refused, Reply, Request};
+
+use crate::{
+    command::{Answer, CommandError},
+    password::{ExportKey, LoggingIn, NetworkSecret, Password, PasswordError, Registering},
+};
+
+/// Where the answer of a command goes.
+pub(super) type Answers = mpsc::Sender<Result<Answer, CommandError>>;
+
+/// The exchanges under way.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    next: u32,
+    pending: BTreeMap<u32, Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    until: Instant,
+    answers: Answers,
+    step: Step,
+}
+
+/// What the next reply is for.
+#[derive(Debug)]
+enum Step {
+    CreateStart { name: NetworkName, registering: Box<Registering> },
+    CreateFinish { secret: NetworkSecret },
+    JoinStart { logging_in: Box<LoggingIn> },
+    JoinFinish { key: ExportKey },
+    Leave { network: NetworkId },
+    Nick { nick: Nickname },
+    Why { peer: ClientId },
+}
+
+/// Hashing to be done away from the daemon's task; then [`Requests::handle_hashed`].
+#[derive(Debug)]
+pub(super) struct Hash {
+    answers: Answers,
+    work: HashWork,
+}
+
+#[derive(Debug)]
+enum HashWork {
+    Register { name: NetworkName, registering: Box<Registering>, response: Vec<u8> },
+    Login { logging_in: Box<LoggingIn>, response: Vec<u8> },
+}
+
+/// A password was hashed.
+#[derive(Debug)]
+pub(super) struct Hashed {
+    answers: Answers,
+    result: Result<(Request, Step), PasswordError>,
+}
+
+/// What a reply led to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Nothing yet, or nothing ever.
+    Nothing,
+    Hash(Hash),
+    Joined {
+        joined: Box<Joined>,
+        secret: NetworkSecret,
+        answers: Answers,
+    },
+    Left {
+        network: NetworkId,
+        answers: Answers,
+    },
+    Renamed {
+        nick: Nickname,
+        answers: Answers,
+    },
+    Record {
+        peer: ClientId,
+        record: Option<Box<domain::PairRecord>>,
+        answers: Answers,
+    },
+}
+
+impl Requests {
+    /// A request whose reply does not matter.
+    pub(super) const fn number(&mut self) -> u32 {
+        self.next = self.next.wrapping_add(1);
+        self.next
+    }
+
+    pub(super) fn create(
+        &mut self,
+        now: Instant,
+        name: NetworkName,
+        password: &Password,
+        answers: Answers,
+    ) -> Option<(u32, Request)> {
+        match Registering::start(password) {
+            Ok((registering, message)) => {
+                let registering = Box::new(registering);
+                let request = Request::CreateStart(name.clone(), message);
+                Some((self.begin(now, answers, Step::CreateStart { name, registering }), request))
+            }
+            Err(error) => {
+                refuse(&answers, password_error(error));
+                None
+            }
+        }
+    }
+
+    pub(super) fn join(
+        &mut self,
+        now: Instant,
+        name: NetworkName,
+        password: &Password,
+        answers: Answers,
+    ) -> Option<(u32, Request)> {
+        match LoggingIn::start(password) {
+            Ok((logging_in, message)) => {
+                let logging_in = Box::new(logging_in);
+                Some((self.begin(now, answers, Step::JoinStart { logging_in }), Request::JoinStart(name, message)))
+            }
+            Err(error) => {
+                refuse(&answers, password_error(error));
+                None
+            }
+        }
+    }
+
+    pub(super) fn leave(&mut self, now: Instant, network: NetworkId, answers: Answers) -> (u32, Request) {
+        (self.begin(now, answers, Step::Leave { network }), Request::Leave(network))
+    }
+
+    pub(super) fn rename(&mut self, now: Instant, nick: Nickname, answers: Answers) -> (u32, Request) {
+        (self.begin(now, answers, Step::Nick { nick: nick.clone() }), Request::SetNick(nick))
+    }
+
+    pub(super) fn why(&mut self, now: Instant, peer: ClientId, answers: Answers) -> (u32, Request) {
+        (self.begin(now, answers, Step::Why { peer }), Request::Why(peer))
+    }
+
+    /// The server did what was asked.
+    pub(super) fn handle_reply(&mut self, number: u32, reply: Reply) -> Outcome {
+        let Some(Pending { answers, step, .. }) = self.pending.remove(&number) else { return Outcome::Nothing };
+        match (step, reply) {
+            (Step::CreateStart { name, registering }, Reply::Registration(response)) => {
+                Outcome::Hash(Hash { answers, work: HashWork::Register { name, registering, response } })
+            }
+            (Step::JoinStart { logging_in }, Reply::Credential(response)) => {
+                Outcome::Hash(Hash { answers, work: HashWork::Login { logging_in, response } })
+            }
+            (Step::CreateFinish { secret }, Reply::Joined(joined)) => Outcome::Joined { joined, secret, answers },
+            (Step::JoinFinish { key }, Reply::Joined(joined)) => {
+                match NetworkSecret::open(&joined.wrapped_secret, &key) {
+                    Ok(secret) => Outcome::Joined { joined, secret, answers },
+                    Err(error) => {
+                        refuse(&answers, password_error(error));
+                        Outcome::Nothing
+                    }
+                }
+            }
+            (Step::Leave { network }, Reply::Done) => Outcome::Left { network, answers },
+            (Step::Nick { nick }, Reply::Done) => Outcome::Renamed { nick, answers },
+            (Step::Why { peer }, Reply::Why(record)) => Outcome::Record { peer, record, answers },
+            (_, Reply::Done | Reply::Registration(_) | Reply::Credential(_) | Reply::Joined(_) | Reply::Why(_)) => {
+                refuse(&answers, CommandError::from(wire::Code::Malformed));
+                Outcome::Nothing
+            }
+        }
+    }
+
+    /// The server refused.
+    pub(super) fn handle_refusal(&mut self, number: u32, refused: Refused) {
+        if let Some(pending) = self.pending.remove(&number) {
+            refuse(&pending.answers, CommandError::from(refused));
+        }
+    }
+
+    /// A password was hashed: the next request.
+    pub(super) fn handle_hashed(&mut self, now: Instant, hashed: Hashed) -> Option<(u32, Request)> {
+        match hashed.result {
+            Ok((request, step)) => Some((self.begin(now, hashed.answers, step), request)),
+            Err(error) => {
+                refuse(&hashed.answers, password_error(error));
+                None
+            }
+        }
+    }
+
+    /// The session ended: what was asked may or may not have happened.
+    pub(super) fn handle_lost(&mut self) {
+        for pending in std::mem::take(&mut self.pending).into_values() {
+            let lost = CommandError::new(CommandError::SERVER_UNREACHABLE, "the connection to the server was lost");
+            refuse(&pending.answers, lost);
+        }
+    }
+
+    pub(super) fn handle_deadline(&mut self, now: Instant) {
+        let late: Vec<u32> = self.pending.iter().filter(|(_, one)| one.until <= now).map(|(n, _)| *n).collect();
+        for pending in late.iter().filter_map(|number| self.pending.remove(number)) {
+            refuse(&pending.answers, CommandError::new(CommandError::TIMED_OUT, "the server did not answer"));
+        }
+    }
+
+    pub(super) fn poll_deadline(&self) -> Option<Instant> {
+        self.pending.values().map(|pending| pending.until).min()
+    }
+
+    fn begin(&mut self, now: Instant, answers: Answers, step: Step) -> u32 {
+        let number = self.number();
+        self.pending.insert(number, Pending { until: now + PATIENCE, answers, step });
+        number
+    }
+}
+
+impl Hash {
+    /// Hashes; takes tens of milliseconds, and a second in a debug build.
+    pub(super) fn run(self) -> Hashed {
+        let result = match self.work {
+            HashWork::Register { name, registering, response } => {
+                registering.finish(&response).and_then(|(record, key)| {
+                    let secret = NetworkSecret::random()?;
+                    let sealed = secret.seal(&key)?;
+                    Ok((Request::CreateFinish(name, record, sealed), Step::CreateFinish { secret }))
+                })
+            }
+            HashWork::Login { logging_in, response } => {
+                logging_in.finish(&response).map(|(proof, key)| (Request::JoinFinish(proof), Step::JoinFinish { key }))
+            }
+        };
+        Hashed { answers: self.answers, result }
+    }
+}
+
+/// Answers with an error. The asker may be gone.
+pub(super) fn refuse(answers: &Answers, error: CommandError) {
+    drop(answers.try_send(Err(error)));
+}
+
+fn password_error(error: PasswordError) -> CommandError {
+    match error {
+        PasswordError::Length => wire::Code::PasswordInvalid.into(),
+        PasswordError::Denied => wire::Code::NetworkDenied.into(),
+        PasswordError::Malformed | PasswordError::Secret | PasswordError::Random => {
+            CommandError::new(CommandError::FAILED, error.to_string())
+        }
+    }
+}
+
+/// How long the server may take for one step. Its own deadlines are shorter.
+const PATIENCE: Duration = Duration::from_secs(15);
