@@ -1,1 +1,209 @@
 //! The role that forwards the datagrams of pairs without a direct path.
+//!
+//! The packet path is plain threads and the pure [`core`]: no async runtime, no allocation, no lock, no bus, no database.
+//! Everything it needs to know of the rest of the deployment stands in the tickets that clients show. A task beside it tells
+//! rendezvous every two seconds that the relay lives, and how loaded it is.
+//!
+//! One worker thread serves one socket. A slot has one owner and no lock, so a second worker needs a second listener; the
+//! listeners are independent relays that share a process.
+
+mod beat;
+mod bucket;
+pub mod core;
+pub mod metrics;
+mod slab;
+mod socket;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bus::Bus;
+use domain::{InstanceId, RelayId};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use wire::{probe::ObservationKey, ticket::TicketRoot};
+
+pub use metrics::Metrics;
+
+use crate::{
+    core::{Limits, Relay},
+    socket::Worker,
+};
+
+/// How this role behaves.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where clients send to, over UDP. A second worker thread needs a second address.
+    pub listen: Vec<SocketAddr>,
+    /// The address of each listener as clients see it, in the same order. Empty: as bound.
+    pub public: Vec<IpAddr>,
+    /// The file of the root that ticket keys are derived from. Empty: `tickets.key` among the secrets.
+    pub ticket_root: PathBuf,
+    /// The file of the key that observations are sealed with. Empty: `observations.key` among the secrets.
+    pub observation_key: PathBuf,
+    /// Where this relay is, for people and for the choice of relays.
+    pub region: String,
+    /// Pairs at one listener, at most.
+    pub max_slots: u32,
+    /// A pair without a packet of either leg for this long loses its slot.
+    #[serde(with = "domain::human_duration")]
+    pub idle: Duration,
+    /// How long a draining relay goes on forwarding, so that pairs can move.
+    #[serde(with = "domain::human_duration")]
+    pub drain: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 443))],
+            public: Vec::new(),
+            ticket_root: PathBuf::new(),
+            observation_key: PathBuf::new(),
+            region: "default".into(),
+            max_slots: 100_000,
+            idle: Duration::from_secs(60),
+            drain: Duration::from_secs(3),
+        }
+    }
+}
+
+/// What this role needs of the rest.
+#[derive(Clone, Debug)]
+pub struct Seams {
+    pub bus: Bus,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why the role cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen at {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("relay.listen names no address")]
+    NoListener,
+    #[error("relay.public names {named} addresses for {bound} listeners")]
+    Public { named: usize, bound: usize },
+    #[error("{path} is no key of 32 bytes")]
+    Key { path: PathBuf },
+    #[error("the system gives no random bytes")]
+    Random,
+    #[error("a worker thread could not start")]
+    Thread(#[source] io::Error),
+    #[error("a socket failed")]
+    Socket(#[source] io::Error),
+    #[error("a worker thread panicked")]
+    Panicked,
+}
+
+/// Sockets that are not served yet.
+#[derive(Debug)]
+pub struct Bound {
+    config: Config,
+    relay: RelayId,
+    listeners: Vec<(UdpSocket, SocketAddr)>,
+}
+
+/// Takes the ports. `instance` names the process, and the relay with it.
+///
+/// # Errors
+/// [`Error`].
+pub fn bind(config: &Config, instance: InstanceId) -> Result<Bound, Error> {
+    if config.listen.is_empty() {
+        return Err(Error::NoListener);
+    }
+    if !config.public.is_empty() && config.public.len() != config.listen.len() {
+        return Err(Error::Public { named: config.public.len(), bound: config.listen.len() });
+    }
+    let mut listeners = Vec::with_capacity(config.listen.len());
+    for (nth, &address) in config.listen.iter().enumerate() {
+        let failed = |source| Error::Listen { address, source };
+        let socket = socket::bind(address).map_err(failed)?;
+        let bound = socket.local_addr().map_err(failed)?;
+        let public = config.public.get(nth).map_or(bound.ip(), |ip| *ip);
+        listeners.push((socket, SocketAddr::new(public, bound.port())));
+    }
+    Ok(Bound { config: config.clone(), relay: RelayId::from_bytes(*instance.as_bytes()), listeners })
+}
+
+impl Bound {
+    /// Where clients reach this relay.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|(_, endpoint)| *endpoint).collect()
+    }
+
+    /// The relay's id.
+    #[must_use]
+    pub const fn relay(&self) -> RelayId {
+        self.relay
+    }
+
+    /// Serves until `shutdown`, then tells the pairs to move and forwards for a while longer.
+    ///
+    /// # Errors
+    /// [`Error`] when a key is missing or a socket fails.
+    pub async fn run(self, seams: Seams, shutdown: CancellationToken) -> Result<(), Error> {
+        let root = TicketRoot::new(read_key(&self.config.ticket_root)?);
+        let observations = ObservationKey::new(&read_key(&self.config.observation_key)?);
+        let mut secret = [0; 32];
+        SystemRandom::new().fill(&mut secret).map_err(|_| Error::Random)?;
+        let endpoints = self.endpoints();
+        let drains = Arc::new(AtomicBool::new(false));
+        let stops = Arc::new(AtomicBool::new(false));
+        let mut workers = Vec::with_capacity(self.listeners.len());
+        // A pair's slot lives at one listener: as many relays as listeners, with the same name and keys.
+        for (socket, endpoint) in self.listeners {
+            let limits = Limits { max_slots: self.config.max_slots, idle: self.config.idle };
+            let worker = Worker {
+                socket,
+                relay: Relay::new(Instant::now(), root.key(self.relay), secret, limits),
+                mirror: wire::probe::Mirror::single(endpoint, observations.clone()),
+                metrics: Arc::clone(&seams.metrics),
+                drains: Arc::clone(&drains),
+                stops: Arc::clone(&stops),
+            };
+            workers.push(worker.start().map_err(Error::Thread)?);
+        }
+        tracing::info!(relay = %self.relay, listeners = workers.len(), "relay forwards");
+
+        let beat = beat::Beat {
+            relay: self.relay,
+            endpoints,
+            region: self.config.region.clone(),
+            max_slots: self.config.max_slots,
+            seams,
+        };
+        let mut ended = tokio::task::spawn_blocking(move || {
+            let outcomes: Vec<_> = workers.into_iter().map(std::thread::JoinHandle::join).collect();
+            outcomes.into_iter().try_for_each(|joined| joined.map_err(|_| Error::Panicked)?.map_err(Error::Socket))
+        });
+        tokio::select! {
+            ended = &mut ended => return ended.map_err(|_| Error::Panicked)?,
+            () = beat.run(&shutdown) => {}
+        }
+        drains.store(true, Ordering::Relaxed);
+        let gone = tokio::time::timeout(self.config.drain, &mut ended).await;
+        stops.store(true, Ordering::Relaxed);
+        match gone {
+            Ok(ended) => ended,
+            Err(_) => ended.await,
+        }
+        .map_err(|_| Error::Panicked)?
+    }
+}
+
+fn read_key(path: &std::path::Path) -> Result<[u8; 32], Error> {
+    let key = std::fs::read(path).ok().and_then(|bytes| bytes.try_into().ok());
+    key.ok_or_else(|| Error::Key { path: path.to_owned() })
+}

@@ -1,0 +1,105 @@
+//! The token bucket of one pair, as one instant: the generic cell rate algorithm (ITU-T I.371, the virtual scheduling form).
+
+use std::time::Duration;
+
+use domain::Bandwidth;
+
+/// What a pair may send at once after a rest, in time at its rate.
+const BURST: Duration = Duration::from_millis(50);
+
+/// What it may send at once in any case: one largest frame, so that every legal frame passes in bounded time.
+const LEAST_BURST: u64 = 1_500;
+
+/// When the bucket is full again, on the relay's clock.
+///
+/// Over ten seconds the error is the burst: 0.5 % of the rate, or one frame where the rate is below 30 kB/s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bucket {
+    full_at: u64,
+    /// Nanoseconds per byte in 1/1024; 0 for no limit.
+    pace: u64,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub(crate) fn new(rate: Bandwidth) -> Self {
+        let pace = if rate.is_unlimited() { 0 } else { (1_000_000_000 * 1024) / rate.bytes_per_second().max(1) };
+        Self { full_at: 0, pace }
+    }
+
+    /// Takes `bytes` out at `now` (nanoseconds), if they are there.
+    pub(crate) fn take(&mut self, now: u64, bytes: usize) -> bool {
+        if self.pace == 0 {
+            return true;
+        }
+        let cost = |bytes: u64| bytes.saturating_mul(self.pace) / 1024;
+        let depth = u64::try_from(BURST.as_nanos()).unwrap_or(u64::MAX).max(cost(LEAST_BURST));
+        let full_at = self.full_at.max(now).saturating_add(cost(bytes as u64));
+        if full_at - now > depth {
+            return false;
+        }
+        self.full_at = full_at;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_full_bucket_passes_one_largest_frame_and_no_more() {
+        let mut bucket = Bucket::new(Bandwidth::from_bytes_per_second(1_000));
+        assert!(bucket.take(0, 1_500));
+        assert!(!bucket.take(0, 1));
+        assert!(bucket.take(SECOND, 1_000));
+        assert!(!bucket.take(SECOND, 1));
+    }
+
+    #[test]
+    fn a_refused_frame_costs_nothing() {
+        let mut bucket = Bucket::new(Bandwidth::from_bytes_per_second(1_000));
+        assert!(!bucket.take(0, 1_501));
+        assert!(bucket.take(0, 1_500));
+    }
+
+    #[test]
+    fn no_limit_is_no_limit() {
+        let mut bucket = Bucket::new(Bandwidth::UNLIMITED);
+        assert!((0..1_000_000).all(|_| bucket.take(0, 2_048)));
+    }
+
+    #[test]
+    fn no_rate_is_one_byte_a_second() {
+        let mut bucket = Bucket::new(Bandwidth::from_bytes_per_second(0));
+        assert!(bucket.take(0, 1_500));
+        assert!(!bucket.take(SECOND, 2));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn ten_seconds_pass_the_rate_within_one_percent_and_a_frame(
+            rate in 1_000_u64..10_000_000,
+            size in 200_usize..1_500,
+            offered in 2_u64..10,
+        ) {
+            let mut bucket = Bucket::new(Bandwidth::from_bytes_per_second(rate));
+            let gap = (size as u64 * SECOND / (rate * offered)).max(1);
+            let (mut now, mut passed) = (0, 0_u64);
+            while now < 10 * SECOND && passed < 20 * rate {
+                if bucket.take(now, size) {
+                    passed += size as u64;
+                }
+                now += gap;
+            }
+            let fair = 10 * rate;
+            let slack = fair / 100 + 2 * LEAST_BURST;
+            prop_assert!(passed + slack >= fair && passed <= fair + slack, "{passed} of {fair}");
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! What happens to a datagram. Pure: no socket, no clock, no allocation for a datagram that is forwarded.
+//!
+//! # Rules
+//! - Nothing is sent to an address that has not proved itself, but the answer to its own question, which is not larger.
+//! - No state is kept for the unproven: the challenge is a keyed hash of the address and the minute.
+//! - A leg is who shows a ticket of this relay and proves the leg key for the address it sends from. It moves the same way,
+//!   at most once a second; the old address then means nothing.
+//! - A ticket starts a pair until it expires; the pair lives as long as packets flow.
+//! - The pair's bucket is charged on ingress, for both legs together.
+//!
+//! Rejected: an address of the peer in any message (an open relay), a proof in each datagram (the tunnel has its own), a
+//! table by source address (a slot number is an index).
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use domain::UnixMillis;
+use ring::hmac;
+use subtle::ConstantTimeEq as _;
+use wire::{
+    Code,
+    relay::{Cookie, Join, MAX_ANSWER, Message, Slot},
+    ticket::{LegSide, TicketError, TicketKey},
+};
+
+use crate::{
+    bucket::Bucket,
+    slab::{Endpoint, Slab},
+};
+
+/// A leg moves to another address at most this often.
+const MOVE_PAUSE: u64 = 1_000_000_000;
+
+/// A capped pair is told so at most this often.
+const NOTE_PAUSE: u64 = 10_000_000_000;
+
+/// A cookie is valid in the minute it was made in and in the next one.
+const COOKIE_PERIOD: u64 = 60_000_000_000;
+
+/// Bounds of one relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub max_slots: u32,
+    /// A pair without packets for this long ends.
+    pub idle: Duration,
+}
+
+/// Why a datagram went nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// Not a message of the relay protocol, or one that clients do not send.
+    Malformed,
+    /// The pair does not exist (any more).
+    NoSlot,
+    /// The sender is not a leg of the pair.
+    NotALeg,
+    /// The other leg has not joined.
+    NoPeer,
+    /// The pair is over its rate.
+    OverCap,
+    /// The leg moved less than a second ago.
+    MovesTooOften,
+}
+
+impl DropReason {
+    /// Every reason, for metrics.
+    pub const ALL: [Self; 6] =
+        [Self::Malformed, Self::NoSlot, Self::NotALeg, Self::NoPeer, Self::OverCap, Self::MovesTooOften];
+
+    /// The word for metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NoSlot => "no-slot",
+            Self::NotALeg => "not-a-leg",
+            Self::NoPeer => "no-peer",
+            Self::OverCap => "over-cap",
+            Self::MovesTooOften => "moves-too-often",
+        }
+    }
+}
+
+/// What becomes of one datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes to this address as it is.
+    Forward(SocketAddr),
+    /// Its sender is answered.
+    Answer(Answer),
+    Drop(DropReason),
+}
+
+/// A short message back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    bytes: [u8; MAX_ANSWER],
+    length: usize,
+}
+
+/// Something to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A new pair has its first leg.
+    Opened,
+    /// A leg joined or moved.
+    Joined,
+    /// A join was refused.
+    Refused(Code),
+    /// A pair ended.
+    Closed,
+}
+
+impl Event {
+    /// The word for metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Joined => "joined",
+            Self::Refused(_) => "refused",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// One worker's pairs.
+#[derive(Debug)]
+pub struct Relay {
+    key: TicketKey,
+    cookies: hmac::Key,
+    limits: Limits,
+    start: Instant,
+    slab: Slab,
+    /// When each pair is looked at next: one entry a pair.
+    deadlines: BinaryHeap<Reverse<(u64, u32)>>,
+    /// At most one of each datagram: read out after every one.
+    events: [Option<Event>; 2],
+    draining: bool,
+}
+
+impl Relay {
+    /// A relay with the key of its tickets; `secret` makes its cookies.
+    #[must_use]
+    pub fn new(now: Instant, key: TicketKey, secret: [u8; 32], limits: Limits) -> Self {
+        Self {
+            key,
+            cookies: hmac::Key::new(hmac::HMAC_SHA256, &secret),
+            limits,
+            start: now,
+            slab: Slab::new(limits.max_slots),
+            deadlines: BinaryHeap::new(),
+            events: [None; 2],
+            draining: false,
+        }
+    }
+
+    /// Decides one datagram. The payload stays in the caller's buffer. `wall` is for the expiry of tickets only.
+    pub fn handle_datagram(&mut self, now: Instant, wall: UnixMillis, from: SocketAddr, datagram: &[u8]) -> Verdict {
+        let now = self.nanos(now);
+        match Message::parse(datagram) {
+            Some(Message::Data { slot, .. }) => self.forward(now, from, slot, datagram.len()),
+            Some(Message::Ping { slot, nonce }) => self.ping(now, from, slot, nonce),
+            Some(Message::Join(join)) => self.join(now, wall, from, &join),
+            Some(
+                Message::Challenge { .. }
+                | Message::Joined { .. }
+                | Message::Refused { .. }
+                | Message::Pong { .. }
+                | Message::Note { .. },
+            )
+            | None => Verdict::Drop(DropReason::Malformed),
+        }
+    }
+
+    fn forward(&mut self, now: u64, from: SocketAddr, slot: Slot, length: usize) -> Verdict {
+        let Some(pair) = self.slab.get_mut(slot) else { return Verdict::Drop(DropReason::NoSlot) };
+        let Some(side) = pair.side_of(from.into()) else { return Verdict::Drop(DropReason::NotALeg) };
+        pair.seen = seconds(now);
+        let peer = pair.legs[side.other() as usize];
+        if peer.is_none() {
+            return Verdict::Drop(DropReason::NoPeer);
+        }
+        if pair.bucket.take(now, length) { Verdict::Forward(peer.address()) } else { self.over_cap(now, slot) }
+    }
+
+    /// Tells the pair that it is capped, now and then.
+    fn over_cap(&mut self, now: u64, slot: Slot) -> Verdict {
+        let story = self.slab.story_mut(slot);
+        if story.noted.is_some_and(|noted| now - noted < NOTE_PAUSE) {
+            return Verdict::Drop(DropReason::OverCap);
+        }
+        story.noted = Some(now);
+        Verdict::Answer(Answer::of(&Message::Note { slot, code: Code::RelayCapped.number() }))
+    }
+
+    fn ping(&mut self, now: u64, from: SocketAddr, slot: Slot, nonce: u64) -> Verdict {
+        let Some(pair) = self.slab.get_mut(slot) else { return Verdict::Drop(DropReason::NoSlot) };
+        if pair.side_of(from.into()).is_none() {
+            return Verdict::Drop(DropReason::NotALeg);
+        }
+        pair.seen = seconds(now);
+        Verdict::Answer(Answer::of(&Message::Pong { slot, nonce }))
+    }
+
+    fn join(&mut self, now: u64, wall: UnixMillis, from: SocketAddr, join: &Join<'_>) -> Verdict {
+        if !self.is_cookie(now, from, join.cookie) {
+            return Verdict::Answer(Answer::of(&Message::Challenge { cookie: self.cookie(now / COOKIE_PERIOD, from) }));
+        }
+        match self.admit(now, wall, from.into(), join) {
+            Ok(answer) => Verdict::Answer(answer),
+            Err(Refusal::Code(code)) => {
+                self.event(Event::Refused(code));
+                Verdict::Answer(Answer::of(&Message::refusal(code, join.id())))
+            }
+            Err(Refusal::TooSoon) => Verdict::Drop(DropReason::MovesTooOften),
+        }
+    }
+
+    fn admit(&mut self, now: u64, wall: UnixMillis, from: Endpoint, join: &Join<'_>) -> Result<Answer, Refusal> {
+        let ticket = self.key.open(join.ticket).map_err(|error| match error {
+            TicketError::Malformed | TicketError::Forged => Code::TicketForged,
+            TicketError::OtherRelay => Code::TicketForeign,
+        })?;
+        if !join.is_proved_by(&self.key.leg_key(join.ticket)) {
+            return Err(Code::TicketForged.into());
+        }
+        let slot = match self.slab.find(&ticket.pair) {
+            Some(slot) => slot,
+            None if self.draining => return Err(Code::RelayDraining.into()),
+            None if ticket.expires < wall => return Err(Code::TicketExpired.into()),
+            None => {
+                let bucket = Bucket::new(ticket.rate);
+                let slot = self.slab.insert(ticket.pair, bucket, seconds(now)).ok_or(Code::RelayFull)?;
+                self.deadlines.push(Reverse((now + self.idle(), slot.0)));
+                self.event(Event::Opened);
+                slot
+            }
+        };
+        self.seat(now, slot, ticket.side, from)?;
+        self.event(Event::Joined);
+        let peer_present =
+            self.slab.get_mut(slot).is_some_and(|pair| !pair.legs[ticket.side.other() as usize].is_none());
+        Ok(Answer::of(&Message::Joined { slot, join: join.id(), peer_present }))
+    }
+
+    /// Puts a proven leg where it sends from.
+    fn seat(&mut self, now: u64, slot: Slot, side: LegSide, from: Endpoint) -> Result<(), Refusal> {
+        let last = self.slab.story_mut(slot).joined[side as usize];
+        let Some(pair) = self.slab.get_mut(slot) else { return Err(Code::Internal.into()) };
+        pair.seen = seconds(now);
+        let leg = &mut pair.legs[side as usize];
+        if *leg == from {
+            return Ok(());
+        }
+        if !leg.is_none() && last.is_some_and(|last| now - last < MOVE_PAUSE) {
+            return Err(Refusal::TooSoon);
+        }
+        *leg = from;
+        self.slab.story_mut(slot).joined[side as usize] = Some(now);
+        Ok(())
+    }
+
+    /// Ends the pairs that were idle for too long, as many as are due.
+    pub fn handle_deadline(&mut self, now: Instant) {
+        let now = self.nanos(now);
+        while let Some(&Reverse((due, number))) = self.deadlines.peek() {
+            if due > now {
+                return;
+            }
+            self.deadlines.pop();
+            let idle = self.idle();
+            let Some(pair) = self.slab.get_mut(Slot(number)) else { continue };
+            let ends = u64::from(pair.seen) * 1_000_000_000 + idle;
+            if ends > now {
+                self.deadlines.push(Reverse((ends, number)));
+                continue;
+            }
+            self.slab.remove(Slot(number));
+            self.event(Event::Closed);
+            return;
+        }
+    }
+
+    /// When [`Self::handle_deadline`] has something to do.
+    #[must_use]
+    pub fn poll_deadline(&self) -> Option<Instant> {
+        self.deadlines.peek().map(|Reverse((due, _))| self.start + Duration::from_nanos(*due))
+    }
+
+    /// What to count, after each datagram and each deadline.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.iter_mut().find_map(Option::take)
+    }
+
+    /// Takes no new pairs from now on. The caller sends every leg the note that is returned with its address.
+    pub fn drain(&mut self) -> impl Iterator<Item = (SocketAddr, Answer)> {
+        self.draining = true;
+        self.slab.iter().flat_map(|(slot, pair)| {
+            let note = Answer::of(&Message::Note { slot, code: Code::RelayDraining.number() });
+            let legs = pair.legs;
+            legs.into_iter().filter(|leg| !leg.is_none()).map(move |leg| (leg.address(), note))
+        })
+    }
+
+    /// How many pairs live.
+    #[must_use]
+    pub fn pairs(&self) -> usize {
+        self.slab.len()
+    }
+
+    fn event(&mut self, event: Event) {
+        if let Some(place) = self.events.iter_mut().find(|place| place.is_none()) {
+            *place = Some(event);
+        }
+    }
+
+    fn is_cookie(&self, now: u64, from: SocketAddr, cookie: Cookie) -> bool {
+        let minute = now / COOKIE_PERIOD;
+        cookie != Cookie::default()
+            && [Some(minute), minute.checked_sub(1)]
+                .into_iter()
+                .flatten()
+                .any(|minute| self.cookie(minute, from).0.ct_eq(&cookie.0).into())
+    }
+
+    fn cookie(&self, minute: u64, from: SocketAddr) -> Cookie {
+        let ip = match from.ip().to_canonical() {
+            std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            std::net::IpAddr::V6(v6) => v6,
+        };
+        let mut context = hmac::Context::with_key(&self.cookies);
+        context.update(&minute.to_be_bytes());
+        context.update(&ip.octets());
+        context.update(&from.port().to_be_bytes());
+        let mut cookie = [0; 16];
+        cookie.copy_from_slice(&context.sign().as_ref()[..16]);
+        Cookie(cookie)
+    }
+
+    fn idle(&self) -> u64 {
+        u64::try_from(self.limits.idle.as_nanos()).unwrap_or(u64::MAX / 2)
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Answer {
+    fn of(message: &Message<'_>) -> Self {
+        let mut bytes = [0; MAX_ANSWER];
+        let length = message.write(&mut bytes);
+        Self { bytes, length }
+    }
+
+    /// The bytes to send.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&Message::parse(self.as_bytes()), f)
+    }
+}
+
+enum Refusal {
+    Code(Code),
+    TooSoon,
+}
+
+impl From<Code> for Refusal {
+    fn from(code: Code) -> Self {
+        Self::Code(code)
+    }
+}
+
+fn seconds(nanos: u64) -> u32 {
+    u32::try_from(nanos / 1_000_000_000).unwrap_or(u32::MAX)
+}

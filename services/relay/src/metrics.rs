@@ -1,0 +1,80 @@
+//! What this role counts. The packet path adds up its own numbers and hands them over once a batch.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::core::{DropReason, Event};
+
+/// The figures of this role.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Datagrams sent on to the other leg.
+    pub forwarded_packets: IntCounter,
+    /// Their bytes, headers of the relay included.
+    pub forwarded_bytes: IntCounter,
+    /// Challenges, pongs, notes and the like.
+    pub answers: IntCounter,
+    /// Answers of the reflector.
+    pub reflections: IntCounter,
+    /// Datagrams that the kernel did not take.
+    pub unsent: IntCounter,
+    /// Pairs with a slot now.
+    pub pairs: IntGauge,
+    /// Beats that the bus did not take.
+    pub beats_failed: IntCounter,
+    dropped: [IntCounter; DropReason::ALL.len()],
+    events: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers the figures.
+    ///
+    /// # Errors
+    /// When they are registered already.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let dropped =
+            IntCounterVec::new(Opts::new("relay_dropped_packets_total", "Datagrams that went nowhere"), &["reason"])?;
+        registry.register(Box::new(dropped.clone()))?;
+        let events = IntCounterVec::new(Opts::new("relay_events_total", "Joins and ends of pairs"), &["event"])?;
+        registry.register(Box::new(events.clone()))?;
+        let pairs = IntGauge::new("relay_pairs", "Pairs with a slot")?;
+        registry.register(Box::new(pairs.clone()))?;
+        Ok(Self {
+            forwarded_packets: counter("relay_forwarded_packets_total", "Datagrams sent on to the other leg")?,
+            forwarded_bytes: counter("relay_forwarded_bytes_total", "Bytes sent on, headers of the relay included")?,
+            answers: counter("relay_answers_total", "Challenges, pongs and notes")?,
+            reflections: counter("relay_reflections_total", "Answers of the reflector")?,
+            unsent: counter("relay_unsent_packets_total", "Datagrams that the kernel did not take")?,
+            beats_failed: counter("relay_beats_failed_total", "Signs of life that the bus did not take")?,
+            dropped: DropReason::ALL.map(|reason| dropped.with_label_values(&[reason.name()])),
+            pairs,
+            events,
+        })
+    }
+
+    /// Datagrams that went nowhere for this reason.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> &IntCounter {
+        &self.dropped[reason as usize]
+    }
+
+    /// Counts something that is not a packet.
+    pub fn event(&self, event: Event) {
+        self.events.with_label_values(&[event.name()]).inc();
+        match event {
+            Event::Opened => self.pairs.inc(),
+            Event::Closed => self.pairs.dec(),
+            Event::Joined | Event::Refused(_) => {}
+        }
+    }
+
+    /// How often this happened.
+    #[must_use]
+    pub fn events(&self, event: Event) -> u64 {
+        self.events.with_label_values(&[event.name()]).get()
+    }
+}

@@ -1,0 +1,77 @@
+//! Whatever strangers send, nothing goes to an address that did not prove itself, and no answer is larger than its question.
+
+use std::net::SocketAddr;
+
+use domain::Bandwidth;
+use proptest::prelude::*;
+use relay::core::Verdict;
+use wire::{
+    relay::{Cookie, Join, Message, Slot, prove},
+    ticket::LegSide,
+};
+
+use crate::lab::{ALICE, BERT, Lab};
+
+#[derive(Clone, Debug)]
+enum Move {
+    Noise(Vec<u8>),
+    Data {
+        slot: u32,
+        size: usize,
+    },
+    Ping {
+        slot: u32,
+    },
+    /// A join with a cookie of one's own making.
+    Join {
+        cookie: [u8; 16],
+        good_ticket: bool,
+    },
+}
+
+fn moves() -> impl Strategy<Value = (u16, Move)> {
+    let slots = prop_oneof![0..3_u32, any::<u32>(), (0..3_u32).prop_map(|slot| slot | 1 << 24)];
+    let noise = (0xaf_u8..0xbb, proptest::collection::vec(any::<u8>(), 0..160)).prop_map(|(kind, mut bytes)| {
+        if let Some(first) = bytes.first_mut() {
+            *first = kind;
+        }
+        Move::Noise(bytes)
+    });
+    let act = prop_oneof![
+        noise,
+        (slots.clone(), 8..1_500_usize).prop_map(|(slot, size)| Move::Data { slot, size }),
+        slots.prop_map(|slot| Move::Ping { slot }),
+        (any::<[u8; 16]>(), any::<bool>()).prop_map(|(cookie, good_ticket)| Move::Join { cookie, good_ticket }),
+    ];
+    (any::<u16>(), act)
+}
+
+proptest! {
+    #[test]
+    fn strangers_move_nothing_and_gain_nothing(moves in proptest::collection::vec(moves(), 1..60)) {
+        let mut lab = Lab::new();
+        let slot = lab.pair(Bandwidth::UNLIMITED);
+        let ticket = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
+        for (port, act) in moves {
+            let from = SocketAddr::from(([198, 51, 100, 1], port.max(1)));
+            let datagram = match act {
+                Move::Noise(bytes) => bytes,
+                Move::Data { slot, size } => Message::Data { slot: Slot(slot), payload: &vec![0; size] }.to_vec(),
+                Move::Ping { slot } => Message::Ping { slot: Slot(slot), nonce: 1 }.to_vec(),
+                Move::Join { cookie, good_ticket } => {
+                    let cookie = Cookie(cookie);
+                    let sealed = if good_ticket { ticket.sealed } else { [1; wire::ticket::TICKET_SIZE] };
+                    let proof = prove(&ticket.key, cookie, &sealed);
+                    Message::Join(Join { cookie, ticket: &sealed, proof: &proof }).to_vec()
+                }
+            };
+            match lab.send(from, &datagram) {
+                Verdict::Forward(to) => prop_assert!(false, "forwarded to {to}"),
+                Verdict::Answer(answer) => prop_assert!(answer.as_bytes().len() <= datagram.len()),
+                Verdict::Drop(_) => {}
+            }
+        }
+        prop_assert_eq!(lab.relay.pairs(), 1);
+        prop_assert_eq!(lab.data(ALICE, slot, 100), Verdict::Forward(BERT));
+    }
+}

@@ -1,0 +1,179 @@
+//! A relay in virtual time, and three addresses that talk to it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    time::{Duration, Instant},
+};
+
+use domain::{Bandwidth, RelayId, UnixMillis};
+use relay::core::{Event, Limits, Relay, Verdict};
+use wire::{
+    Code,
+    relay::{Cookie, Join, Message, Slot, join_id, prove},
+    ticket::{LegKey, LegSide, PairNonce, TICKET_SIZE, Ticket, TicketKey, TicketRoot},
+};
+
+pub(crate) const ALICE: SocketAddr = at(1);
+pub(crate) const BERT: SocketAddr = at(2);
+pub(crate) const MALLORY: SocketAddr = at(3);
+
+const fn at(host: u8) -> SocketAddr {
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, host), 40_000))
+}
+
+pub(crate) fn relay_id() -> RelayId {
+    RelayId::from_bytes([7; 16])
+}
+
+pub(crate) fn ticket_key() -> TicketKey {
+    TicketRoot::new([1; 32]).key(relay_id())
+}
+
+/// A sealed ticket with its leg key, as an offer has them.
+#[derive(Clone, Debug)]
+pub(crate) struct Offer {
+    pub(crate) sealed: [u8; TICKET_SIZE],
+    pub(crate) key: LegKey,
+}
+
+/// A sealed ticket with a key that does not belong to it.
+pub(crate) struct Copied {
+    pub(crate) ticket: [u8; TICKET_SIZE],
+    pub(crate) key: LegKey,
+}
+
+pub(crate) struct Lab {
+    pub(crate) relay: Relay,
+    pub(crate) events: Vec<Event>,
+    pub(crate) last_join: Vec<u8>,
+    pub(crate) alice: Option<Offer>,
+    now: Instant,
+    wall: UnixMillis,
+    pairs: u8,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        Self::with_slots(100)
+    }
+
+    pub(crate) fn with_slots(max_slots: u32) -> Self {
+        let now = Instant::now();
+        let limits = Limits { max_slots, idle: Duration::from_secs(60) };
+        Self {
+            relay: Relay::new(now, ticket_key(), [9; 32], limits),
+            events: Vec::new(),
+            last_join: Vec::new(),
+            alice: None,
+            now,
+            wall: UnixMillis(1_700_000_000_000),
+            pairs: 0,
+        }
+    }
+
+    /// Lets time pass, with everything that is due meanwhile.
+    pub(crate) fn advance(&mut self, time: Duration) {
+        self.now += time;
+        self.wall = self.wall.plus(time);
+        while self.relay.poll_deadline().is_some_and(|due| due <= self.now) {
+            self.relay.handle_deadline(self.now);
+            self.events.extend(std::iter::from_fn(|| self.relay.poll_event()));
+        }
+    }
+
+    pub(crate) fn send(&mut self, from: SocketAddr, datagram: &[u8]) -> Verdict {
+        let verdict = self.relay.handle_datagram(self.now, self.wall, from, datagram);
+        self.events.extend(std::iter::from_fn(|| self.relay.poll_event()));
+        verdict
+    }
+
+    pub(crate) fn data(&mut self, from: SocketAddr, slot: Slot, size: usize) -> Verdict {
+        self.send(from, &Message::Data { slot, payload: &vec![0; size] }.to_vec()[..size])
+    }
+
+    pub(crate) fn ping(&mut self, from: SocketAddr, slot: Slot) -> Option<u64> {
+        let Verdict::Answer(answer) = self.send(from, &Message::Ping { slot, nonce: 7 }.to_vec()) else { return None };
+        let Some(Message::Pong { nonce, .. }) = Message::parse(answer.as_bytes()) else { return None };
+        Some(nonce)
+    }
+
+    /// A new pair of Alice and Bert.
+    pub(crate) fn pair(&mut self, rate: Bandwidth) -> Slot {
+        let alice = self.ticket(LegSide::A, rate);
+        self.pairs -= 1;
+        let bert = self.ticket(LegSide::B, rate);
+        let slot = self.join(ALICE, &alice).unwrap();
+        assert_eq!(self.join(BERT, &bert), Ok(slot));
+        self.alice = Some(alice);
+        slot
+    }
+
+    /// A ticket for a new pair.
+    pub(crate) fn ticket(&mut self, side: LegSide, rate: Bandwidth) -> Offer {
+        self.pairs += 1;
+        let pair = PairNonce([self.pairs; 16]);
+        let expires = self.wall.plus(Duration::from_secs(60));
+        offer(&ticket_key(), &Ticket { relay: relay_id(), pair, side, rate, expires })
+    }
+
+    pub(crate) fn foreign_ticket() -> Offer {
+        let key = TicketRoot::new([2; 32]).key(relay_id());
+        offer(&key, &Self::any_ticket(relay_id()))
+    }
+
+    pub(crate) fn ticket_for_another_relay(&self) -> Offer {
+        let other = RelayId::from_bytes([8; 16]);
+        offer(&TicketRoot::new([1; 32]).key(other), &Self::any_ticket(other))
+    }
+
+    fn any_ticket(relay: RelayId) -> Ticket {
+        let (rate, expires) = (Bandwidth::UNLIMITED, UnixMillis(u64::MAX));
+        Ticket { relay, pair: PairNonce([0xee; 16]), side: LegSide::A, rate, expires }
+    }
+
+    pub(crate) fn join(&mut self, from: SocketAddr, offer: &Offer) -> Result<Slot, Code> {
+        outcome(self.join_verdict(from, offer), &self.last_join)
+    }
+
+    pub(crate) fn join_copied(&mut self, from: SocketAddr, copied: &Copied) -> Result<Slot, Code> {
+        self.join(from, &Offer { sealed: copied.ticket, key: copied.key })
+    }
+
+    /// Joins as a client does: asks for the challenge first.
+    pub(crate) fn join_verdict(&mut self, from: SocketAddr, offer: &Offer) -> Verdict {
+        let first = self.join_with(from, offer, Cookie::default());
+        let Verdict::Answer(answer) = first else { panic!("no challenge but {first:?}") };
+        assert!(answer.as_bytes().len() < self.last_join.len());
+        let Some(Message::Challenge { cookie }) = Message::parse(answer.as_bytes()) else { panic!("{answer:?}") };
+        self.join_with(from, offer, cookie)
+    }
+
+    fn join_with(&mut self, from: SocketAddr, offer: &Offer, cookie: Cookie) -> Verdict {
+        let proof = prove(&offer.key, cookie, &offer.sealed);
+        self.last_join = Message::Join(Join { cookie, ticket: &offer.sealed, proof: &proof }).to_vec();
+        let join = self.last_join.clone();
+        self.send(from, &join)
+    }
+}
+
+pub(crate) fn offer(key: &TicketKey, ticket: &Ticket) -> Offer {
+    let sealed = key.seal(ticket);
+    Offer { sealed, key: key.leg_key(&sealed) }
+}
+
+/// What an answer to this join says.
+pub(crate) fn outcome(verdict: Verdict, join: &[u8]) -> Result<Slot, Code> {
+    let Verdict::Answer(answer) = verdict else { panic!("no answer but {verdict:?}") };
+    let Some(Message::Join(sent)) = Message::parse(join) else { panic!("no join") };
+    match Message::parse(answer.as_bytes()) {
+        Some(Message::Joined { slot, join, .. }) => {
+            assert_eq!(join, join_id(sent.proof));
+            Ok(slot)
+        }
+        Some(Message::Refused { code, join }) => {
+            assert_eq!(join, join_id(sent.proof));
+            Err(Code::from_number(code).unwrap())
+        }
+        other => panic!("{other:?}"),
+    }
+}

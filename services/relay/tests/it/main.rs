@@ -1,0 +1,170 @@
+//! The relay's decisions in virtual time, and the whole role over real sockets on loopback.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod hostile;
+mod lab;
+mod role;
+
+use std::time::Duration;
+
+use domain::Bandwidth;
+use relay::core::{DropReason, Event, Verdict};
+use wire::{
+    Code,
+    relay::{Message, Slot},
+    ticket::LegSide,
+};
+
+use crate::lab::{ALICE, BERT, Lab, MALLORY};
+
+#[test]
+fn two_legs_of_a_pair_exchange_datagrams() {
+    let mut lab = Lab::new();
+    let slot = lab.pair(Bandwidth::UNLIMITED);
+    assert_eq!(lab.data(ALICE, slot, 1_300), Verdict::Forward(BERT));
+    assert_eq!(lab.data(BERT, slot, 1_300), Verdict::Forward(ALICE));
+    assert_eq!(lab.relay.pairs(), 1);
+}
+
+#[test]
+fn a_leg_alone_has_nobody_to_talk_to() {
+    let mut lab = Lab::new();
+    let ticket = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
+    let slot = lab.join(ALICE, &ticket).unwrap();
+    assert_eq!(lab.data(ALICE, slot, 100), Verdict::Drop(DropReason::NoPeer));
+}
+
+#[test]
+fn a_stranger_gets_nothing_through() {
+    let mut lab = Lab::new();
+    let slot = lab.pair(Bandwidth::UNLIMITED);
+    assert_eq!(lab.data(MALLORY, slot, 100), Verdict::Drop(DropReason::NotALeg));
+    assert_eq!(lab.data(ALICE, Slot(slot.0 ^ 1), 100), Verdict::Drop(DropReason::NoSlot));
+    assert_eq!(lab.data(ALICE, Slot(slot.0 ^ 1 << 24), 100), Verdict::Drop(DropReason::NoSlot));
+}
+
+#[test]
+fn a_copied_ticket_is_worthless() {
+    let mut lab = Lab::new();
+    let ticket = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
+    lab.join(ALICE, &ticket).unwrap();
+    let seen = lab.last_join.clone();
+    let Verdict::Answer(answer) = lab.send(MALLORY, &seen) else { panic!() };
+    assert!(matches!(Message::parse(answer.as_bytes()), Some(Message::Challenge { .. })));
+    let copied = lab::Copied { ticket: ticket.sealed, key: wire::ticket::LegKey([0; 32]) };
+    assert_eq!(lab.join_copied(MALLORY, &copied), Err(Code::TicketForged));
+}
+
+#[test]
+fn a_leg_moves_with_a_fresh_proof_and_the_old_address_means_nothing() {
+    let mut lab = Lab::new();
+    let slot = lab.pair(Bandwidth::UNLIMITED);
+    lab.advance(Duration::from_secs(2));
+    let ticket = lab.alice.clone().unwrap();
+    assert_eq!(lab.join(MALLORY, &ticket), Ok(slot));
+    assert_eq!(lab.data(BERT, slot, 100), Verdict::Forward(MALLORY));
+    assert_eq!(lab.data(ALICE, slot, 100), Verdict::Drop(DropReason::NotALeg));
+}
+
+#[test]
+fn a_leg_moves_once_a_second_at_most() {
+    let mut lab = Lab::new();
+    lab.pair(Bandwidth::UNLIMITED);
+    let ticket = lab.alice.clone().unwrap();
+    lab.advance(Duration::from_millis(100));
+    assert_eq!(lab.join_verdict(MALLORY, &ticket), Verdict::Drop(DropReason::MovesTooOften));
+    lab.advance(Duration::from_secs(1));
+    assert!(lab.join(MALLORY, &ticket).is_ok());
+}
+
+#[test]
+fn a_capped_pair_is_told_and_recovers() {
+    let mut lab = Lab::new();
+    let slot = lab.pair(Bandwidth::from_bytes_per_second(1_000));
+    assert_eq!(lab.data(ALICE, slot, 1_400), Verdict::Forward(BERT));
+    let Verdict::Answer(note) = lab.data(ALICE, slot, 1_400) else { panic!() };
+    assert_eq!(Message::parse(note.as_bytes()), Some(Message::Note { slot, code: Code::RelayCapped.number() }));
+    assert_eq!(lab.data(BERT, slot, 1_400), Verdict::Drop(DropReason::OverCap));
+    lab.advance(Duration::from_secs(2));
+    assert_eq!(lab.data(BERT, slot, 1_400), Verdict::Forward(ALICE));
+}
+
+#[test]
+fn an_expired_ticket_starts_no_pair_but_keeps_a_living_one() {
+    let mut lab = Lab::new();
+    let late = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
+    lab.advance(Duration::from_secs(61));
+    assert_eq!(lab.join(ALICE, &late), Err(Code::TicketExpired));
+
+    let slot = lab.pair(Bandwidth::UNLIMITED);
+    for _ in 0..3 {
+        lab.advance(Duration::from_secs(40));
+        assert_eq!(lab.data(ALICE, slot, 100), Verdict::Forward(BERT));
+    }
+    let ticket = lab.alice.clone().unwrap();
+    assert_eq!(lab.join(MALLORY, &ticket), Ok(slot));
+}
+
+#[test]
+fn a_ticket_of_another_deployment_or_relay_is_refused() {
+    let mut lab = Lab::new();
+    let forged = Lab::foreign_ticket();
+    assert_eq!(lab.join(ALICE, &forged), Err(Code::TicketForged));
+    let foreign = lab.ticket_for_another_relay();
+    assert_eq!(lab.join(ALICE, &foreign), Err(Code::TicketForeign));
+    assert_eq!(lab.relay.pairs(), 0);
+}
+
+#[test]
+fn an_idle_pair_ends_and_its_number_means_nothing_afterwards() {
+    let mut lab = Lab::new();
+    let slot = lab.pair(Bandwidth::UNLIMITED);
+    lab.advance(Duration::from_secs(50));
+    assert_eq!(lab.ping(ALICE, slot), Some(7));
+    lab.advance(Duration::from_secs(50));
+    assert_eq!(lab.relay.pairs(), 1);
+    lab.advance(Duration::from_secs(61));
+    assert_eq!(lab.relay.pairs(), 0);
+    assert!(lab.events.contains(&Event::Closed));
+    assert_eq!(lab.data(ALICE, slot, 100), Verdict::Drop(DropReason::NoSlot));
+
+    let next = lab.pair(Bandwidth::UNLIMITED);
+    assert_ne!(next, slot);
+    assert_eq!(next.0 & 0xff_ffff, slot.0 & 0xff_ffff);
+}
+
+#[test]
+fn a_full_relay_says_so_and_has_room_again_later() {
+    let mut lab = Lab::with_slots(1);
+    lab.pair(Bandwidth::UNLIMITED);
+    let ticket = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
+    assert_eq!(lab.join(MALLORY, &ticket), Err(Code::RelayFull));
+    lab.advance(Duration::from_secs(61));
+    let ticket = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
+    assert!(lab.join(MALLORY, &ticket).is_ok());
+}
+
+#[test]
+fn a_cookie_lives_between_one_and_two_minutes() {
+    let mut lab = Lab::new();
+    let ticket = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
+    lab.join(ALICE, &ticket).unwrap();
+    let join = lab.last_join.clone();
+    lab.advance(Duration::from_secs(45));
+    let Verdict::Answer(answer) = lab.send(ALICE, &join) else { panic!() };
+    assert!(matches!(Message::parse(answer.as_bytes()), Some(Message::Joined { .. })));
+    lab.advance(Duration::from_secs(90));
+    let Verdict::Answer(answer) = lab.send(ALICE, &join) else { panic!() };
+    assert!(matches!(Message::parse(answer.as_bytes()), Some(Message::Challenge { .. })));
+}
+
+#[test]
+fn a_draining_relay_tells_its_legs_and_takes_no_new_pair() {
+    let mut lab = Lab::new();
+    let slot = lab.pair(Bandwidth::UNLIMITED);
+    let told: Vec<_> = lab.relay.drain().map(|(to, _)| to).collect();
+    assert_eq!(told, [ALICE, BERT]);
+    assert_eq!(lab.data(ALICE, slot, 100), Verdict::Forward(BERT));
+    let ticket = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
+    assert_eq!(lab.join(MALLORY, &ticket), Err(Code::RelayDraining));
+}
