@@ -83,9 +83,10 @@ pub enum LeaseKey {
 }
 
 /// What became of a wish for a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    Granted,
+    /// With the record of the pair whose lease it is, read afterwards: another process may just have finished it.
+    Granted(Option<Box<PairRecord>>),
     /// Somebody else has it.
     Denied,
 }
@@ -116,11 +117,12 @@ pub enum Action {
         to: Party,
         punch: PunchId,
     },
-    /// Keep the record, tell both sides and count it.
+    /// Keep the record, then give the leases back, then tell both sides.
     Settle {
         parties: [Party; 2],
         record: PairRecord,
         punched: Option<Duration>,
+        leases: Vec<LeaseKey>,
     },
     /// Look the pair up again and say [`Schedule::handle_wanted`].
     Again {
@@ -157,6 +159,7 @@ enum Timer {
 struct Negotiation {
     parties: [Party; 2],
     classes: [NatClass; 2],
+    demanded: bool,
     attempt: u8,
     key: [u8; 32],
     stage: Stage,
@@ -264,14 +267,15 @@ impl Schedule {
             Next::Never => {}
             Next::Settled => self.settle_hopeless(parties, classes, at),
             Next::Wait(wait) => self.rest(now, pair, wait),
-            Next::Attempt(attempt) => self.start(now, at, parties, classes, outlook, attempt),
+            Next::Attempt(attempt) => self.start(now, at, &history, attempt),
         }
     }
 
     /// The answer to [`Action::Lease`].
-    pub fn handle_lease(&mut self, now: Instant, number: u64, key: LeaseKey, claim: Claim) {
+    pub fn handle_lease(&mut self, now: Instant, at: UnixMillis, number: u64, key: LeaseKey, claim: Claim) {
+        let granted = matches!(claim, Claim::Granted(_));
         let Some(negotiation) = self.negotiations.get_mut(&number) else {
-            if claim == Claim::Granted {
+            if granted {
                 self.actions.push_back(Action::Release { number, key });
             }
             return;
@@ -283,25 +287,25 @@ impl Schedule {
             }
         };
         if !expected {
-            if claim == Claim::Granted {
+            if granted {
                 self.actions.push_back(Action::Release { number, key });
             }
             return;
         }
-        if claim == Claim::Granted {
+        if granted {
             negotiation.leases.push(key);
         }
         match (negotiation.stage, key, claim) {
-            (Stage::Claiming, LeaseKey::Pair(..), Claim::Granted) => self.prepare(now, number),
+            (Stage::Claiming, LeaseKey::Pair(..), Claim::Granted(record)) => self.claimed(now, at, number, record),
             (Stage::Claiming, LeaseKey::Pair(a, b), Claim::Denied) => {
                 // Another process leads. Should it die, its record will be missing when we look again.
                 self.forget(now, number);
                 self.rest(now, (a, b), PAIR_LEASE + Duration::from_secs(1));
             }
-            (Stage::Leasing { left }, LeaseKey::Address(_), Claim::Granted) if left > 1 => {
+            (Stage::Leasing { left }, LeaseKey::Address(_), Claim::Granted(_)) if left > 1 => {
                 negotiation.stage = Stage::Leasing { left: left - 1 };
             }
-            (Stage::Leasing { .. }, LeaseKey::Address(_), Claim::Granted) => self.measured_and_locked(now, number),
+            (Stage::Leasing { .. }, LeaseKey::Address(_), Claim::Granted(_)) => self.measured_and_locked(now, number),
             (Stage::Leasing { .. }, LeaseKey::Address(_), Claim::Denied) => {
                 // Another process punches behind this address: try again soon.
                 self.release_addresses(number);
@@ -387,15 +391,8 @@ impl Schedule {
         Some(&negotiation.parties[negotiation.side(client)?])
     }
 
-    fn start(
-        &mut self,
-        now: Instant,
-        at: UnixMillis,
-        parties: [Party; 2],
-        classes: [NatClass; 2],
-        outlook: Outlook,
-        attempt: u8,
-    ) {
+    fn start(&mut self, now: Instant, at: UnixMillis, history: &History, attempt: u8) {
+        let History { parties, classes, outlook, demanded, .. } = *history;
         let pair = (parties[0].client, parties[1].client);
         if self.negotiations.len() >= self.limits.negotiations {
             self.rest(now, pair, CROWDED_REST);
@@ -410,6 +407,7 @@ impl Schedule {
             Negotiation {
                 parties,
                 classes,
+                demanded,
                 attempt,
                 key: self.rng.random(),
                 stage: Stage::Queued,
@@ -451,6 +449,25 @@ impl Schedule {
         let key = LeaseKey::Pair(clients[0], clients[1]);
         self.enter(number, Stage::Claiming, Some(now + LEASE_PATIENCE));
         self.actions.push_back(Action::Lease { number, key, ttl: PAIR_LEASE });
+    }
+
+    /// Nobody else leads from now on. What another process did until now counts.
+    fn claimed(&mut self, now: Instant, at: UnixMillis, number: u64, record: Option<Box<PairRecord>>) {
+        let Some(negotiation) = self.negotiations.get_mut(&number) else { return };
+        let Negotiation { parties, classes, demanded, .. } = *negotiation;
+        let outlook = outlook(classes[0], classes[1]);
+        let history = History { record: record.map(|record| *record), parties, classes, outlook, demanded };
+        match history.next(at) {
+            Next::Attempt(attempt) => {
+                negotiation.attempt = attempt;
+                self.prepare(now, number);
+            }
+            Next::Wait(wait) => {
+                self.forget(now, number);
+                self.rest(now, (parties[0].client, parties[1].client), wait);
+            }
+            Next::Never | Next::Settled => self.forget(now, number),
+        }
     }
 
     fn prepare(&mut self, now: Instant, number: u64) {
@@ -598,7 +615,9 @@ impl Schedule {
         let punched = fastest.map(Duration::from_micros);
         let (pair, again, outlook) = ((record.a, record.b), negotiation.again, retry_outlook(&record));
         let attempts = negotiation.attempt;
-        self.actions.push_back(Action::Settle { parties, record, punched });
+        let leases = self.negotiations.get_mut(&number).map(|negotiation| std::mem::take(&mut negotiation.leases));
+        let leases = leases.unwrap_or_default();
+        self.actions.push_back(Action::Settle { parties, record, punched, leases });
         self.forget(now, number);
         match (outcome, again) {
             (_, true) => self.actions.push_back(Action::Again { a: pair.0, b: pair.1 }),
@@ -614,7 +633,7 @@ impl Schedule {
     fn settle_unmeasured(&mut self, parties: [Party; 2], at: UnixMillis) {
         let hint = String::from("relayed while the clients still measure their routers");
         let record = PairRecord { hint, outcome: PairOutcome::Pending, ..empty_record(&parties, at) };
-        self.actions.push_back(Action::Settle { parties, record, punched: None });
+        self.actions.push_back(Action::Settle { parties, record, punched: None, leases: vec![] });
     }
 
     fn settle_hopeless(&mut self, parties: [Party; 2], classes: [NatClass; 2], at: UnixMillis) {
@@ -622,7 +641,7 @@ impl Schedule {
         let hint = format!("no UDP leaves the network of {side}: relayed; allowing outbound UDP there would fix it");
         let [class_a, class_b] = classes.map(Some);
         let record = PairRecord { hint, class_a, class_b, ..empty_record(&parties, at) };
-        self.actions.push_back(Action::Settle { parties, record, punched: None });
+        self.actions.push_back(Action::Settle { parties, record, punched: None, leases: vec![] });
     }
 
     fn call_off(&mut self, number: u64) {

@@ -324,7 +324,10 @@ impl World {
         match action {
             Action::Lease { number, key, .. } => {
                 let free = *self.leases.entry(key).or_insert(number) == number;
-                self.schedule.handle_lease(self.now, number, key, if free { Claim::Granted } else { Claim::Denied });
+                let record = self.record.clone().map(Box::new);
+                let claim = if free { Claim::Granted(record) } else { Claim::Denied };
+                let at = UnixMillis(1).plus(self.now - self.start);
+                self.schedule.handle_lease(self.now, at, number, key, claim);
             }
             Action::Release { key, .. } => {
                 self.leases.remove(&key);
@@ -332,7 +335,10 @@ impl World {
             Action::Prepare { to, preparation } => self.say(Word::Prepare(self.side(to), preparation)),
             Action::Go { to, order } => self.say(Word::Go(self.side(to), order)),
             Action::Off { to, .. } => self.say(Word::Off(self.side(to))),
-            Action::Settle { record, .. } => self.record = Some(record),
+            Action::Settle { record, leases, .. } => {
+                self.record = Some(record);
+                self.leases.retain(|key, _| !leases.contains(key));
+            }
             Action::Again { .. } => self.want(),
         }
     }
