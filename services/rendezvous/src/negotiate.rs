@@ -1,0 +1,380 @@
+//! The shell around `traversal::schedule`: presence, the bus and the clock for it.
+//!
+//! One actor owns the schedule. Events are checked and completed (who is where, what was tried) before they reach its
+//! inbox; what it wants done runs in tasks of their own, whose results come back to it. So a slow presence or broker
+//! delays one negotiation and not all.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bus::Bus;
+use contract::{
+    gateway::{Notice, Push, Target},
+    rendezvous::{PairWanted, PairsWanted, PunchSaid, PunchWord, Wanted as Reason},
+};
+use domain::{
+    ClientId, InstanceId, PairOutcome, PairRecord, PunchId, PunchReady, PunchReport, RelayId, SessionTag, Strategy,
+    UnixMillis,
+};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use presence::{Presence, Seat};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use traversal::schedule::{Action, Claim, LeaseKey, Limits, Party, Ready, Schedule, Wanted};
+use wire::probe::ObservationKey;
+
+use crate::{
+    Clock, Config, Error, Metrics, Seams,
+    metrics::{Offered, Presented},
+    relays::Relays,
+};
+
+/// Words and wishes that wait for the actor. When full their handlers wait, and so does the bus.
+const INBOX: usize = 1_024;
+/// Things being done. At this number the actor takes no new input until one is finished.
+const MOST_TASKS: usize = 512;
+/// Pairs looked up at once for one event.
+const LOOKUPS: usize = 16;
+/// Clients in one question to presence.
+const CLIENTS_PER_QUESTION: usize = 256;
+/// What a client may present in a negotiation.
+const MOST_OBSERVATIONS: usize = 256;
+const MOST_LOCAL: usize = 16;
+/// A slower control connection is not waited for.
+const MAX_RTT: Duration = Duration::from_secs(2);
+
+/// Takes events for the actor.
+#[derive(Debug)]
+pub(crate) struct Negotiator {
+    inbox: mpsc::Sender<Input>,
+    outside: Outside,
+    relays: Arc<Relays>,
+    observations: ObservationKey,
+}
+
+/// Owns the schedule.
+pub(crate) struct Actor {
+    inbox: mpsc::Receiver<Input>,
+    schedule: Schedule,
+    outside: Outside,
+}
+
+/// What is reached through the seams.
+#[derive(Clone, Debug)]
+struct Outside {
+    bus: Bus,
+    presence: Presence,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    instance: InstanceId,
+    record_lifetime: Duration,
+}
+
+/// What the schedule is told.
+#[derive(Debug)]
+enum Input {
+    Wanted(Box<Wanted>),
+    Lease { number: u64, key: LeaseKey, claim: Claim },
+    Ready { from: ClientId, number: u64, ready: Ready },
+    Report { from: ClientId, report: PunchReport },
+    Gone { client: ClientId, number: u64 },
+}
+
+/// Why an event is to be delivered again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NegotiateError {
+    #[error("presence failed")]
+    Presence(#[from] presence::Error),
+    #[error("this process is leaving")]
+    Leaving,
+}
+
+impl Negotiator {
+    pub(crate) fn new(
+        config: &Config,
+        seams: &Seams,
+        relays: Arc<Relays>,
+        observations: ObservationKey,
+    ) -> Result<(Arc<Self>, Actor), Error> {
+        let mut seed = [0; 32];
+        SystemRandom::new().fill(&mut seed).map_err(|_| Error::Random)?;
+        let limits = Limits {
+            negotiations: config.negotiations,
+            per_client: config.negotiations_per_client,
+            ..Limits::default()
+        };
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let Seams { bus, presence, instance, metrics, clock } = seams.clone();
+        let outside = Outside { bus, presence, metrics, clock, instance, record_lifetime: config.record_lifetime };
+        let schedule = Schedule::new(instance, limits, seed);
+        let actor = Actor { inbox, schedule, outside: outside.clone() };
+        Ok((Arc::new(Self { inbox: sender, outside, relays, observations }), actor))
+    }
+
+    /// Gives each pair that is online a relay, if it needs one, and a negotiation.
+    pub(crate) async fn wanted(&self, event: PairsWanted) -> Result<(), NegotiateError> {
+        let clients: BTreeSet<_> = event.pairs.iter().flat_map(|pair| [pair.a, pair.b]).collect();
+        let clients: Vec<_> = clients.into_iter().collect();
+        let mut seats = Vec::with_capacity(clients.len());
+        for clients in clients.chunks(CLIENTS_PER_QUESTION) {
+            seats.extend(self.outside.presence.find(clients).await?);
+        }
+        let seat = |client: ClientId| seats.iter().flatten().find(|seat| seat.client == client).copied();
+        let online = event.pairs.iter().filter(|pair| pair.a != pair.b);
+        let online: Vec<_> = online.filter_map(|pair| Some((*pair, [seat(pair.a)?, seat(pair.b)?]))).collect();
+        let pairs = stream::iter(online).map(|(pair, seats)| self.pair_wanted(pair, seats));
+        pairs.buffer_unordered(LOOKUPS).try_collect().await
+    }
+
+    /// Checks what a client says and hands it to the negotiation.
+    pub(crate) async fn word(&self, word: PunchWord) -> Result<(), NegotiateError> {
+        let PunchWord { from, tag, control_rtt_us, said } = word;
+        let input = match said {
+            PunchSaid::Ready(ready) if ready.punch.leader == self.outside.instance => {
+                let number = ready.punch.number;
+                Input::Ready { from, number, ready: self.checked(tag, control_rtt_us, ready) }
+            }
+            PunchSaid::Report(report) if report.punch.leader == self.outside.instance => Input::Report { from, report },
+            // For a process that was here before.
+            PunchSaid::Ready(_) | PunchSaid::Report(_) => return Ok(()),
+        };
+        self.inbox.send(input).await.map_err(|_| NegotiateError::Leaving)
+    }
+
+    async fn pair_wanted(&self, pair: PairWanted, seats: [Seat; 2]) -> Result<(), NegotiateError> {
+        let mut record = self.outside.presence.recall(pair.a, pair.b).await?;
+        if matches!(pair.reason, Reason::Online | Reason::Demanded) {
+            record = self.offer_relay(&pair, &seats, record).await?;
+        }
+        let demanded = pair.reason == Reason::Demanded;
+        let wanted = Wanted { parties: seats.map(party), demanded, record };
+        self.inbox.send(Input::Wanted(Box::new(wanted))).await.map_err(|_| NegotiateError::Leaving)
+    }
+
+    /// Sends both a ticket. Returns the record, which says where.
+    async fn offer_relay(
+        &self,
+        pair: &PairWanted,
+        seats: &[Seat; 2],
+        record: Option<PairRecord>,
+    ) -> Result<Option<PairRecord>, NegotiateError> {
+        let outside = &self.outside;
+        let current = record.as_ref().and_then(|record| record.relay);
+        let (now, at) = (Instant::now().into_std(), (outside.clock)());
+        let Some(offers) = self.relays.offers(now, at, [pair.a, pair.b], pair.relay_rate, current) else {
+            outside.metrics.offer(Offered::NoRelay);
+            tracing::warn!("no relay has room");
+            return Ok(record);
+        };
+        outside.metrics.offer(Offered::Tickets);
+        let relay = offers[0].relay;
+        for (seat, offer) in seats.iter().zip(offers) {
+            // A session that is gone gets its relay when it comes back.
+            let _delivered = outside.push(&party(*seat), Notice::Relay(offer)).await;
+        }
+        if current == Some(relay) {
+            return Ok(record);
+        }
+        let record = record.unwrap_or_else(|| waiting_record(seats, at));
+        let record = PairRecord { relay: Some(relay), ..record };
+        outside.presence.remember(&record, outside.record_lifetime).await?;
+        Ok(Some(record))
+    }
+
+    /// Opens the observations: what is not sealed for this session, now, was not observed.
+    fn checked(&self, tag: SessionTag, control_rtt_us: u64, ready: PunchReady) -> Ready {
+        let at = (self.outside.clock)();
+        let metrics = &self.outside.metrics;
+        let valid = ready.observations.iter().take(MOST_OBSERVATIONS).filter_map(|observation| {
+            match self.observations.open(observation, tag, at) {
+                Ok(observed) => {
+                    metrics.observation(Presented::Valid);
+                    Some((observed.seen, observed.ttl))
+                }
+                Err(error) => {
+                    metrics.observation(error.into());
+                    None
+                }
+            }
+        });
+        let seen = valid.fold(None, |first, next| first.or(Some(next)));
+        let rtt = (control_rtt_us > 0).then(|| Duration::from_micros(control_rtt_us).min(MAX_RTT));
+        Ready { seen, local: ready.local.into_iter().take(MOST_LOCAL).collect(), rtt }
+    }
+}
+
+impl Actor {
+    /// Leads negotiations until `shutdown`. Their leases run out by themselves.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut tasks: JoinSet<Option<Input>> = JoinSet::new();
+        loop {
+            while let Some(action) = self.schedule.poll_action() {
+                let outside = self.outside.clone();
+                tasks.spawn(async move { outside.act(action).await });
+            }
+            self.outside.metrics.active.set(i64::try_from(self.schedule.len()).unwrap_or(i64::MAX));
+            let due = self.schedule.poll_timeout().map(Instant::from_std);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.schedule.handle_timeout(Instant::now().into_std());
+                }
+                Some(done) = tasks.join_next() => match done {
+                    Ok(Some(input)) => self.take(input),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::error!(error = &error as &dyn std::error::Error, "a step of a negotiation panicked");
+                    }
+                },
+                input = self.inbox.recv(), if tasks.len() < MOST_TASKS => match input {
+                    Some(input) => self.take(input),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let now = Instant::now().into_std();
+        match input {
+            Input::Wanted(wanted) => self.schedule.handle_wanted(now, (self.outside.clock)(), *wanted),
+            Input::Lease { number, key, claim } => {
+                self.schedule.handle_lease(now, (self.outside.clock)(), number, key, claim);
+            }
+            Input::Ready { from, number, ready } => self.schedule.handle_ready(now, from, number, ready),
+            Input::Report { from, report } => self.schedule.handle_report(now, from, report),
+            Input::Gone { client, number } => self.schedule.handle_gone(now, client, number),
+        }
+    }
+}
+
+impl Outside {
+    /// Carries out what the schedule wants; the result is for the schedule.
+    async fn act(&self, action: Action) -> Option<Input> {
+        match action {
+            Action::Lease { number, key, ttl } => {
+                let claim = self.claim(number, key, ttl).await.unwrap_or_else(|error| {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a lease was not decided");
+                    Claim::Denied
+                });
+                Some(Input::Lease { number, key, claim })
+            }
+            Action::Release { number, key } => {
+                self.release(number, key).await;
+                None
+            }
+            Action::Prepare { to, preparation } => {
+                let number = preparation.punch.number;
+                self.push_or_gone(to, number, Notice::Prepare(preparation)).await
+            }
+            Action::Go { to, order } => {
+                let number = order.punch.number;
+                self.push_or_gone(to, number, Notice::Go(order)).await
+            }
+            Action::Off { to, punch: PunchId { leader, number } } => {
+                let _delivered = self.push(&to, Notice::PunchOff(PunchId { leader, number })).await;
+                None
+            }
+            Action::Settle { parties, record, punched, leases } => {
+                self.settle(parties, record, punched, leases).await;
+                None
+            }
+            Action::Again { a, b } => self.look_up(a, b).await,
+        }
+    }
+
+    async fn claim(&self, number: u64, key: LeaseKey, ttl: Duration) -> Result<Claim, presence::Error> {
+        if !self.presence.lease(&key.to_string(), number, ttl).await? {
+            return Ok(Claim::Denied);
+        }
+        let record = match key {
+            LeaseKey::Pair(a, b) => self.presence.recall(a, b).await?,
+            LeaseKey::Address(_) => None,
+        };
+        Ok(Claim::Granted(record.map(Box::new)))
+    }
+
+    /// What is not released runs out.
+    async fn release(&self, number: u64, key: LeaseKey) {
+        if let Err(error) = self.presence.release(&key.to_string(), number).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a lease was not released");
+        }
+    }
+
+    async fn settle(&self, parties: [Party; 2], record: PairRecord, punched: Option<Duration>, leases: Vec<LeaseKey>) {
+        self.metrics.negotiation(&record, punched);
+        let relay = self.relay_of(&record).await;
+        let record = PairRecord { relay, ..record };
+        if let Err(error) = self.presence.remember(&record, self.record_lifetime).await {
+            // The ladder starts over; limits of the schedule still hold.
+            tracing::warn!(error = &error as &dyn std::error::Error, "the record of a pair was not kept");
+        }
+        for key in leases {
+            self.release(record.trace, key).await;
+        }
+        tracing::debug!(
+            a = %record.a, b = %record.b, outcome = ?record.outcome, strategy = record.strategy.name(),
+            attempts = record.attempts, took_ms = record.took_ms, trace = record.trace, "a negotiation ended"
+        );
+        for to in &parties {
+            let _delivered = self.push(to, Notice::Record(record.clone())).await;
+        }
+    }
+
+    /// The schedule does not know which relay a pair uses.
+    async fn relay_of(&self, record: &PairRecord) -> Option<RelayId> {
+        self.presence.recall(record.a, record.b).await.ok().flatten()?.relay
+    }
+
+    async fn look_up(&self, a: ClientId, b: ClientId) -> Option<Input> {
+        let seats = self.presence.find(&[a, b]).await.ok()?;
+        let [Some(a), Some(b)] = seats[..] else { return None };
+        let record = self.presence.recall(a.client, b.client).await.ok()?;
+        let wanted = Wanted { parties: [a, b].map(party), demanded: false, record };
+        Some(Input::Wanted(Box::new(wanted)))
+    }
+
+    async fn push_or_gone(&self, to: Party, number: u64, notice: Notice) -> Option<Input> {
+        let gone = self.push(&to, notice).await.is_err();
+        gone.then_some(Input::Gone { client: to.client, number })
+    }
+
+    async fn push(&self, to: &Party, notice: Notice) -> Result<(), bus::Error> {
+        let target = Target { client: to.client, epoch: to.epoch };
+        let pushed = self.bus.publish_to(to.gateway, &Push { to: vec![target], notice }).await;
+        if let Err(error) = &pushed {
+            self.metrics.undelivered.inc();
+            tracing::debug!(error = error as &dyn std::error::Error, "a client was not told");
+        }
+        pushed
+    }
+}
+
+fn party(seat: Seat) -> Party {
+    let Seat { client, gateway, epoch, since, profile, .. } = seat;
+    Party { client, gateway, epoch, since, profile }
+}
+
+/// The first record of a pair: on a relay, nothing tried.
+fn waiting_record(seats: &[Seat; 2], at: UnixMillis) -> PairRecord {
+    PairRecord {
+        a: seats[0].client,
+        b: seats[1].client,
+        class_a: seats[0].profile.map(|profile| profile.class()),
+        class_b: seats[1].profile.map(|profile| profile.class()),
+        strategy: Strategy::Relay,
+        outcome: PairOutcome::Pending,
+        attempts: 0,
+        started: at,
+        took_ms: 0,
+        packets: 0,
+        relay: None,
+        hint: "relayed while a direct path is looked for".to_owned(),
+        trace: 0,
+    }
+}
