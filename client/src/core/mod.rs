@@ -220,7 +220,7 @@ impl Core {
         let first = self.port == 0;
         self.interfaces = interfaces;
         self.port = port;
-        self.gather_hints();
+        self.gather_hints(now);
         if !first {
             tracing::info!("the network of this machine changed");
             self.nat.discover(now, port, &mut self.outputs);
@@ -255,6 +255,9 @@ impl Core {
             ServerFrame::Synced(addresses, networks) => {
                 self.view.addresses = Some(addresses);
                 self.view.retain(&networks);
+                let unknown = networks.iter().filter(|id| !self.view.networks().contains_key(id));
+                let asked = unknown.map(|&id| Output::Ask(Request::ChangesSince(id, domain::Revision::ZERO)));
+                self.outputs.extend(asked);
                 self.changed = true;
                 self.reconcile(now);
                 self.choose_eager(now);
@@ -326,7 +329,7 @@ impl Core {
             self.handle_tunnel(now, from, Origin::Direct(Endpoint { socket, address: from }), None, datagram);
         } else if wire::probe::is_stun(datagram) {
             self.nat.handle_stun(now, socket, from, datagram, &mut self.outputs);
-            self.gather_hints();
+            self.gather_hints(now);
         } else if wire::punch::is_punch(datagram) {
             self.nat.handle_punch(now, from, datagram, &mut self.outputs);
             self.take_ways(now);
@@ -537,11 +540,7 @@ impl Core {
     }
 
     fn handle_presence(&mut self, now: Instant, peer: ClientId, presence: PeerPresence) {
-        self.with(now, peer, |peer, turn| {
-            if peer.presence != presence {
-                peer.handle_presence(turn, presence);
-            }
-        });
+        self.with(now, peer, |peer, turn| peer.handle_presence(turn, presence));
         self.choose = now;
     }
 
@@ -706,10 +705,16 @@ impl Core {
         }
     }
 
-    fn gather_hints(&mut self) {
+    fn gather_hints(&mut self, now: Instant) {
         let public = self.nat.found().and_then(|found| found.public);
         let local = self.local_endpoints();
-        self.own_hints = public.into_iter().chain(local).take(tunnel::Frame::MAX_HINTS).collect();
+        let hints: Vec<_> = public.into_iter().chain(local).take(tunnel::Frame::MAX_HINTS).collect();
+        if hints != self.own_hints {
+            self.own_hints = hints;
+            for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+                self.with(now, peer, |peer, turn| peer.tell_hints(turn));
+            }
+        }
     }
 
     fn local_endpoints(&self) -> Vec<SocketAddr> {

@@ -181,6 +181,11 @@ impl Peer {
         Ok(())
     }
 
+    /// This client can be reached elsewhere now.
+    pub(crate) fn tell_hints(&mut self, turn: &mut Turn<'_>) {
+        self.say_everywhere(turn, &Frame::Hints(turn.own_hints.to_vec()));
+    }
+
     /// Whether a flood is worth sending: there is a tunnel to carry it.
     pub(crate) fn takes_floods(&self) -> bool {
         self.session.is_established()
@@ -261,6 +266,8 @@ impl Peer {
                 }
             }
             PeerPresence::Lost => self.begin_doubt(turn),
+            // Gone for the server, but maybe not for us: its gateway may just have restarted.
+            PeerPresence::Offline if self.was_alive(turn.now) => self.begin_doubt(turn),
             PeerPresence::Offline => self.forget_ways(turn),
         }
     }
@@ -306,9 +313,7 @@ impl Peer {
 
     /// Says that this client leaves on purpose.
     pub(crate) fn say_farewell(&mut self, turn: &mut Turn<'_>) {
-        if let Some(datagram) = self.session.handle_frame(&Frame::Farewell) {
-            self.send(turn, &datagram);
-        }
+        self.say_everywhere(turn, &Frame::Farewell);
     }
 
     /// Whether to keep ways open while nothing is sent.
@@ -434,6 +439,12 @@ impl Peer {
             }
             Frame::Hints(hints) => {
                 self.hints = self.path.proven().chain(hints).take(Frame::MAX_HINTS).collect();
+                if self.doubt.is_some() && turn.policy != PathPolicy::Relay {
+                    for hint in &self.hints {
+                        self.path.handle_hint(turn.now, *hint);
+                    }
+                    self.drain_path(turn);
+                }
                 *turn.changed = true;
             }
             Frame::Farewell => {
@@ -537,10 +548,7 @@ impl Peer {
             match event {
                 Event::Established => {
                     tracing::info!(peer = %self.id, "the tunnel is up");
-                    let hints = Frame::Hints(turn.own_hints.to_vec());
-                    if let Some(datagram) = self.session.handle_frame(&hints) {
-                        self.send_everywhere(turn, &datagram);
-                    }
+                    self.tell_hints(turn);
                     *turn.changed = true;
                 }
                 Event::Lapsed => tracing::info!(peer = %self.id, "the tunnel lapsed"),
@@ -582,6 +590,12 @@ impl Peer {
                     turn.outputs.push_back(Output::Send { socket: SocketId::MAIN, to, ttl: None, datagram });
                 }
             }
+        }
+    }
+
+    fn say_everywhere(&mut self, turn: &mut Turn<'_>, frame: &Frame) {
+        if let Some(datagram) = self.session.handle_frame(frame) {
+            self.send_everywhere(turn, &datagram);
         }
     }
 
@@ -638,6 +652,10 @@ impl Peer {
         self.next_leg = None;
         self.path = Path::new(turn.random.random());
         *turn.changed = true;
+    }
+
+    fn was_alive(&self, now: Instant) -> bool {
+        self.session.heard().is_some_and(|heard| now.saturating_duration_since(heard) < FRESH)
     }
 
     /// Whether somebody needs this peer: the user did lately, or it is one of those that are kept connected.
@@ -719,6 +737,8 @@ const MAX_PINGS: usize = 64;
 const BUSY: Duration = Duration::from_secs(10);
 const CHECK: Duration = Duration::from_secs(5);
 const DEAD: Duration = Duration::from_secs(15);
+/// Longer than the keepalive of a path.
+const FRESH: Duration = Duration::from_secs(60);
 /// Idle tunnels beyond the eager ones are kept for this long.
 const LAPSE: Duration = Duration::from_secs(600);
 const FIRST_WISH: Duration = Duration::from_secs(2);

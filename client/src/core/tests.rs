@@ -189,6 +189,35 @@ fn a_packet_for_somebody_else_is_not_delivered() {
 }
 
 #[test]
+fn a_server_that_does_not_know_a_peer_yet_costs_no_tunnel() {
+    let mut lab = Lab::direct();
+    lab.lose_servers();
+    lab.run(Duration::from_secs(30));
+    lab.alice.log_in(lab.now);
+    let mut unknown = member(2, &[2; 32]);
+    unknown.presence = Some(PeerPresence::Offline);
+    lab.tell(Side::Alice, ServerFrame::Change(change(1, 1, vec![unknown])));
+    lab.run(Duration::from_secs(30));
+    assert_eq!(lab.paths()[0], PathKind::Direct);
+
+    lab.tell(Side::Alice, ServerFrame::PeerUp(lab.bob.id));
+    lab.run(Duration::from_secs(1));
+    assert_eq!(lab.presences()[0], PeerPresence::Online);
+    lab.carried = 0;
+    lab.run(Duration::from_secs(60));
+    assert!(lab.carried <= 60, "the server is back: {}", lab.carried);
+}
+
+#[test]
+fn a_network_that_did_not_fit_is_asked_for() {
+    let mut lab = Lab::new();
+    let other = NetworkId::from_bytes([8; 16]);
+    let own = lab.alice.core.addresses().unwrap();
+    lab.tell(Side::Alice, ServerFrame::Synced(own, vec![NETWORK, other]));
+    assert!(lab.alice.asked(&Request::ChangesSince(other, domain::Revision::ZERO)));
+}
+
+#[test]
 fn a_farewell_ends_the_tunnel_without_a_server() {
     let mut lab = Lab::direct();
     lab.lose_servers();
@@ -230,9 +259,11 @@ fn a_peer_is_named_by_address_id_or_nickname() {
 fn two_idle_tunnels_cost_a_few_packets_a_minute() {
     let mut lab = Lab::direct();
     lab.run(Duration::from_secs(60));
-    lab.carried = 0;
+    (lab.carried, lab.turns) = (0, 0);
     lab.run(Duration::from_secs(300));
     assert!(lab.carried <= 60, "{}", lab.carried);
+    // The clock of the Noise core ticks once a second on either side.
+    assert!(lab.turns <= 660, "{}", lab.turns);
     assert_eq!(lab.paths(), [PathKind::Direct; 2]);
 }
 
@@ -249,6 +280,7 @@ struct Lab {
     wire: std::collections::BinaryHeap<Reverse<Flying>>,
     sent: u64,
     carried: u64,
+    turns: u64,
     relay_works: bool,
     direct_works: bool,
     legs: BTreeMap<Side, SocketAddr>,
@@ -337,6 +369,7 @@ impl Lab {
             wire: std::collections::BinaryHeap::new(),
             sent: 0,
             carried: 0,
+            turns: 0,
             relay_works: true,
             direct_works: true,
             legs: BTreeMap::new(),
@@ -456,6 +489,7 @@ impl Lab {
             for (side, deadline) in [Side::Alice, Side::Bob].into_iter().zip(deadlines) {
                 if deadline.is_some_and(|due| due <= self.now) {
                     let now = self.now;
+                    self.turns += 1;
                     self.node_mut(side).core.handle_deadline(now);
                 }
             }
