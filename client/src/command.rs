@@ -48,6 +48,17 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether only the server can do it.
+    #[must_use]
+    pub const fn needs_server(&self) -> bool {
+        match self {
+            Self::Create { .. } | Self::Join { .. } | Self::Leave { .. } | Self::Nick { .. } => true,
+            Self::Status | Self::Peers | Self::Wait { .. } | Self::Ping { .. } | Self::Why { .. } => false,
+        }
+    }
+}
+
 /// A command on its way to the daemon's core.
 #[derive(Debug)]
 pub struct Asked {

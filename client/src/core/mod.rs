@@ -393,7 +393,13 @@ impl Core {
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        loop {
+            let output = self.outputs.pop_front()?;
+            // Whoever names an address inside of the LAN as the way to a peer would have tunnels run through tunnels.
+            if !matches!(&output, Output::Send { to, .. } if self.index.addresses.contains_key(&to.ip())) {
+                return Some(output);
+            }
+        }
     }
 
     /// Sends a probe with a number of its own along the way that is used; `None` when there is no tunnel yet. The answer is

@@ -218,6 +218,18 @@ fn a_network_that_did_not_fit_is_asked_for() {
 }
 
 #[test]
+fn a_tunnel_never_runs_through_a_tunnel() {
+    let mut lab = Lab::direct();
+    let inside = SocketAddr::new("100.64.0.2".parse().unwrap(), 40_002);
+    let way = Endpoint { socket: SocketId::MAIN, address: inside };
+    let bob = lab.bob.id;
+    lab.alice.core.with(lab.now, bob, |peer, turn| peer.handle_punched(turn, way, Duration::ZERO));
+    while let Some(output) = lab.alice.core.poll_output() {
+        assert!(!matches!(output, Output::Send { to, .. } if to == inside));
+    }
+}
+
+#[test]
 fn a_farewell_ends_the_tunnel_without_a_server() {
     let mut lab = Lab::direct();
     lab.lose_servers();

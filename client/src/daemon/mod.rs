@@ -84,6 +84,10 @@ pub struct Daemon {
     /// Answers that must not be given before that.
     promised: Vec<Promise>,
     is_saving: bool,
+    /// Commands that came before the first session could begin, and until when they wait for it.
+    early: Vec<Asked>,
+    first_session: Option<Instant>,
+    interfaces: Vec<IpAddr>,
     /// Of the control connection, while there is no session.
     standing: (ControlState, Option<String>),
     look: Instant,
@@ -119,7 +123,8 @@ impl Daemon {
         let now = Instant::now();
         let own = identity.client();
         let mut core = Core::new(now.into_std(), own, *identity.tunnel(), settings.path, rand::rng().random());
-        core.handle_network(now.into_std(), interfaces(&settings.interface), sockets.port());
+        let found = interfaces(&settings.interface);
+        core.handle_network(now.into_std(), found.clone(), sockets.port());
         if let Some(saved) = saved {
             core.restore(now.into_std(), saved);
         }
@@ -138,6 +143,9 @@ impl Daemon {
             saving: None,
             promised: Vec::new(),
             is_saving: false,
+            early: Vec::new(),
+            first_session: Some(now + FIRST_SESSION),
+            interfaces: found,
             standing: (ControlState::Connecting, None),
             look: now + LOOK,
         })
@@ -199,11 +207,33 @@ impl Daemon {
         if self.watches.poll_deadline().is_some_and(|due| due <= now) {
             self.watches.handle_deadline(now, &mut self.core);
         }
+        if self.first_session.is_some_and(|until| until <= now) {
+            self.serve_early();
+        }
         if self.look <= now {
             self.look = now + LOOK;
-            let interfaces = interfaces(&self.settings.interface);
-            self.core.handle_network(now.into_std(), interfaces, self.sockets.port());
+            self.look_at_network(now);
         }
+    }
+
+    /// Commands that waited for the first session: there is one, or none will come soon.
+    fn serve_early(&mut self) {
+        self.first_session = None;
+        for asked in std::mem::take(&mut self.early) {
+            self.handle_command(asked);
+        }
+    }
+
+    fn look_at_network(&mut self, now: Instant) {
+        let found = interfaces(&self.settings.interface);
+        if found == self.interfaces {
+            return;
+        }
+        self.interfaces.clone_from(&found);
+        if let Err(error) = self.sockets.rebind() {
+            tracing::warn!(%error, "the UDP socket could not be bound anew");
+        }
+        self.core.handle_network(now.into_std(), found, self.sockets.port());
     }
 
     /// Does all that the core wants, and tells those who wait.
@@ -272,6 +302,7 @@ impl Daemon {
             ControlEvent::Connected(welcome) => {
                 self.standing = (ControlState::Connecting, None);
                 self.core.handle_connected(now, &welcome);
+                self.serve_early();
             }
             ControlEvent::Frame(ServerFrame::Reply(number, reply)) => {
                 let outcome = self.requests.handle_reply(number, reply);
@@ -349,8 +380,14 @@ impl Daemon {
     }
 
     fn handle_command(&mut self, asked: Asked) {
-        let Asked { command, answers } = asked;
         let at = Instant::now();
+        let fresh = self.first_session.is_some_and(|until| at < until) && !self.core.is_online();
+        let connecting = self.standing.0 == ControlState::Connecting;
+        if fresh && connecting && asked.command.needs_server() && self.early.len() < MAX_EARLY {
+            self.early.push(asked);
+            return;
+        }
+        let Asked { command, answers } = asked;
         match command {
             Command::Status => drop(answers.try_send(Ok(Answer::Status(Box::new(self.status()))))),
             Command::Peers => drop(answers.try_send(Ok(Answer::Peers(self.core.peers().map(shown).collect())))),
@@ -381,9 +418,7 @@ impl Daemon {
                 }
             }
             Command::Wait { peer, path, timeout_ms } => {
-                if let Some(peer) = self.resolve(&peer, &answers) {
-                    self.watches.wait(at, peer, path, Duration::from_millis(timeout_ms), answers);
-                }
+                self.watches.wait(at, peer, path, Duration::from_millis(timeout_ms), answers);
             }
             Command::Ping { peer, count, interval_ms } => {
                 if let Some(peer) = self.resolve(&peer, &answers) {
@@ -419,6 +454,7 @@ impl Daemon {
         }
     }
 
+    /// Whether there is a session; refuses when not.
     fn needs_server(&self, answers: &requests::Answers) -> bool {
         if !self.core.is_online() {
             let error = CommandError::new(CommandError::SERVER_UNREACHABLE, "the server is not reached at the moment");
@@ -458,7 +494,8 @@ impl Daemon {
     }
 
     fn poll_deadline(&self) -> Instant {
-        let others = [self.requests.poll_deadline(), self.watches.poll_deadline(), Some(self.look)];
+        let watches = self.watches.poll_deadline();
+        let others = [self.requests.poll_deadline(), watches, Some(self.look), self.first_session];
         others.into_iter().flatten().fold(self.core.poll_deadline().into(), Instant::min)
     }
 }
@@ -506,6 +543,9 @@ fn now() -> std::time::Instant {
 const VIEW: &str = "view.cbor";
 /// Of each source in a turn.
 const BUDGET: usize = 64;
+/// How long the first session may take before commands that need it are refused.
+const FIRST_SESSION: Duration = Duration::from_secs(10);
+const MAX_EARLY: usize = 32;
 /// How often the interfaces are looked at.
 const LOOK: Duration = Duration::from_secs(3);
 /// Hints in one frame, less one for the public address.

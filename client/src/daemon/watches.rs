@@ -21,7 +21,8 @@ pub(super) struct Watches {
 
 #[derive(Debug)]
 struct Wait {
-    peer: ClientId,
+    /// As it was typed: who that is may become known while waiting.
+    peer: String,
     path: PathWanted,
     since: Instant,
     until: Instant,
@@ -43,7 +44,7 @@ struct Ping {
 }
 
 impl Watches {
-    pub(super) fn wait(&mut self, now: Instant, peer: ClientId, path: PathWanted, limit: Duration, answers: Answers) {
+    pub(super) fn wait(&mut self, now: Instant, peer: String, path: PathWanted, limit: Duration, answers: Answers) {
         self.waits.push(Wait { peer, path, since: now, until: now + limit, answers });
     }
 
@@ -66,7 +67,8 @@ impl Watches {
     /// Looks whether a path is there by now.
     pub(super) fn look(&mut self, now: Instant, core: &Core) {
         self.waits.retain(|wait| {
-            let path = core.peer(wait.peer).map_or(PathKind::None, |peer| peer.path);
+            let peer = core.resolve(&wait.peer).ok().and_then(|id| core.peer(id));
+            let path = peer.map_or(PathKind::None, |peer| peer.path);
             if wait.path.met_by(path) {
                 let after = now.saturating_duration_since(wait.since).as_millis();
                 let waited = Waited { path, after_ms: u64::try_from(after).unwrap_or(u64::MAX) };

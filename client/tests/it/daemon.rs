@@ -47,7 +47,7 @@ async fn two_daemons_create_join_connect_and_find_each_other_again_without_serve
     assert!(matches!(waited, Answer::Waited(waited) if waited.path == PathKind::Direct));
     bob.asks(wait("100.64.0.1")).await.unwrap();
     assert_eq!(alice.pings("100.64.0.2").await, 3);
-    let refused = alice.asks(wait("100.64.0.9")).await.unwrap_err();
+    let refused = alice.asks(Command::Why { peer: "100.64.0.9".into() }).await.unwrap_err();
     assert_eq!(refused.code, "peer-unknown");
 
     alice.loses_server().await;
