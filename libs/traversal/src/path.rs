@@ -128,7 +128,8 @@ impl Path {
     /// Both legs of a relay are joined.
     pub fn handle_relay_up(&mut self, now: Instant) {
         self.relay = Some(Leg::new(now));
-        self.relay_unneeded = None;
+        // The server, or the peer, fetched it while this side is well on a direct path.
+        self.relay_unneeded = matches!(self.current, Some(Route::Direct(_))).then(|| now + RELAY_KEPT);
         self.relay_asked = None;
         if self.current.is_none() {
             self.switch(now, Some(Route::Relay));
@@ -619,6 +620,16 @@ mod tests {
         lab.run(Duration::from_secs(2));
         assert!(lab.events().contains(&Event::RelayUnneeded));
         assert!(lab.probed(Route::Relay) <= 20, "{}", lab.probed(Route::Relay));
+    }
+
+    #[test]
+    fn a_relay_that_comes_while_the_direct_path_is_well_is_left_again() {
+        let mut lab = Lab::direct_after_relay();
+        lab.run(Duration::from_secs(40));
+        lab.events();
+        lab.path.handle_relay_up(lab.now);
+        lab.run(Duration::from_secs(31));
+        assert!(lab.events().contains(&Event::RelayUnneeded));
     }
 
     #[test]
