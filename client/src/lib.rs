@@ -5,6 +5,7 @@
 
 pub mod adapter;
 pub mod command;
+pub mod control;
 pub mod core;
 pub mod daemon;
 pub mod home;
