@@ -171,7 +171,7 @@ impl Peer {
         match sealed {
             Some(datagram) => {
                 self.sent_bytes += packet.len() as u64;
-                self.send(turn, &datagram);
+                self.send(turn, datagram);
                 self.path.handle_sent(turn.now);
                 self.drain_path(turn);
             }
@@ -422,7 +422,7 @@ impl Peer {
                 if route == came
                     && let Some(datagram) = self.session.handle_frame(&answer)
                 {
-                    self.send_back(turn, origin, &datagram);
+                    self.send_back(turn, origin, datagram);
                 }
             }
             Frame::Answer { route, number, sent_us } => {
@@ -532,7 +532,7 @@ impl Peer {
         };
         let probe = Frame::Probe { route: named, number, sent_us: micros(turn) };
         if let Some(datagram) = self.session.handle_frame(&probe) {
-            self.send_on(turn, route, &datagram);
+            self.send_on(turn, route, datagram);
         }
     }
 
@@ -540,7 +540,7 @@ impl Peer {
     fn flush(&mut self, turn: &mut Turn<'_>, back: Option<Origin>) {
         while let Some(datagram) = self.session.poll_transmit() {
             match back {
-                Some(origin) => self.send_back(turn, origin, &datagram),
+                Some(origin) => self.send_back(turn, origin, datagram),
                 None => self.send_everywhere(turn, &datagram),
             }
         }
@@ -564,21 +564,24 @@ impl Peer {
         }
     }
 
-    fn send(&self, turn: &mut Turn<'_>, datagram: &[u8]) {
+    fn send(&self, turn: &mut Turn<'_>, datagram: BytesMut) {
         let sends = self.path.sends();
-        for route in [sends.first, sends.also].into_iter().flatten() {
-            self.send_on(turn, route, datagram);
+        if let Some(also) = sends.also {
+            self.send_on(turn, also, datagram.clone());
+        }
+        if let Some(first) = sends.first {
+            self.send_on(turn, first, datagram);
         }
     }
 
-    fn send_back(&self, turn: &mut Turn<'_>, origin: Origin, datagram: &[u8]) {
+    fn send_back(&self, turn: &mut Turn<'_>, origin: Origin, datagram: BytesMut) {
         match origin {
             Origin::Direct(endpoint) => send_to(turn, endpoint, datagram),
             Origin::Relay => self.send_on(turn, path::Route::Relay, datagram),
         }
     }
 
-    fn send_on(&self, turn: &mut Turn<'_>, route: path::Route, datagram: &[u8]) {
+    fn send_on(&self, turn: &mut Turn<'_>, route: path::Route, datagram: BytesMut) {
         match route {
             path::Route::Direct(address) => {
                 let known = self.endpoints.iter().find(|endpoint| endpoint.address == address).copied();
@@ -586,7 +589,7 @@ impl Peer {
                 send_to(turn, known.unwrap_or(main), datagram);
             }
             path::Route::Relay => {
-                if let Some((to, datagram)) = self.leg.as_ref().and_then(|leg| leg.wrap(datagram)) {
+                if let Some((to, datagram)) = self.leg.as_ref().and_then(|leg| leg.wrap(&datagram)) {
                     turn.outputs.push_back(Output::Send { socket: SocketId::MAIN, to, ttl: None, datagram });
                 }
             }
@@ -601,14 +604,14 @@ impl Peer {
 
     /// On every way there may be; while no server helps, also to where the peer was.
     fn send_everywhere(&self, turn: &mut Turn<'_>, datagram: &[u8]) {
-        self.send_on(turn, path::Route::Relay, datagram);
+        self.send_on(turn, path::Route::Relay, BytesMut::from(datagram));
         for &endpoint in &self.endpoints {
-            send_to(turn, endpoint, datagram);
+            send_to(turn, endpoint, BytesMut::from(datagram));
         }
         if self.doubt.is_some() && turn.policy != PathPolicy::Relay {
             for &address in &self.hints {
                 if !self.addresses().any(|known| known == address) {
-                    send_to(turn, Endpoint { socket: SocketId::MAIN, address }, datagram);
+                    send_to(turn, Endpoint { socket: SocketId::MAIN, address }, BytesMut::from(datagram));
                 }
             }
         }
@@ -722,9 +725,9 @@ impl Origin {
     }
 }
 
-fn send_to(turn: &mut Turn<'_>, endpoint: Endpoint, datagram: &[u8]) {
+fn send_to(turn: &mut Turn<'_>, endpoint: Endpoint, datagram: BytesMut) {
     let Endpoint { socket, address } = endpoint;
-    turn.outputs.push_back(Output::Send { socket, to: address, ttl: None, datagram: BytesMut::from(datagram) });
+    turn.outputs.push_back(Output::Send { socket, to: address, ttl: None, datagram });
 }
 
 fn micros(turn: &Turn<'_>) -> u64 {

@@ -103,6 +103,20 @@ fn a_client_that_restarts_without_servers_finds_its_peer_where_it_was() {
 }
 
 #[test]
+fn a_client_that_restarts_without_servers_takes_up_its_leg_again() {
+    let mut lab = Lab::relayed();
+    lab.direct_works = false;
+    lab.lose_servers();
+    lab.run(Duration::from_secs(10));
+    lab.restart_bob();
+    lab.run(Duration::from_secs(12));
+    assert_eq!(lab.paths(), [PathKind::Relay; 2]);
+    lab.send(Side::Bob, 7);
+    lab.run(Duration::from_secs(1));
+    assert_eq!(lab.alice.received.len(), 1);
+}
+
+#[test]
 fn a_client_that_was_away_for_minutes_finds_its_peer_without_servers() {
     let mut lab = Lab::direct();
     lab.relay_works = false;
@@ -277,6 +291,29 @@ fn two_idle_tunnels_cost_a_few_packets_a_minute() {
     // The clock of the Noise core ticks once a second on either side.
     assert!(lab.turns <= 660, "{}", lab.turns);
     assert_eq!(lab.paths(), [PathKind::Direct; 2]);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+
+    #[test]
+    fn no_bytes_from_the_network_or_the_adapter_panic(
+        first in proptest::sample::select(vec![0_u8, 1, 2, 3, 4, 0xa0, 0xa1, 0xb0, 0xb2, 0xb4, 0xb5, 0xb7, 0xb8, 0xff]),
+        rest in proptest::collection::vec(proptest::num::u8::ANY, 0..300),
+        known in proptest::bool::ANY,
+    ) {
+        let mut lab = Lab::relayed();
+        let from = if known { relay_endpoint() } else { "192.0.2.77:1000".parse().unwrap() };
+        for header in [&[first, 0, 0, 0][..], &[first, 0, 0, 0, 0, 0, 0, 77], &[first]] {
+            let bytes = [header, &rest].concat();
+            lab.alice.core.handle_datagram(lab.now, SocketId::MAIN, from, &bytes);
+            lab.alice.core.handle_packet(lab.now, &bytes);
+        }
+        lab.run(Duration::from_secs(1));
+        lab.send(Side::Alice, 1);
+        lab.run(Duration::from_secs(1));
+        proptest::prop_assert_eq!(lab.bob.received.len(), 1);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
