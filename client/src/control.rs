@@ -32,6 +32,7 @@ use crate::{
     command::ControlState,
     daemon::ControlEvent,
     home::{Home, HomeError, Identity},
+    service::chain,
 };
 use way::{Pipe, Proxy, Way};
 
@@ -412,15 +413,4 @@ fn local_network() -> Option<String> {
         }
         IpAddr::V6(_) => None,
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

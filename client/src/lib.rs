@@ -11,5 +11,6 @@ pub mod daemon;
 pub mod home;
 pub mod local;
 pub mod password;
+pub mod service;
 pub mod settings;
 pub mod sockets;

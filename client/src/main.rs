@@ -1,1 +1,284 @@
-fn main() {}
+//! The command line of the client: a thin asker of the daemon's local socket, and the daemon itself.
+
+use std::{
+    io::{Read as _, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+use client::{
+    command::{Command, CommandError, JoinedNetwork, PathWanted, Peer, Pong, Status, Waited},
+    local,
+    password::Password,
+    settings::Settings,
+};
+use domain::{NetworkName, Nickname};
+use serde_json::Value;
+
+/// The client of Buri, the zero-configuration virtual LAN.
+#[derive(Debug, Parser)]
+#[command(name = "buri", version, max_term_width = 110)]
+struct Cli {
+    /// Where this client keeps its keys and what it knows.
+    #[arg(long, value_name = "DIR", default_value = "buri-home")]
+    home: PathBuf,
+    /// Print one JSON document (or one a line where it streams) and nothing else.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Run the client until it is ended.
+    Daemon(Settings),
+    /// Create a network and become its first member.
+    Create(Membership),
+    /// Join a network.
+    Join(Membership),
+    /// Leave a network.
+    Leave { network: NetworkName },
+    /// Change this client's nickname.
+    Nick { name: Nickname },
+    /// Show who and where this client is.
+    Status,
+    /// Show the members of all networks.
+    Peers,
+    /// Wait until there is a path to a peer.
+    Wait {
+        /// An address, a nickname or an id.
+        peer: String,
+        #[arg(long, value_enum, default_value_t = PathWanted::Any)]
+        path: PathWanted,
+        /// A number with its unit, such as 10s or 500ms.
+        #[arg(long, value_parser = duration, default_value = "10s")]
+        timeout: Duration,
+    },
+    /// Send echo packets through the tunnel.
+    Ping {
+        /// An address, a nickname or an id.
+        peer: String,
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        count: u32,
+        /// Between two packets.
+        #[arg(long, value_parser = duration, default_value = "1s")]
+        interval: Duration,
+    },
+    /// Show why a peer is connected as it is.
+    Why { peer: String },
+}
+
+#[derive(Debug, Args)]
+struct Membership {
+    network: NetworkName,
+    /// A file with the password, or - for standard input. One line end at its end does not count.
+    #[arg(long, value_name = "FILE")]
+    password_file: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(cli.json, &failed(format!("no runtime: {error}"))),
+    };
+    let json = cli.json;
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(json, &error),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), CommandError> {
+    let command = match cli.action {
+        Action::Daemon(settings) => {
+            init_logs();
+            return client::service::run(Settings { home: cli.home, ..settings }).await;
+        }
+        Action::Create(membership) => {
+            let password = membership.password()?;
+            Command::Create { network: membership.network, password }
+        }
+        Action::Join(membership) => {
+            let password = membership.password()?;
+            Command::Join { network: membership.network, password }
+        }
+        Action::Leave { network } => Command::Leave { network },
+        Action::Nick { name } => Command::Nick { nick: name },
+        Action::Status => Command::Status,
+        Action::Peers => Command::Peers,
+        Action::Wait { peer, path, timeout } => Command::Wait { peer, path, timeout_ms: millis(timeout) },
+        Action::Ping { peer, count, interval } => Command::Ping { peer, count, interval_ms: millis(interval) },
+        Action::Why { peer } => Command::Why { peer },
+    };
+    let mut pongs = Pongs::default();
+    let socket = client::home::Home::at(&cli.home).socket();
+    let last = local::ask(&socket, &command, |part| pongs.show(cli.json, &part)).await?;
+    if matches!(command, Command::Ping { .. }) {
+        return pongs.end(cli.json);
+    }
+    print(&if cli.json { last.to_string() } else { for_people(&command, last) });
+    Ok(())
+}
+
+impl Membership {
+    fn password(&self) -> Result<Password, CommandError> {
+        let mut text = String::new();
+        let read = if self.password_file == Path::new("-") {
+            std::io::stdin().take(MAX_PASSWORD_FILE).read_to_string(&mut text)
+        } else {
+            std::fs::File::open(&self.password_file)
+                .and_then(|file| file.take(MAX_PASSWORD_FILE).read_to_string(&mut text))
+        };
+        read.map_err(|error| failed(format!("the password cannot be read: {error}")))?;
+        if text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
+        }
+        Ok(Password::new(text))
+    }
+}
+
+/// Longer files are no passwords: what is over shows as a password that is too long.
+const MAX_PASSWORD_FILE: u64 = 4096;
+
+/// Shows the packets of a ping as they come.
+#[derive(Default)]
+struct Pongs {
+    sent: u32,
+    rtts: Vec<f64>,
+}
+
+impl Pongs {
+    fn show(&mut self, json: bool, part: &Value) {
+        let Ok(pong) = serde_json::from_value::<Pong>(part.clone()) else { return };
+        self.sent += 1;
+        self.rtts.extend(pong.rtt_ms);
+        if json {
+            return print(&part.to_string());
+        }
+        print(&match pong.rtt_ms {
+            Some(rtt) => format!("{:>4}  {rtt:>8.2} ms  {}", pong.seq, word(&pong.path)),
+            None => format!("{:>4}  no answer", pong.seq),
+        });
+    }
+
+    /// The summary; an error when nothing came back at all.
+    fn end(&self, json: bool) -> Result<(), CommandError> {
+        if self.rtts.is_empty() {
+            return Err(CommandError::new(CommandError::TIMED_OUT, "no packet was answered"));
+        }
+        if !json {
+            let mean = self.rtts.iter().sum::<f64>() / self.rtts.len() as f64;
+            let least = self.rtts.iter().copied().fold(f64::INFINITY, f64::min);
+            let most = self.rtts.iter().copied().fold(0.0, f64::max);
+            print(&format!("{} of {} answered; {least:.2} / {mean:.2} / {most:.2} ms", self.rtts.len(), self.sent));
+        }
+        Ok(())
+    }
+}
+
+/// What people see without `--json`.
+fn for_people(command: &Command, answer: Value) -> String {
+    let text = match command {
+        Command::Status => serde_json::from_value(answer.clone()).map(|status| status_text(&status)),
+        Command::Peers => serde_json::from_value(answer.clone()).map(|peers: Vec<Peer>| peers_text(&peers)),
+        Command::Create { .. } | Command::Join { .. } => {
+            serde_json::from_value(answer.clone()).map(|joined| joined_text(&joined))
+        }
+        Command::Wait { .. } => serde_json::from_value(answer.clone())
+            .map(|waited: Waited| format!("{} after {} ms", word(&waited.path), waited.after_ms)),
+        Command::Why { .. } => Ok(why_text(&answer)),
+        Command::Leave { .. } | Command::Nick { .. } | Command::Ping { .. } => Ok("done".to_owned()),
+    };
+    text.unwrap_or_else(|_| answer.to_string())
+}
+
+fn status_text(status: &Status) -> String {
+    let address4 = status.address4.map_or_else(|| "none yet".to_owned(), |address| address.to_string());
+    let address6 = status.address6.map_or_else(|| "none yet".to_owned(), |address| address.to_string());
+    let nick = status.nick.as_ref().map_or("-", |nick| nick.as_str());
+    let class = status.nat.class.map_or("unknown", domain::NatClass::name);
+    let mut text = format!(
+        "id        {}\nnickname  {nick}\nIPv4      {address4}\nIPv6      {address6}\nserver    {}\ncontrol   {}\nNAT       {class}",
+        status.id,
+        status.server,
+        word(&status.control),
+    );
+    if let Some(detail) = &status.control_detail {
+        text.push_str(&format!(" ({detail})"));
+    }
+    for network in &status.networks {
+        text.push_str(&format!("\nnetwork   {} ({} members)", network.name, network.members));
+    }
+    text
+}
+
+fn peers_text(peers: &[Peer]) -> String {
+    let lines = peers.iter().map(|peer| {
+        let name = peer.nick.as_ref().map_or_else(|| peer.id.to_string(), |nick| nick.as_str().to_owned());
+        let address = peer.address4.map_or_else(|| peer.address6.to_string(), |address| address.to_string());
+        let rtt = peer.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt:.1} ms"));
+        format!("{address:<40} {name:<32} {:<8} {:<7} {rtt:>10}", word(&peer.presence), word(&peer.path))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn joined_text(joined: &JoinedNetwork) -> String {
+    let address = joined.address4.map_or_else(|| joined.address6.to_string(), |address| address.to_string());
+    match &joined.warning {
+        None => format!("{}: this machine is {address}", joined.network),
+        Some(warning) => format!("{}: this machine is {address} ({warning})", joined.network),
+    }
+}
+
+fn why_text(answer: &Value) -> String {
+    let text = |key: &str| answer[key].as_str().unwrap_or("unknown").to_owned();
+    format!("{} ({} / {}, {}): {}", text("outcome"), text("class_a"), text("class_b"), text("strategy"), text("hint"))
+}
+
+/// The word that a unit-like value has in JSON.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(word)) => word,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    }
+}
+
+fn fail(json: bool, error: &CommandError) -> ExitCode {
+    if json {
+        print(&serde_json::json!({ "error": error }).to_string());
+    }
+    // Nothing can be done when standard error is gone.
+    let _ = writeln!(std::io::stderr(), "buri: {}: {error}", error.code);
+    ExitCode::FAILURE
+}
+
+fn failed(message: String) -> CommandError {
+    CommandError::new(CommandError::FAILED, message)
+}
+
+fn print(line: &str) {
+    // A reader that closed the pipe has seen enough.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    domain::human_duration::parse(text).ok_or_else(|| "write a number and ms, s, min, h or d".to_owned())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn init_logs() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BURI_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
