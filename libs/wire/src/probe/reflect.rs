@@ -106,6 +106,10 @@ impl Mirror {
 
         let mut writer = Writer::new(out, Kind::Success, request.transaction)?;
         writer.xor_address(Attribute::XOR_MAPPED_ADDRESS, source)?;
+        if tag.is_none() {
+            // Other tools compare the two to find routers that rewrite addresses in payloads (RFC 5780, section 3.6).
+            writer.address(Attribute::MAPPED_ADDRESS, source)?;
+        }
         if let Some(origin) = self.corners[from as usize] {
             writer.address(Attribute::RESPONSE_ORIGIN, origin)?;
         }
