@@ -146,6 +146,7 @@ impl Peer {
         if !allowed {
             return Err(Refusal::Foreign);
         }
+        let initiation = incoming.is_initiation();
         let received = self.session.handle_datagram(turn.now, incoming);
         self.flush(turn, Some(origin));
         if self.session.heard() == Some(turn.now) && !matches!(received, Received::Refused(Refusal::Foreign)) {
@@ -158,6 +159,8 @@ impl Peer {
                 return Ok(Some(packet));
             }
             Received::Frame(frame) => self.handle_frame(turn, origin, frame),
+            // It restarted, or cannot be reached where we think.
+            Received::Nothing if initiation && self.path.current() != Some(origin.path()) => self.question(turn),
             Received::Nothing => {}
             Received::Refused(refusal) => return Err(refusal),
         }
@@ -260,7 +263,9 @@ impl Peer {
             PeerPresence::Online => {
                 self.doubt = None;
                 self.path.handle_unwatch();
-                if before != PeerPresence::Online {
+                if before == PeerPresence::Online {
+                    self.question(turn);
+                } else {
                     // Rendezvous sends an offer by itself.
                     self.wish = Wish { next: turn.now + FIRST_WISH, asked: 0 };
                 }
@@ -466,6 +471,15 @@ impl Peer {
         }
         if let Some(doubt) = &mut self.doubt {
             doubt.dead = false;
+        }
+        self.drain_path(turn);
+    }
+
+    /// Probes the way that is used at once.
+    fn question(&mut self, turn: &mut Turn<'_>) {
+        self.path.handle_watch(turn.now);
+        if self.doubt.is_none() {
+            self.path.handle_unwatch();
         }
         self.drain_path(turn);
     }

@@ -43,6 +43,14 @@ pub enum Claim {
     Receiver(u32),
 }
 
+impl Incoming {
+    /// Whether a handshake begins: the peer may have restarted.
+    #[must_use]
+    pub const fn is_initiation(&self) -> bool {
+        matches!(self.0, WgKind::HandshakeInit(_))
+    }
+}
+
 impl Local {
     /// The end with this X25519 private key.
     #[must_use]

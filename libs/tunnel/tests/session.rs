@@ -116,6 +116,7 @@ fn a_datagram_names_the_session_it_is_for() {
     let Opened::Incoming(incoming) = lab.bob_local.open(SOMEWHERE.parse().unwrap(), &initiation) else {
         panic!("the initiation is for bob");
     };
+    assert!(incoming.is_initiation());
     assert_eq!(lab.bob_local.claim(&incoming), Some(Claim::Initiator(lab.alice_local.public())));
     assert!(matches!(lab.alice_local.open(SOMEWHERE.parse().unwrap(), &initiation), Opened::Refused));
 
