@@ -8,7 +8,7 @@ use crate::{Error, Held, Lost, Page, Renewal, Seat, Up, memory::Memory, redis::R
 
 /// How long a call may take.
 pub const DEADLINE: Duration = Duration::from_millis(800);
-/// The time gateways get to renew their seats after nobody swept for [`SWEEP_GAP`]. Gateways renew more often than that.
+/// The time gateways get to renew their seats after nobody swept for ten seconds. Gateways renew more often than that.
 pub const RESPITE: Duration = Duration::from_secs(20);
 
 /// Without a sweep for so long, nobody could renew either, or so it is assumed.

@@ -48,6 +48,8 @@ impl Link {
             .set_min_delay(FIRST_RETRY)
             .set_max_delay(LAST_RETRY)
             .set_pipeline_buffer_size(IN_FLIGHT);
+        // The client takes the provider of the process and panics without one. If there is one already, that stays.
+        let _present = rustls::crypto::ring::default_provider().install_default();
         let client = Client::open(info).map_err(unavailable)?;
         let connecting = ConnectionManager::new_with_config(client, config);
         let connection =

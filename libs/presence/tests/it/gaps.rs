@@ -82,6 +82,15 @@ async fn nobody_connects_to_a_redis_that_is_not_there() {
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_without_tls_is_not_talked_to_in_the_clear() {
+    let (site, forwarder, _presence) = behind_a_forwarder().await;
+
+    let failed = Presence::connect(&site.url_at(&format!("rediss://{}", forwarder.address))).await;
+
+    assert!(matches!(failed, Err(Error::Unavailable(_) | Error::TimedOut)), "{failed:?}");
+}
+
 async fn behind_a_forwarder() -> (Site, Forwarder, Presence) {
     let site = Site::redis();
     let forwarder = Forwarder::start().await;
