@@ -11,6 +11,7 @@
 //! Bounds: peers are members of networks, at most 256 networks of 4,096; of these, 32 have their tunnels kept open, all others
 //! get one on demand that lapses ten minutes after the last packet. Broadcasts reach peers with a tunnel.
 
+mod index;
 mod leg;
 mod nat;
 mod peer;
@@ -34,7 +35,7 @@ use tunnel::{
 };
 use wire::{
     control::{ClientFrame, Joined, Request, ServerFrame, Welcome},
-    relay::{Message, Slot},
+    relay::Message,
 };
 
 use crate::{
@@ -43,6 +44,7 @@ use crate::{
     settings::PathPolicy,
     sockets::SocketId,
 };
+use index::Index;
 use nat::Nat;
 use peer::{Endpoint, Origin, Peer, Turn};
 pub use saved::Saved;
@@ -146,24 +148,6 @@ pub enum NoPeer {
     Unknown,
     #[error("more than one peer has this nickname: use an address or the id")]
     Ambiguous,
-}
-
-/// Finds peers without looking at all of them.
-#[derive(Debug, Default)]
-struct Index {
-    addresses: BTreeMap<IpAddr, ClientId>,
-    endpoints: BTreeMap<SocketAddr, ClientId>,
-    slots: BTreeMap<(SocketAddr, Slot), ClientId>,
-    deadlines: BTreeSet<(Instant, ClientId)>,
-    /// What is in the other tables, by peer.
-    entries: BTreeMap<ClientId, Entry>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Entry {
-    endpoints: Vec<SocketAddr>,
-    slots: Vec<(SocketAddr, Slot)>,
-    deadline: Option<Instant>,
 }
 
 impl Core {
@@ -743,52 +727,6 @@ impl Core {
             self.save.get_or_insert(now + SAVE_AFTER);
         }
         Some(result)
-    }
-}
-
-impl Index {
-    fn update(&mut self, now: Instant, id: ClientId, peer: &Peer, online: bool) {
-        let entry = self.entries.entry(id).or_default();
-        let deadline = peer.poll_deadline(now, online);
-        if entry.deadline != deadline {
-            if let Some(old) = entry.deadline {
-                self.deadlines.remove(&(old, id));
-            }
-            self.deadlines.extend(deadline.map(|due| (due, id)));
-            entry.deadline = deadline;
-        }
-        if !peer.addresses().eq(entry.endpoints.iter().copied()) {
-            for old in entry.endpoints.drain(..) {
-                self.endpoints.remove(&old);
-            }
-            entry.endpoints.extend(peer.addresses());
-            self.endpoints.extend(entry.endpoints.iter().map(|endpoint| (*endpoint, id)));
-        }
-        if !peer.slots().eq(entry.slots.iter().copied()) {
-            for old in entry.slots.drain(..) {
-                self.slots.remove(&old);
-            }
-            entry.slots.extend(peer.slots());
-            self.slots.extend(entry.slots.iter().map(|slot| (*slot, id)));
-        }
-    }
-
-    fn postpone(&mut self, id: ClientId, due: Instant) {
-        if let Some(entry) = self.entries.get_mut(&id)
-            && let Some(old) = entry.deadline.replace(due)
-        {
-            self.deadlines.remove(&(old, id));
-            self.deadlines.insert((due, id));
-        }
-    }
-
-    fn forget(&mut self, id: ClientId) {
-        let Some(entry) = self.entries.remove(&id) else { return };
-        self.endpoints.retain(|_, owner| *owner != id);
-        self.slots.retain(|_, owner| *owner != id);
-        if let Some(deadline) = entry.deadline {
-            self.deadlines.remove(&(deadline, id));
-        }
     }
 }
 

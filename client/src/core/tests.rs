@@ -7,7 +7,7 @@ use domain::{
 };
 use tunnel::echo_request;
 use wire::{
-    relay::Cookie,
+    relay::{Cookie, Slot},
     ticket::{LegKey, TICKET_SIZE},
 };
 

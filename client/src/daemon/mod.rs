@@ -4,6 +4,7 @@
 //! order: events of the server, datagrams, packets of the adapter, commands, deadlines. So a flood on one of them delays the
 //! others by a budget, not for ever. Nothing in a turn blocks: datagrams that do not fit are lost, as on any link.
 
+mod commands;
 mod requests;
 mod watches;
 
@@ -21,8 +22,8 @@ use wire::control::{ClientFrame, ServerFrame, Welcome};
 
 use crate::{
     adapter::{Adapter, PACKET_ROOM},
-    command::{Answer, Asked, Command, CommandError, ControlState, Peer, Status},
-    core::{Core, NoPeer, Output, PeerView, Saved},
+    command::{Answer, Asked, CommandError, ControlState},
+    core::{Core, Output, Saved},
     home::{Home, HomeError},
     settings::Settings,
     sockets::{Arrival, DATAGRAM_ROOM, Sockets},
@@ -379,142 +380,10 @@ impl Daemon {
         }
     }
 
-    fn handle_command(&mut self, asked: Asked) {
-        let at = Instant::now();
-        let fresh = self.first_session.is_some_and(|until| at < until) && !self.core.is_online();
-        let connecting = self.standing.0 == ControlState::Connecting;
-        if fresh && connecting && asked.command.needs_server() && self.early.len() < MAX_EARLY {
-            self.early.push(asked);
-            return;
-        }
-        let Asked { command, answers } = asked;
-        match command {
-            Command::Status => drop(answers.try_send(Ok(Answer::Status(Box::new(self.status()))))),
-            Command::Peers => drop(answers.try_send(Ok(Answer::Peers(self.core.peers().map(shown).collect())))),
-            Command::Create { network, password } => {
-                if self.needs_server(&answers) {
-                    let request = self.requests.create(at, network, &password, answers);
-                    self.ask(request);
-                }
-            }
-            Command::Join { network, password } => {
-                if self.needs_server(&answers) {
-                    let request = self.requests.join(at, network, &password, answers);
-                    self.ask(request);
-                }
-            }
-            Command::Leave { network } => match self.core.network_named(&network) {
-                Some(id) if self.needs_server(&answers) => {
-                    let request = self.requests.leave(at, id, answers);
-                    self.ask(Some(request));
-                }
-                Some(_) => {}
-                None => requests::refuse(&answers, wire::Code::NotAMember.into()),
-            },
-            Command::Nick { nick } => {
-                if self.needs_server(&answers) {
-                    let request = self.requests.rename(at, nick, answers);
-                    self.ask(Some(request));
-                }
-            }
-            Command::Wait { peer, path, timeout_ms } => {
-                self.watches.wait(at, peer, path, Duration::from_millis(timeout_ms), answers);
-            }
-            Command::Ping { peer, count, interval_ms } => {
-                if let Some(peer) = self.resolve(&peer, &answers) {
-                    self.watches.ping(at, peer, count, Duration::from_millis(interval_ms), answers);
-                }
-            }
-            Command::Why { peer } => {
-                if let Some(peer) = self.resolve(&peer, &answers) {
-                    if self.core.is_online() {
-                        let request = self.requests.why(at, peer, answers);
-                        self.ask(Some(request));
-                    } else {
-                        self.answer_why(peer, &answers);
-                    }
-                }
-            }
-        }
-    }
-
-    fn ask(&self, request: Option<(u32, wire::control::Request)>) {
-        if let Some((number, request)) = request {
-            self.say(ClientFrame::Request(number, request));
-        }
-    }
-
-    fn answer_why(&self, peer: ClientId, answers: &requests::Answers) {
-        match self.core.record(peer) {
-            Some(record) => drop(answers.try_send(Ok(Answer::Why(Box::new(record.clone()))))),
-            None => requests::refuse(
-                answers,
-                CommandError::new(CommandError::FAILED, "this pair never looked for a direct path"),
-            ),
-        }
-    }
-
-    /// Whether there is a session; refuses when not.
-    fn needs_server(&self, answers: &requests::Answers) -> bool {
-        if !self.core.is_online() {
-            let error = CommandError::new(CommandError::SERVER_UNREACHABLE, "the server is not reached at the moment");
-            requests::refuse(answers, error);
-        }
-        self.core.is_online()
-    }
-
-    fn resolve(&self, peer: &str, answers: &requests::Answers) -> Option<ClientId> {
-        match self.core.resolve(peer) {
-            Ok(peer) => Some(peer),
-            Err(error @ NoPeer::Unknown) => {
-                requests::refuse(answers, CommandError::new(wire::Code::PeerUnknown.name(), error.to_string()));
-                None
-            }
-            Err(error @ NoPeer::Ambiguous) => {
-                requests::refuse(answers, CommandError::new(CommandError::PEER_AMBIGUOUS, error.to_string()));
-                None
-            }
-        }
-    }
-
-    fn status(&self) -> Status {
-        let addresses = self.core.addresses();
-        let control = if self.core.is_online() { ControlState::Connected } else { self.standing.0 };
-        Status {
-            id: self.own,
-            address4: addresses.and_then(|own| own.v4),
-            address6: addresses.map(|own| own.v6),
-            nick: self.core.nick().cloned(),
-            server: self.settings.server.clone(),
-            control,
-            control_detail: self.standing.1.clone(),
-            nat: self.core.nat(),
-            networks: self.core.networks().collect(),
-        }
-    }
-
     fn poll_deadline(&self) -> Instant {
         let watches = self.watches.poll_deadline();
         let others = [self.requests.poll_deadline(), watches, Some(self.look), self.first_session];
         others.into_iter().flatten().fold(self.core.poll_deadline().into(), Instant::min)
-    }
-}
-
-/// One line of `buri peers`.
-fn shown(peer: PeerView<'_>) -> Peer {
-    Peer {
-        id: peer.member.client,
-        nick: peer.member.nick.clone(),
-        address4: peer.member.addresses.v4,
-        address6: peer.member.addresses.v6,
-        networks: peer.networks,
-        presence: peer.presence,
-        path: peer.path,
-        endpoint: peer.endpoint,
-        relay: peer.relay,
-        rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
-        rx_bytes: peer.received_bytes,
-        tx_bytes: peer.sent_bytes,
     }
 }
 
@@ -545,7 +414,6 @@ const VIEW: &str = "view.cbor";
 const BUDGET: usize = 64;
 /// How long the first session may take before commands that need it are refused.
 const FIRST_SESSION: Duration = Duration::from_secs(10);
-const MAX_EARLY: usize = 32;
 /// How often the interfaces are looked at.
 const LOOK: Duration = Duration::from_secs(3);
 /// Hints in one frame, less one for the public address.

@@ -1,0 +1,151 @@
+//! What users ask for.
+
+use std::time::Duration;
+
+use domain::ClientId;
+use tokio::time::Instant;
+use wire::control::ClientFrame;
+
+use super::{Daemon, requests};
+use crate::{
+    command::{Answer, Asked, Command, CommandError, ControlState, Peer, Status},
+    core::{NoPeer, PeerView},
+};
+
+impl Daemon {
+    /// Answers a command, or begins what will.
+    pub(super) fn handle_command(&mut self, asked: Asked) {
+        let at = Instant::now();
+        let fresh = self.first_session.is_some_and(|until| at < until) && !self.core.is_online();
+        let connecting = self.standing.0 == ControlState::Connecting;
+        if fresh && connecting && asked.command.needs_server() && self.early.len() < MAX_EARLY {
+            self.early.push(asked);
+            return;
+        }
+        let Asked { command, answers } = asked;
+        match command {
+            Command::Status => drop(answers.try_send(Ok(Answer::Status(Box::new(self.status()))))),
+            Command::Peers => drop(answers.try_send(Ok(Answer::Peers(self.core.peers().map(shown).collect())))),
+            Command::Create { network, password } => {
+                if self.needs_server(&answers) {
+                    let request = self.requests.create(at, network, &password, answers);
+                    self.ask(request);
+                }
+            }
+            Command::Join { network, password } => {
+                if self.needs_server(&answers) {
+                    let request = self.requests.join(at, network, &password, answers);
+                    self.ask(request);
+                }
+            }
+            Command::Leave { network } => match self.core.network_named(&network) {
+                Some(id) if self.needs_server(&answers) => {
+                    let request = self.requests.leave(at, id, answers);
+                    self.ask(Some(request));
+                }
+                Some(_) => {}
+                None => requests::refuse(&answers, wire::Code::NotAMember.into()),
+            },
+            Command::Nick { nick } => {
+                if self.needs_server(&answers) {
+                    let request = self.requests.rename(at, nick, answers);
+                    self.ask(Some(request));
+                }
+            }
+            Command::Wait { peer, path, timeout_ms } => {
+                self.watches.wait(at, peer, path, Duration::from_millis(timeout_ms), answers);
+            }
+            Command::Ping { peer, count, interval_ms } => {
+                if let Some(peer) = self.resolve(&peer, &answers) {
+                    self.watches.ping(at, peer, count, Duration::from_millis(interval_ms), answers);
+                }
+            }
+            Command::Why { peer } => {
+                if let Some(peer) = self.resolve(&peer, &answers) {
+                    if self.core.is_online() {
+                        let request = self.requests.why(at, peer, answers);
+                        self.ask(Some(request));
+                    } else {
+                        self.answer_why(peer, &answers);
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(&self, request: Option<(u32, wire::control::Request)>) {
+        if let Some((number, request)) = request {
+            self.say(ClientFrame::Request(number, request));
+        }
+    }
+
+    /// Answers with the record that is known of a pair.
+    pub(super) fn answer_why(&self, peer: ClientId, answers: &requests::Answers) {
+        match self.core.record(peer) {
+            Some(record) => drop(answers.try_send(Ok(Answer::Why(Box::new(record.clone()))))),
+            None => requests::refuse(
+                answers,
+                CommandError::new(CommandError::FAILED, "this pair never looked for a direct path"),
+            ),
+        }
+    }
+
+    /// Whether there is a session; refuses when not.
+    fn needs_server(&self, answers: &requests::Answers) -> bool {
+        if !self.core.is_online() {
+            let error = CommandError::new(CommandError::SERVER_UNREACHABLE, "the server is not reached at the moment");
+            requests::refuse(answers, error);
+        }
+        self.core.is_online()
+    }
+
+    fn resolve(&self, peer: &str, answers: &requests::Answers) -> Option<ClientId> {
+        match self.core.resolve(peer) {
+            Ok(peer) => Some(peer),
+            Err(error @ NoPeer::Unknown) => {
+                requests::refuse(answers, CommandError::new(wire::Code::PeerUnknown.name(), error.to_string()));
+                None
+            }
+            Err(error @ NoPeer::Ambiguous) => {
+                requests::refuse(answers, CommandError::new(CommandError::PEER_AMBIGUOUS, error.to_string()));
+                None
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let addresses = self.core.addresses();
+        let control = if self.core.is_online() { ControlState::Connected } else { self.standing.0 };
+        Status {
+            id: self.own,
+            address4: addresses.and_then(|own| own.v4),
+            address6: addresses.map(|own| own.v6),
+            nick: self.core.nick().cloned(),
+            server: self.settings.server.clone(),
+            control,
+            control_detail: self.standing.1.clone(),
+            nat: self.core.nat(),
+            networks: self.core.networks().collect(),
+        }
+    }
+}
+
+/// One line of `buri peers`.
+fn shown(peer: PeerView<'_>) -> Peer {
+    Peer {
+        id: peer.member.client,
+        nick: peer.member.nick.clone(),
+        address4: peer.member.addresses.v4,
+        address6: peer.member.addresses.v6,
+        networks: peer.networks,
+        presence: peer.presence,
+        path: peer.path,
+        endpoint: peer.endpoint,
+        relay: peer.relay,
+        rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
+        rx_bytes: peer.received_bytes,
+        tx_bytes: peer.sent_bytes,
+    }
+}
+
+const MAX_EARLY: usize = 32;
