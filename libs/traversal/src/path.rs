@@ -242,7 +242,7 @@ impl Path {
             self.compare_at = None;
             self.reconsider(now);
         }
-        for route in self.routes() {
+        for route in self.routes().collect::<Vec<_>>() {
             if self.next_probe(now, route).is_some_and(|due| now >= due) {
                 self.probe(now, route);
             }
@@ -253,10 +253,12 @@ impl Path {
     /// When to call [`Self::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let probes = self.routes().into_iter().filter_map(|route| self.next_probe(now, route));
-        let doubts = self.current.and_then(|route| self.leg(route)).and_then(|leg| leg.doubted).map(|at| at + DOUBT);
-        let doubts = doubts.filter(|&due| due > now || (self.both_until.is_none() && !self.silent));
-        [self.both_until, self.relay_unneeded, self.compare_at, doubts].into_iter().flatten().chain(probes).min()
+        let probes = self.routes().filter_map(|route| self.next_probe(now, route));
+        // What was doubted too long already has been acted upon.
+        let legs = self.relay.iter().chain(self.directs.iter().map(|(_, leg)| leg));
+        let doubts = legs.filter_map(|leg| leg.doubted).map(|at| at + DOUBT).filter(|&due| due > now);
+        let others = [self.both_until, self.relay_unneeded, self.compare_at];
+        others.into_iter().flatten().chain(doubts).chain(probes).min()
     }
 
     /// The next probe to send.
@@ -304,23 +306,23 @@ impl Path {
 
     /// Starts or stops to distrust the direct path in use.
     fn doubt(&mut self, now: Instant) {
-        let Some(Route::Direct(endpoint)) = self.current else { return };
+        let Some(Route::Direct(endpoint)) = self.current else {
+            self.both_until = None;
+            return;
+        };
+        if self.both_until.is_some_and(|until| now >= until) {
+            self.both_until = None;
+            return self.fall_back(now);
+        }
         let doubted = self.leg(Route::Direct(endpoint)).and_then(|leg| leg.doubted);
         let Some(doubted) = doubted else { return };
         self.reconsider(now);
         if now >= doubted + EARLY_DOUBT && self.relay.is_none() {
             self.want_relay(now);
         }
-        match self.both_until {
-            None if now >= doubted + DOUBT && !self.silent => {
-                self.both_until = Some(now + BOTH);
-                self.events.push_back(Event::PunchWanted);
-            }
-            Some(until) if now >= until => {
-                self.both_until = None;
-                self.fall_back(now);
-            }
-            Some(_) | None => {}
+        if self.both_until.is_none() && now >= doubted + DOUBT && !self.silent {
+            self.both_until = Some(now + BOTH);
+            self.events.push_back(Event::PunchWanted);
         }
     }
 
@@ -482,9 +484,9 @@ impl Path {
         usable.min_by_key(|(_, leg)| leg.rtt).map(|(endpoint, _)| *endpoint)
     }
 
-    fn routes(&self) -> Vec<Route> {
+    fn routes(&self) -> impl Iterator<Item = Route> {
         let directs = self.directs.iter().map(|(endpoint, _)| Route::Direct(*endpoint));
-        self.relay.iter().map(|_| Route::Relay).chain(directs).collect()
+        self.relay.iter().map(|_| Route::Relay).chain(directs)
     }
 
     fn leg(&self, route: Route) -> Option<&Leg> {

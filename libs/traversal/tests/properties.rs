@@ -1,0 +1,210 @@
+//! Whatever peers, reflectors and clocks do, the client's machines neither panic, nor spin, nor flood.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use domain::{
+    Candidate, InstanceId, Observation, PunchId, PunchKind, PunchOrder, PunchPacket, Reflected, SessionTag, Strategy,
+    TransactionId,
+};
+use proptest::prelude::{Just, Strategy as Generator, any, prop_oneof, proptest};
+use traversal::{
+    discover::{Discovery, Reflectors, Socket},
+    path::{Path, Route},
+    punch::Punch,
+    sim::origin,
+};
+
+proptest! {
+    #[test]
+    fn a_punch_ends_within_its_budget(order in order(), steps in proptest::collection::vec(punch_step(), 0..200)) {
+        let mut now = origin();
+        let mut punch = Punch::new(now, order.punch, [1; 32]);
+        let mut sent = 0;
+        for step in steps {
+            match step {
+                PunchStep::Order => punch.handle_order(now, order.clone()),
+                PunchStep::Packet(from, packet) => punch.handle_packet(now, from, packet),
+                PunchStep::Wait(wait) => now += wait,
+                PunchStep::Cancel => punch.handle_cancel(),
+            }
+            punch.handle_timeout(now);
+            sent += std::iter::from_fn(|| punch.poll_transmit()).count();
+        }
+        let mut turns = 0;
+        while let Some(due) = punch.poll_timeout() {
+            now = now.max(due);
+            punch.handle_timeout(now);
+            sent += std::iter::from_fn(|| punch.poll_transmit()).count();
+            turns += 1;
+            assert!(turns < 2_000, "a punch does not end");
+        }
+        assert!(sent <= 200, "{sent} packets");
+        assert!(std::iter::from_fn(|| punch.poll_event()).count() <= 40);
+    }
+
+    #[test]
+    fn a_path_moves_on_whatever_happens(steps in proptest::collection::vec(path_step(), 0..200)) {
+        let mut now = origin();
+        let mut path = Path::new([2; 32]);
+        let mut asked = vec![];
+        for step in steps {
+            match step {
+                PathStep::RelayUp => path.handle_relay_up(now),
+                PathStep::RelayDown => path.handle_relay_down(now),
+                PathStep::Direct(at, rtt) => path.handle_direct(now, at, rtt),
+                PathStep::Hint(at) => path.handle_hint(now, at),
+                PathStep::Received(at) => path.handle_received(now, Route::Direct(at)),
+                PathStep::Sent => path.handle_sent(now),
+                PathStep::Answer(back) => {
+                    if let Some((route, nonce)) = asked.iter().rev().nth(back).copied() {
+                        path.handle_answer(now, route, nonce);
+                    }
+                }
+                PathStep::Watch => path.handle_watch(now),
+                PathStep::Unwatch => path.handle_unwatch(),
+                PathStep::NetworkChange => path.handle_network_change(now),
+                PathStep::Wait(wait) => now = run(&mut path, now, wait, &mut asked),
+            }
+            asked.extend(std::iter::from_fn(|| path.poll_probe()).map(|probe| (probe.route, probe.nonce)));
+            let sends = path.sends();
+            assert!(sends.also.is_none() || sends.first != sends.also);
+            while path.poll_event().is_some() {}
+        }
+    }
+
+    #[test]
+    fn a_discovery_ends_within_a_second(steps in proptest::collection::vec(any::<(u8, u8, u16, u8)>(), 0..60)) {
+        let start = origin();
+        let mut now = start;
+        let endpoints: Vec<SocketAddr> = (1..=3_u8).map(|last| ([198, 51, 100, last], 3478).into()).collect();
+        let Some(reflectors) = Reflectors::new(&endpoints) else { return Ok(()) };
+        let mut discovery = Discovery::new(now, reflectors, SessionTag([0; 16]), 7_000, [3; 32]);
+        let mut asks = vec![];
+        for (which, from, port, kind) in steps {
+            asks.extend(std::iter::from_fn(|| discovery.poll_transmit()));
+            let transaction = asks.get(usize::from(which) % (asks.len() + 1)).map(|ask| ask.probe.transaction);
+            let transaction = transaction.unwrap_or(TransactionId([which; 12]));
+            let seen = ([203, 0, 113, from], port).into();
+            let reflected = Reflected { transaction, seen, ttl: from, observation: Some(Observation(vec![from])) };
+            let from = endpoints[usize::from(from) % 3];
+            match kind % 4 {
+                0 => discovery.handle_answer(now, Socket::Main, from, reflected),
+                1 => discovery.handle_answer(now, Socket::Spare, from, reflected),
+                2 => discovery.handle_refusal(now, transaction),
+                _ => {
+                    now = discovery.poll_timeout().unwrap_or(now);
+                    discovery.handle_timeout(now);
+                }
+            }
+        }
+        while let Some(due) = discovery.poll_timeout() {
+            now = due;
+            discovery.handle_timeout(now);
+        }
+        assert!(now - start <= Duration::from_secs(1));
+        assert!((1..=2).contains(&std::iter::from_fn(|| discovery.poll_event()).count()));
+    }
+}
+
+/// Lets time pass in the steps that the path asks for.
+fn run(path: &mut Path, now: Instant, wait: Duration, asked: &mut Vec<(Route, u64)>) -> Instant {
+    let end = now + wait;
+    let mut now = now;
+    let mut turns = 0;
+    while let Some(due) = path.poll_timeout(now).filter(|&due| due <= end) {
+        now = now.max(due);
+        path.handle_timeout(now);
+        asked.extend(std::iter::from_fn(|| path.poll_probe()).map(|probe| (probe.route, probe.nonce)));
+        turns += 1;
+        assert!(turns < 10_000, "a path spins");
+    }
+    end
+}
+
+#[derive(Clone, Debug)]
+enum PunchStep {
+    Order,
+    Packet(SocketAddr, PunchPacket),
+    Wait(Duration),
+    Cancel,
+}
+
+fn punch_step() -> impl Generator<Value = PunchStep> {
+    prop_oneof![
+        2 => Just(PunchStep::Order),
+        20 => (endpoint(), packet()).prop_map(|(from, packet)| PunchStep::Packet(from, packet)),
+        10 => wait(3_000).prop_map(PunchStep::Wait),
+        1 => Just(PunchStep::Cancel),
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum PathStep {
+    RelayUp,
+    RelayDown,
+    Direct(SocketAddr, Duration),
+    Hint(SocketAddr),
+    Received(SocketAddr),
+    Sent,
+    Answer(usize),
+    Watch,
+    Unwatch,
+    NetworkChange,
+    Wait(Duration),
+}
+
+fn path_step() -> impl Generator<Value = PathStep> {
+    prop_oneof![
+        Just(PathStep::RelayUp),
+        Just(PathStep::RelayDown),
+        (endpoint(), wait(500)).prop_map(|(at, rtt)| PathStep::Direct(at, rtt)),
+        endpoint().prop_map(PathStep::Hint),
+        endpoint().prop_map(PathStep::Received),
+        Just(PathStep::Sent),
+        (0..6_usize).prop_map(PathStep::Answer),
+        (0..6_usize).prop_map(PathStep::Answer),
+        Just(PathStep::Watch),
+        Just(PathStep::Unwatch),
+        Just(PathStep::NetworkChange),
+        wait(90_000).prop_map(PathStep::Wait),
+        wait(2_000).prop_map(PathStep::Wait),
+    ]
+}
+
+fn order() -> impl Generator<Value = PunchOrder> {
+    let candidate = (endpoint(), any::<bool>()).prop_map(|(endpoint, local)| Candidate { endpoint, local });
+    let strategy = prop_oneof![Just(Strategy::Direct), Just(Strategy::Reveal), Just(Strategy::Relay)];
+    let candidates = proptest::collection::vec(candidate, 0..40);
+    (strategy, any::<u64>(), any::<u64>(), any::<u8>(), candidates, any::<u8>()).prop_map(
+        |(strategy, wait_us, gap_us, opener_ttl, candidates, attempt)| PunchOrder {
+            punch: PunchId { leader: InstanceId::from_bytes([1; 16]), number: 1 },
+            strategy,
+            wait_us,
+            gap_us,
+            opener_ttl,
+            candidates,
+            attempt,
+        },
+    )
+}
+
+fn packet() -> impl Generator<Value = PunchPacket> {
+    let kind = prop_oneof![Just(PunchKind::Opener), Just(PunchKind::Probe), Just(PunchKind::Answer)];
+    (kind, any::<u8>(), 0..3_u64, any::<u64>()).prop_map(|(kind, attempt, number, nonce)| PunchPacket {
+        kind,
+        attempt,
+        number,
+        nonce,
+    })
+}
+
+fn endpoint() -> impl Generator<Value = SocketAddr> {
+    (0..6_u8, 1_024..1_027_u16).prop_map(|(host, port)| ([203, 0, 113, host], port).into())
+}
+
+fn wait(most_ms: u64) -> impl Generator<Value = Duration> {
+    (0..=most_ms).prop_map(Duration::from_millis)
+}
