@@ -210,6 +210,13 @@ impl Lab {
         assert!(self.presence.report(client, epoch, profile).await.unwrap());
     }
 
+    /// A client logs in at a gateway that nobody reaches any more.
+    pub(crate) async fn up_elsewhere(&self, client: ClientId, profile: NatProfile) {
+        let (at, gateway) = (virtual_clock(), InstanceId::from_bytes([0x98; 16]));
+        let up = self.presence.up(client, gateway, tag(client), Epoch(at.0), at, TTL).await.unwrap();
+        assert!(self.presence.report(client, up.epoch, profile).await.unwrap());
+    }
+
     /// Two clients with easy NATs.
     pub(crate) async fn easy_pair(&self, scripts: [Script; 2]) {
         self.up_with(ANNA, easy(), scripts[0]).await;

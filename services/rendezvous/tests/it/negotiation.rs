@@ -96,6 +96,8 @@ async fn a_client_that_says_nothing_costs_one_attempt() {
     let lab = Lab::new(1).await;
     lab.easy_pair([Script::Succeeds, Script::Silent]).await;
     lab.want(Wanted::Profiled).await;
+    lab.preparation().await;
+    assert_eq!(lab.metrics(0).active.get(), 1);
     let record = lab.record().await;
     assert_eq!((record.outcome, record.attempts), (PairOutcome::Relayed, 1));
     let told_off =
@@ -197,5 +199,21 @@ async fn words_of_strangers_and_for_other_processes_change_nothing() {
     let record = lab.record().await;
     assert_eq!(record.outcome, PairOutcome::Relayed);
     assert!(!lab.heard.borrow().iter().any(|heard| matches!(heard.notice, Notice::Go(_))));
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_gateway_died_ends_its_negotiation() {
+    let lab = Lab::new(1).await;
+    lab.up_with(ANNA, easy(), Script::Succeeds).await;
+    lab.up_elsewhere(BERT, easy()).await;
+    lab.want(Wanted::Profiled).await;
+    lab.run(Duration::from_secs(5)).await;
+    assert!(lab.metrics(0).undelivered.get() >= 1);
+    assert_eq!(lab.metrics(0).active.get(), 0);
+    let heard = lab.heard.borrow();
+    assert!(heard.iter().any(|heard| heard.by == ANNA && matches!(heard.notice, Notice::PunchOff(_))));
+    assert!(!heard.iter().any(|heard| heard.record().is_some()), "that says nothing about the NATs");
+    drop(heard);
     lab.stop().await;
 }

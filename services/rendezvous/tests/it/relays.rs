@@ -24,6 +24,7 @@ async fn both_clients_get_tickets_that_meet_at_one_relay() {
     assert_eq!(a.rate, RATE);
     assert!(a.expires > virtual_clock());
     assert_eq!(lab.metrics(0).offers(Offered::Tickets), 1);
+    assert_eq!(lab.metrics(0).relays.get(), 1);
     lab.run(Duration::from_millis(100)).await;
     let record = lab.bus(0).call(&Pair { a: ANNA, b: BERT }).await.unwrap().record.unwrap();
     assert_eq!(record.relay, Some(anna.relay));
