@@ -28,7 +28,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use domain::{ClientId, NetworkChange, NetworkId, Nickname, PairRecord, PeerPresence, VirtualAddresses};
+use domain::{ClientId, NetworkChange, NetworkId, Nickname, PairRecord, PeerPresence, RelayOffer, VirtualAddresses};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tunnel::{
     Claim, Flood, InnerPacket, Local, NetworkSecret, Opened, Party, Route, flood::Verdict, is_tunnel_datagram,
@@ -87,6 +87,8 @@ pub struct Core {
     port: u16,
     own_hints: Vec<SocketAddr>,
     records: BTreeMap<ClientId, PairRecord>,
+    /// For peers that are not known yet, newest first.
+    early_offers: VecDeque<(Instant, RelayOffer)>,
     outputs: VecDeque<Output>,
     changed: bool,
     /// When changes are kept.
@@ -172,6 +174,7 @@ impl Core {
             port: 0,
             own_hints: Vec::new(),
             records: BTreeMap::new(),
+            early_offers: VecDeque::new(),
             outputs: VecDeque::new(),
             changed: false,
             save: None,
@@ -249,11 +252,9 @@ impl Core {
             ServerFrame::PeerUp(peer) => self.handle_presence(now, peer, PeerPresence::Online),
             ServerFrame::PeerDown(peer) => self.handle_presence(now, peer, PeerPresence::Offline),
             ServerFrame::PeerLost(peer) => self.handle_presence(now, peer, PeerPresence::Lost),
-            ServerFrame::Relay(offer) => {
-                self.with(now, offer.peer, |peer, turn| peer.handle_offer(turn, *offer));
-            }
+            ServerFrame::Relay(offer) => self.handle_offer(now, *offer),
             ServerFrame::Prepare(preparation) => {
-                if self.policy != PathPolicy::Relay && self.peers.contains_key(&preparation.peer) {
+                if self.policy != PathPolicy::Relay {
                     let local = self.local_endpoints();
                     self.nat.handle_preparation(now, &preparation, local, &mut self.outputs);
                 }
@@ -281,6 +282,9 @@ impl Core {
         self.view.addresses = Some(joined.addresses);
         self.view.learn(joined.network, secret);
         self.changed = true;
+        if !self.view.networks().contains_key(&joined.network) {
+            self.outputs.push_back(Output::Ask(Request::ChangesSince(joined.network, domain::Revision::ZERO)));
+        }
         self.reconcile(now);
     }
 
@@ -529,6 +533,16 @@ impl Core {
         }
     }
 
+    /// An offer may come before the word that its peer is a member.
+    fn handle_offer(&mut self, now: Instant, offer: RelayOffer) {
+        if self.peers.contains_key(&offer.peer) {
+            self.with(now, offer.peer, |peer, turn| peer.handle_offer(turn, offer));
+        } else {
+            self.early_offers.truncate(MAX_EARLY_OFFERS - 1);
+            self.early_offers.push_front((now, offer));
+        }
+    }
+
     fn handle_presence(&mut self, now: Instant, peer: ClientId, presence: PeerPresence) {
         self.with(now, peer, |peer, turn| peer.handle_presence(turn, presence));
         self.choose = now;
@@ -655,6 +669,14 @@ impl Core {
                 self.with(now, id, |peer, turn| peer.handle_presence(turn, presence));
             }
         }
+        self.early_offers.retain(|(came, _)| now.saturating_duration_since(*came) < EARLY_OFFER);
+        for (came, offer) in std::mem::take(&mut self.early_offers) {
+            if self.peers.contains_key(&offer.peer) {
+                self.with(now, offer.peer, |peer, turn| peer.handle_offer(turn, offer));
+            } else {
+                self.early_offers.push_back((came, offer));
+            }
+        }
         self.choose = now;
     }
 
@@ -737,6 +759,9 @@ fn other(record: &PairRecord, own: ClientId) -> ClientId {
 
 /// Those of the default pool and of every ULA prefix.
 const DEFAULT_PREFIXES: (u8, u8) = (10, 48);
+/// Offers that wait for their peer to become known, and how long they may.
+const MAX_EARLY_OFFERS: usize = 32;
+const EARLY_OFFER: Duration = Duration::from_secs(30);
 /// Tunnels that are kept open without use.
 const MAX_EAGER: usize = 32;
 const CHOOSE: Duration = Duration::from_secs(30);

@@ -232,6 +232,17 @@ fn a_network_that_did_not_fit_is_asked_for() {
 }
 
 #[test]
+fn an_offer_that_comes_before_its_peer_is_kept() {
+    let mut lab = Lab::new();
+    let left = NetworkChange { left: true, ..change(1, 2, Vec::new()) };
+    lab.tell(Side::Alice, ServerFrame::Change(left));
+    lab.offer_relay();
+    lab.alice.log_in(lab.now);
+    lab.run(Duration::from_secs(1));
+    assert_eq!(lab.paths(), [PathKind::Relay; 2]);
+}
+
+#[test]
 fn a_tunnel_never_runs_through_a_tunnel() {
     let mut lab = Lab::direct();
     let inside = SocketAddr::new("100.64.0.2".parse().unwrap(), 40_002);
