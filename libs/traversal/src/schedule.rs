@@ -12,6 +12,10 @@
 //! Bounds: negotiations and resting pairs in this process, negotiations a client takes part in, four punches a second and
 //! twenty waiting for a public address. What does not fit rests on the relay, and the record says why.
 
+mod failure;
+mod history;
+mod pace;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
@@ -25,6 +29,11 @@ use domain::{
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
+use self::{
+    failure::Failure,
+    history::{History, Next, retry_outlook},
+    pace::Pace,
+};
 use crate::plan::{Measured, Outlook, Plan, measured_outlook, outlook, plan, rest};
 
 /// How much one process takes on.
@@ -204,15 +213,6 @@ enum Stage {
 struct Gate {
     inside: usize,
     waiting: VecDeque<u64>,
-}
-
-/// Why a negotiation ended without a punch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
-    NotReady,
-    Unmeasured,
-    Crowded,
-    NoContact,
 }
 
 impl Schedule {
@@ -583,7 +583,7 @@ impl Schedule {
             self.call_off(number);
         }
         let Some(negotiation) = self.negotiations.get(&number) else { return };
-        let hint = failure.hint(negotiation);
+        let hint = failure.hint(negotiation.outlook, negotiation.classes, negotiation.attempt);
         self.settle(now, number, PairOutcome::Relayed, hint);
     }
 
@@ -785,93 +785,12 @@ impl Negotiation {
     }
 }
 
-impl Failure {
-    /// One sentence for a person, with the remedy.
-    fn hint(self, negotiation: &Negotiation) -> String {
-        use NatClass::{Easy, EasyOpen, Hard};
-        match (self, negotiation.outlook, negotiation.classes) {
-            (Self::NotReady, ..) => "a client did not get ready in time: relayed; it is tried again".to_owned(),
-            (Self::Unmeasured, ..) => {
-                "a client reached no reflector just before the attempt: relayed; allow UDP to the service's ports 3478 \
-                 and 3479"
-                    .to_owned()
-            }
-            (Self::Crowded, ..) => "too many attempts behind one public address: relayed; it is tried later".to_owned(),
-            (Self::NoContact, Outlook::Doubtful, [Hard, Hard]) => {
-                "both routers take a new port for every destination: relayed; a port mapping on either side would fix it"
-                    .to_owned()
-            }
-            (Self::NoContact, Outlook::Doubtful, [Easy | EasyOpen, _] | [_, Easy | EasyOpen]) => {
-                "one router takes a new port for every destination and the other admits only known ports: relayed; a \
-                 port mapping on either side would fix it"
-                    .to_owned()
-            }
-            (Self::NoContact, ..) => format!(
-                "both routers should allow a direct path, but no packet came through: relayed after attempt {}; look for \
-                 a firewall that drops UDP between hosts",
-                negotiation.attempt
-            ),
-        }
-    }
-}
-
 impl fmt::Display for LeaseKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pair(a, b) => write!(f, "pair:{a}:{b}"),
             Self::Address(prefix) => write!(f, "nat:{:x}", prefix.bits()),
         }
-    }
-}
-
-/// What happened to a pair before, and what is due now.
-struct History {
-    record: Option<PairRecord>,
-    parties: [Party; 2],
-    classes: [NatClass; 2],
-    outlook: Outlook,
-    demanded: bool,
-}
-
-enum Next {
-    /// Nothing new to find out.
-    Never,
-    /// Cannot work, and the pair does not know yet.
-    Settled,
-    Wait(Duration),
-    Attempt(u8),
-}
-
-impl History {
-    fn next(&self, at: UnixMillis) -> Next {
-        let Some(record) = self.record.as_ref().filter(|record| record.outcome != PairOutcome::Pending) else {
-            return if self.outlook == Outlook::Hopeless { Next::Settled } else { Next::Attempt(1) };
-        };
-        let newer_session = self.parties.iter().any(|party| party.since > record.started);
-        let other_class = [record.class_a, record.class_b] != self.classes.map(Some);
-        let fresh = newer_session || other_class || (self.demanded && record.outcome == PairOutcome::Direct);
-        if self.outlook == Outlook::Hopeless {
-            return if fresh { Next::Settled } else { Next::Never };
-        }
-        let ended = record.started.plus(Duration::from_millis(record.took_ms));
-        let (attempt, pause) = match (fresh, record.outcome) {
-            (true, _) => (1, RESTART),
-            (false, PairOutcome::Direct | PairOutcome::Pending) => return Next::Never,
-            (false, PairOutcome::Relayed) => match rest(retry_outlook(record), record.attempts) {
-                Some(pause) => (record.attempts.saturating_add(1), pause),
-                None => return Next::Never,
-            },
-        };
-        let due = ended.plus(pause);
-        if due > at { Next::Wait(due.since(at)) } else { Next::Attempt(attempt) }
-    }
-}
-
-/// What the next attempt after `record` can hope for: its strategy says what the measured addresses said.
-const fn retry_outlook(record: &PairRecord) -> Outlook {
-    match record.strategy {
-        Strategy::Relay => Outlook::Doubtful,
-        Strategy::Direct | Strategy::Reveal => Outlook::Promising(record.strategy),
     }
 }
 
@@ -893,36 +812,6 @@ fn empty_record(parties: &[Party; 2], at: UnixMillis) -> PairRecord {
     }
 }
 
-/// Four punches a second behind each public address, in bursts of up to four, with twenty waiting (GCRA).
-#[derive(Debug, Default)]
-struct Pace {
-    next: BTreeMap<SourcePrefix, Instant>,
-}
-
-impl Pace {
-    /// When it is the caller's turn; `None` when too many wait.
-    fn turn(&mut self, now: Instant, address: SourcePrefix) -> Option<Instant> {
-        if self.next.len() >= MAX_PACED && !self.next.contains_key(&address) {
-            self.next.retain(|_, next| *next > now);
-            if self.next.len() >= MAX_PACED {
-                return None;
-            }
-        }
-        let next = self.next.entry(address).or_insert(now);
-        let due = (*next).max(now);
-        let turn = due.checked_sub(PACE * BURST).unwrap_or(now).max(now);
-        if turn > now + PACE * MAX_PACING {
-            return None;
-        }
-        *next = due + PACE;
-        Some(turn)
-    }
-}
-
-const PACE: Duration = Duration::from_millis(250);
-const BURST: u32 = 3;
-const MAX_PACING: u32 = 20;
-const MAX_PACED: usize = 65_536;
 /// Negotiations of this process that wait for one address.
 const MAX_WAITING: usize = 20;
 /// Longer than the longest negotiation.
@@ -935,7 +824,5 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(6);
 const LOCK_RETRY: Duration = Duration::from_millis(250);
 /// After this a measurement is repeated.
 const STALE: Duration = Duration::from_secs(1);
-/// Between two ladders of one pair, whatever its clients claim.
-const RESTART: Duration = Duration::from_secs(5);
 const CROWDED_REST: Duration = Duration::from_secs(5);
 const DIRECT_HINT: &str = "direct: each side reaches the other's public address";
