@@ -10,7 +10,7 @@ use domain::{NatClass, NatProfile, PairOutcome, Strategy};
 use rendezvous::Presented;
 use tokio::time::Instant;
 
-use crate::lab::{ANNA, BERT, Lab, Script, easy, hard, seen};
+use crate::lab::{ANNA, BERT, Heard, Lab, Script, easy, hard, seen};
 
 #[tokio::test(start_paused = true)]
 async fn two_easy_clients_become_direct() {
@@ -211,9 +211,8 @@ async fn a_client_whose_gateway_died_ends_its_negotiation() {
     lab.run(Duration::from_secs(5)).await;
     assert!(lab.metrics(0).undelivered.get() >= 1);
     assert_eq!(lab.metrics(0).active.get(), 0);
-    let heard = lab.heard.borrow();
-    assert!(heard.iter().any(|heard| heard.by == ANNA && matches!(heard.notice, Notice::PunchOff(_))));
-    assert!(!heard.iter().any(|heard| heard.record().is_some()), "that says nothing about the NATs");
-    drop(heard);
+    let told_off = |heard: &Heard| heard.by == ANNA && matches!(heard.notice, Notice::PunchOff(_));
+    assert!(lab.heard.borrow().iter().any(told_off));
+    assert!(!lab.heard.borrow().iter().any(|heard| heard.record().is_some()), "that says nothing about the NATs");
     lab.stop().await;
 }
