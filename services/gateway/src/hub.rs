@@ -1,0 +1,217 @@
+//! The sessions of this process.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use contract::token::KeySet;
+use domain::{ClientId, Epoch, InstanceId, NatProfile, SessionTag, SourcePrefix, UnixMillis};
+use presence::Held;
+use tokio::{sync::mpsc, time::Instant};
+use wire::{
+    Code,
+    control::{Refused, ServerFrame},
+    secure::ServerSecret,
+};
+
+use crate::{Config, Seams};
+
+/// Frames that wait for one session. When full, or over [`QUEUE_BYTES`], the session is ended: the client comes back and gets
+/// the state instead of the history.
+const QUEUE_FRAMES: usize = 128;
+
+/// Bytes that wait for one session, besides of one frame.
+const QUEUE_BYTES: usize = 64 * 1024;
+
+/// What every part of this role shares.
+pub(crate) struct Hub {
+    pub(crate) config: Config,
+    pub(crate) seams: Seams,
+    pub(crate) secret: ServerSecret,
+    /// What tokens are verified with, and when it was asked for last.
+    pub(crate) keys: RwLock<(KeySet, Option<Instant>)>,
+    /// Told by the reflectors' beats.
+    pub(crate) reflectors: tokio::sync::watch::Sender<Reflectors>,
+    sessions: Mutex<HashMap<ClientId, Handle>>,
+    sources: Mutex<HashMap<SourcePrefix, u32>>,
+}
+
+/// Where clients can ask who they are seen as.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reflectors {
+    pub(crate) rendezvous: BTreeMap<InstanceId, (Vec<SocketAddr>, Option<Instant>)>,
+    pub(crate) relays: BTreeMap<InstanceId, (Vec<SocketAddr>, Option<Instant>)>,
+}
+
+/// The way to one session.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    pub(crate) epoch: Epoch,
+    pub(crate) tag: SessionTag,
+    pub(crate) since: UnixMillis,
+    pub(crate) profile: Option<NatProfile>,
+    queue: mpsc::Sender<Queued>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// What waits for a session.
+#[derive(Debug)]
+pub(crate) enum Queued {
+    Frame(ServerFrame, usize),
+    /// Say this and end.
+    End(Refused),
+}
+
+/// The session's end of its queue.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    receiver: mpsc::Receiver<Queued>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A place among the connections of one source.
+pub(crate) struct SourceSeat<'a> {
+    hub: &'a Hub,
+    source: SourcePrefix,
+}
+
+impl Hub {
+    pub(crate) fn new(config: Config, seams: Seams, secret: ServerSecret) -> Self {
+        Self {
+            config,
+            seams,
+            secret,
+            keys: RwLock::default(),
+            reflectors: tokio::sync::watch::Sender::default(),
+            sessions: Mutex::default(),
+            sources: Mutex::default(),
+        }
+    }
+
+    /// Takes a session in; one of the same client before it is ended.
+    pub(crate) fn enter(&self, client: ClientId, epoch: Epoch, tag: SessionTag, since: UnixMillis) -> Queue {
+        let (queue, receiver) = mpsc::channel(QUEUE_FRAMES);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let handle = Handle { epoch, tag, since, profile: None, queue, waiting: Arc::clone(&waiting) };
+        let before = self.sessions().insert(client, handle);
+        match before {
+            Some(before) => before.end(Refused::because(Code::Replaced)),
+            None => self.seams.metrics.sessions.inc(),
+        }
+        Queue { receiver, waiting }
+    }
+
+    /// Forgets a session.
+    pub(crate) fn leave(&self, client: ClientId, epoch: Epoch) {
+        let mut sessions = self.sessions();
+        if sessions.get(&client).is_some_and(|handle| handle.epoch == epoch) {
+            sessions.remove(&client);
+            self.seams.metrics.sessions.dec();
+        }
+    }
+
+    /// Notes the NAT profile of a session, to be told again when presence forgot it.
+    pub(crate) fn profiled(&self, client: ClientId, epoch: Epoch, profile: NatProfile) {
+        if let Some(handle) = self.sessions().get_mut(&client).filter(|handle| handle.epoch == epoch) {
+            handle.profile = Some(profile);
+        }
+    }
+
+    /// The way to a session, unless it ended.
+    pub(crate) fn find(&self, client: ClientId, epoch: Epoch) -> Option<Handle> {
+        self.sessions().get(&client).filter(|handle| handle.epoch == epoch).cloned()
+    }
+
+    /// All sessions, as presence is told of them.
+    pub(crate) fn held(&self) -> Vec<(Held, Option<NatProfile>)> {
+        let sessions = self.sessions();
+        let mut held: Vec<_> = sessions
+            .iter()
+            .map(|(&client, handle)| {
+                let Handle { epoch, tag, since, profile, .. } = *handle;
+                (Held { client, epoch, tag, since }, profile)
+            })
+            .collect();
+        held.sort_unstable_by_key(|(held, _)| held.client);
+        held
+    }
+
+    /// A place for one more connection from `source`; `None` when it has too many.
+    pub(crate) fn seat(&self, source: SourcePrefix) -> Option<SourceSeat<'_>> {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = sources.entry(source).or_insert(0);
+        if *count >= self.config.connections_per_source {
+            return None;
+        }
+        *count += 1;
+        Some(SourceSeat { hub: self, source })
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<ClientId, Handle>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for SourceSeat<'_> {
+    fn drop(&mut self) {
+        let mut sources = self.hub.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = sources.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                sources.remove(&self.source);
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// Puts a frame into the session's queue. Returns whether it had room; without, the session ends.
+    pub(crate) fn push(&self, frame: ServerFrame) -> bool {
+        let size = frame.encode().len();
+        let before = self.waiting.fetch_add(size, Ordering::Relaxed);
+        if before <= QUEUE_BYTES && self.queue.try_send(Queued::Frame(frame, size)).is_ok() {
+            return true;
+        }
+        self.waiting.fetch_sub(size, Ordering::Relaxed);
+        self.waiting.store(usize::MAX / 2, Ordering::Relaxed);
+        false
+    }
+
+    /// Ends the session with a reason.
+    pub(crate) fn end(&self, refused: Refused) {
+        if self.queue.try_send(Queued::End(refused)).is_err() {
+            // No room for the reason: the session sees the mark instead.
+            self.waiting.store(usize::MAX / 2, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Queue {
+    /// The next entry; `None` when nobody can add one any more.
+    pub(crate) async fn next(&mut self) -> Option<Queued> {
+        let queued = self.receiver.recv().await?;
+        if self.is_over() {
+            return Some(Queued::End(Refused::because(Code::SlowReader)));
+        }
+        if let Queued::Frame(_, size) = &queued {
+            self.waiting.fetch_sub(*size, Ordering::Relaxed);
+        }
+        Some(queued)
+    }
+
+    /// Whether there was no room for something.
+    pub(crate) fn is_over(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= usize::MAX / 4
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("sessions", &self.sessions().len()).finish_non_exhaustive()
+    }
+}

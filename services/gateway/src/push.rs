@@ -1,0 +1,94 @@
+//! What other roles have told to clients of this process.
+
+use std::{convert::Infallible, sync::Arc};
+
+use bus::Served;
+use contract::gateway::{Notice, Push};
+use domain::{NetworkChange, Revision};
+use wire::{
+    Code,
+    control::{MAX_MEMBERS_PER_FRAME, Refused, ServerFrame},
+};
+
+use crate::hub::{Handle, Hub};
+
+/// Pushes handled at once: each is a few sends into queues.
+const CONCURRENCY: usize = 64;
+
+/// Takes pushes until the guard is stopped.
+pub(crate) async fn serve(hub: &Arc<Hub>) -> Result<Vec<Served>, bus::Error> {
+    let taking = Arc::clone(hub);
+    let served = hub.seams.bus.subscribe(CONCURRENCY, move |push: Push| {
+        let hub = Arc::clone(&taking);
+        async move {
+            take(&hub, &push);
+            Ok::<(), Infallible>(())
+        }
+    });
+    Ok(vec![served.await?])
+}
+
+fn take(hub: &Hub, push: &Push) {
+    for target in &push.to {
+        let Some(handle) = hub.find(target.client, target.epoch) else {
+            hub.seams.metrics.pushes_missed.inc();
+            continue;
+        };
+        if deliver(&handle, &push.notice) {
+            hub.seams.metrics.pushes.inc();
+        } else {
+            hub.seams.metrics.slow_readers.inc();
+        }
+    }
+}
+
+/// Whether the session had room for all of it.
+fn deliver(handle: &Handle, notice: &Notice) -> bool {
+    let frame = match notice.clone() {
+        Notice::Change(change) => return frames(change).into_iter().all(|frame| handle.push(frame)),
+        Notice::Replaced => {
+            handle.end(Refused::because(Code::Replaced));
+            return true;
+        }
+        Notice::PeerUp(peer) => ServerFrame::PeerUp(peer),
+        Notice::PeerDown(peer) => ServerFrame::PeerDown(peer),
+        Notice::PeerLost(peer) => ServerFrame::PeerLost(peer),
+        Notice::Relay(offer) => ServerFrame::Relay(Box::new(offer)),
+        Notice::Prepare(preparation) => ServerFrame::Prepare(preparation),
+        Notice::Go(order) => ServerFrame::Go(order),
+        Notice::Record(record) => ServerFrame::Record(Box::new(record)),
+        Notice::PunchOff(punch) => ServerFrame::PunchOff(punch),
+    };
+    handle.push(frame)
+}
+
+/// A change as frames that fit: each continues where the one before ended.
+pub(crate) fn frames(change: NetworkChange) -> Vec<ServerFrame> {
+    if change.members.len() <= MAX_MEMBERS_PER_FRAME {
+        return vec![ServerFrame::Change(change)];
+    }
+    let NetworkChange { network, name, since, revision, members, left } = change;
+    let count = members.len().div_ceil(MAX_MEMBERS_PER_FRAME);
+    let mut reached = since;
+    let mut frames = Vec::with_capacity(count);
+    for (nth, some) in members.chunks(MAX_MEMBERS_PER_FRAME).enumerate() {
+        let last = nth + 1 == count;
+        // A list of members for their presence only has one revision all along.
+        let until = if last || since == revision {
+            revision
+        } else {
+            some.iter().map(|member| member.revision).max().unwrap_or(Revision::ZERO).clamp(reached, revision)
+        };
+        let (name, members) = (name.clone(), some.to_vec());
+        frames.push(ServerFrame::Change(NetworkChange {
+            network,
+            name,
+            since: reached,
+            revision: until,
+            members,
+            left,
+        }));
+        reached = until;
+    }
+    frames
+}

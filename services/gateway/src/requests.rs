@@ -1,0 +1,217 @@
+//! What a client asks in its session, as calls to the other roles and back.
+
+use bus::CallError;
+use contract::{
+    network::{
+        ChangesSince, Connect, CreateFinish, CreateStart, JoinFinish, JoinStart, Joined as JoinedNetwork, Leave,
+        Refusal, SetNick, Snapshot,
+    },
+    rendezvous::{Pair, PunchSaid, PunchWord},
+    session::{SessionChange, SessionChanged},
+};
+use domain::{InstanceId, KnownNetwork};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use wire::{
+    Code,
+    control::{ClientFrame, Joined, NatReport, Refused, Reply, Request, ServerFrame},
+};
+
+use crate::{hub::Hub, push, session::Who};
+
+/// The requests of one session.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    /// The network role's sealed half of the join that was started last.
+    pending_join: Option<Vec<u8>>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) struct Done {
+    frames: Vec<ServerFrame>,
+    pending_join: Option<Vec<u8>>,
+}
+
+impl Requests {
+    pub(crate) const fn new() -> Self {
+        Self { pending_join: None }
+    }
+
+    /// Begins what `frame` asks for; `None` when there is nothing to wait for.
+    pub(crate) fn start<'a>(&mut self, hub: &'a Hub, who: Who, frame: ClientFrame) -> Option<BoxFuture<'a, Done>> {
+        match frame {
+            ClientFrame::Request(number, request) => {
+                let pending = matches!(request, Request::JoinFinish(_)).then(|| self.pending_join.take()).flatten();
+                Some(async move { ask(hub, who, number, request, pending).await }.boxed())
+            }
+            ClientFrame::Sync(known) => Some(async move { sync(hub, who, known).await }.boxed()),
+            ClientFrame::Nat(report) => Some(async move { profiled(hub, who, &report).await }.boxed()),
+            ClientFrame::PunchReady(ready) => {
+                let leader = ready.punch.leader;
+                Some(async move { word(hub, who, leader, PunchSaid::Ready(ready)).await }.boxed())
+            }
+            ClientFrame::PunchReport(report) => {
+                let leader = report.punch.leader;
+                Some(async move { word(hub, who, leader, PunchSaid::Report(report)).await }.boxed())
+            }
+            ClientFrame::Login(_) | ClientFrame::Ping(_) | ClientFrame::Goodbye => None,
+        }
+    }
+
+    /// What the client is told.
+    pub(crate) fn finish(&mut self, done: Done) -> Vec<ServerFrame> {
+        if done.pending_join.is_some() {
+            self.pending_join = done.pending_join;
+        }
+        done.frames
+    }
+}
+
+impl Done {
+    const NOTHING: Self = Self { frames: Vec::new(), pending_join: None };
+
+    fn reply(number: u32, result: Result<Reply, Refused>) -> Self {
+        let frame = match result {
+            Ok(reply) => ServerFrame::Reply(number, reply),
+            Err(refused) => ServerFrame::Refusal(number, refused),
+        };
+        Self { frames: vec![frame], pending_join: None }
+    }
+}
+
+async fn ask(hub: &Hub, who: Who, number: u32, request: Request, pending: Option<Vec<u8>>) -> Done {
+    let (client, source, bus) = (who.client, who.source, &hub.seams.bus);
+    let result = match request {
+        Request::CreateStart(name, request) => bus
+            .call(&CreateStart { client, name, request, source })
+            .await
+            .map(|started| Reply::Registration(started.response))
+            .map_err(refused),
+        Request::CreateFinish(name, record, wrapped_secret) => {
+            return joined(number, bus.call(&CreateFinish { client, name, record, wrapped_secret }).await);
+        }
+        Request::JoinStart(name, request) => match bus.call(&JoinStart { client, name, request, source }).await {
+            Ok(started) => {
+                let done = Done::reply(number, Ok(Reply::Credential(started.response)));
+                return Done { pending_join: Some(started.pending), ..done };
+            }
+            Err(error) => Err(refused(error)),
+        },
+        Request::JoinFinish(finalization) => match pending {
+            Some(pending) => return joined(number, bus.call(&JoinFinish { client, pending, finalization }).await),
+            None => Err(Refused::because(Code::Malformed)),
+        },
+        Request::Leave(network) => done(bus.call(&Leave { client, network }).await),
+        Request::SetNick(nick) => done(bus.call(&SetNick { client, nick }).await),
+        Request::Connect(peer) => done(bus.call(&Connect { client, peer }).await),
+        Request::Why(peer) => match bus.call(&Pair { a: client, b: peer }).await {
+            Ok(reply) => Ok(Reply::Why(reply.record.map(Box::new))),
+            Err(CallError::Refused(contract::rendezvous::Refusal::Internal { incident })) => Err(internal(incident)),
+            Err(CallError::TimedOut | CallError::Unavailable | CallError::Malformed | CallError::TooLarge { .. }) => {
+                Err(Refused::because(Code::Unavailable))
+            }
+        },
+        Request::ChangesSince(network, revision) => match bus.call(&ChangesSince { client, network, revision }).await {
+            Ok(change) => {
+                let reply = ServerFrame::Reply(number, Reply::Done);
+                let frames = push::frames(change).into_iter().chain([reply]).collect();
+                return Done { frames, pending_join: None };
+            }
+            Err(error) => Err(refused(error)),
+        },
+    };
+    Done::reply(number, result)
+}
+
+/// The answer to a create or join: what is in the network, then that it is joined.
+fn joined(number: u32, result: Result<JoinedNetwork, CallError<Refusal>>) -> Done {
+    match result {
+        Ok(joined) => {
+            let reply = Reply::Joined(Box::new(Joined {
+                network: joined.network,
+                name: joined.name,
+                addresses: joined.addresses,
+                wrapped_secret: joined.wrapped_secret,
+                warning: joined.pool_exhausted.then_some(Code::AddressPoolExhausted),
+            }));
+            let mut frames = push::frames(joined.change);
+            frames.push(ServerFrame::Reply(number, reply));
+            Done { frames, pending_join: None }
+        }
+        Err(error) => Done::reply(number, Err(refused(error))),
+    }
+}
+
+async fn sync(hub: &Hub, who: Who, known: Vec<KnownNetwork>) -> Done {
+    match hub.seams.bus.call(&Snapshot { client: who.client, known }).await {
+        Ok(snapped) => {
+            let synced = ServerFrame::Synced(snapped.addresses, snapped.networks);
+            let frames = snapped.changes.into_iter().flat_map(push::frames).chain([synced]).collect();
+            Done { frames, pending_join: None }
+        }
+        Err(error) => {
+            tracing::debug!(?error, "a client could not catch up; it asks again at its next login");
+            Done::NOTHING
+        }
+    }
+}
+
+/// Keeps the profile where rendezvous looks, and says that it is new.
+async fn profiled(hub: &Hub, who: Who, report: &NatReport) -> Done {
+    hub.profiled(who.client, who.epoch, report.profile);
+    let seams = &hub.seams;
+    match seams.presence.report(who.client, who.epoch, report.profile).await {
+        Ok(true) => {
+            let changed = SessionChanged { client: who.client, epoch: who.epoch, change: SessionChange::Profiled };
+            if let Err(error) = seams.bus.publish(&changed).await {
+                tracing::warn!(error = telemetry::incident::chain(&error), "a NAT profile was not told");
+            }
+        }
+        Ok(false) => {}
+        Err(error) => tracing::warn!(error = telemetry::incident::chain(&error), "a NAT profile was not kept"),
+    }
+    Done::NOTHING
+}
+
+/// Passes a word on to the process that leads the negotiation. When that is gone, so is the negotiation.
+async fn word(hub: &Hub, who: Who, leader: InstanceId, said: PunchSaid) -> Done {
+    let control_rtt_us = u64::try_from(who.rtt.as_micros()).unwrap_or(u64::MAX);
+    let word = PunchWord { from: who.client, tag: who.tag, control_rtt_us, said };
+    if let Err(error) = hub.seams.bus.publish_to(leader, &word).await {
+        tracing::debug!(%error, "a word of a negotiation went nowhere");
+    }
+    Done::NOTHING
+}
+
+fn done(result: Result<(), CallError<Refusal>>) -> Result<Reply, Refused> {
+    result.map(|()| Reply::Done).map_err(refused)
+}
+
+fn internal(incident: u64) -> Refused {
+    Refused { incident: Some(incident), ..Refused::because(Code::Internal) }
+}
+
+/// What a client is told of a refusal: the one place where the codes of this role come from.
+fn refused(error: CallError<Refusal>) -> Refused {
+    let refusal = match error {
+        CallError::Refused(refusal) => refusal,
+        CallError::TimedOut | CallError::Unavailable | CallError::Malformed => {
+            return Refused::because(Code::Unavailable);
+        }
+        CallError::TooLarge { .. } => return Refused::because(Code::TooLarge),
+    };
+    let after = |code, retry_after_ms| Refused { retry_after_ms: Some(retry_after_ms), ..Refused::because(code) };
+    match refusal {
+        Refusal::Denied => Refused::because(Code::NetworkDenied),
+        Refusal::Full => Refused::because(Code::NetworkFull),
+        Refusal::AlreadyMember => Refused::because(Code::AlreadyMember),
+        Refusal::NameTaken => Refused::because(Code::NameTaken),
+        Refusal::NotAMember => Refused::because(Code::NotAMember),
+        Refusal::PlanLimit => Refused::because(Code::PlanLimit),
+        Refusal::GuessLimit { retry_after_ms } => after(Code::GuessLimit, retry_after_ms),
+        Refusal::RateLimited { retry_after_ms } => after(Code::RateLimited, retry_after_ms),
+        Refusal::Malformed => Refused::because(Code::Malformed),
+        Refusal::PeerUnknown => Refused::because(Code::PeerUnknown),
+        Refusal::Internal { incident } => internal(incident),
+    }
+}

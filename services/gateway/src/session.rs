@@ -1,0 +1,432 @@
+//! One connection from its first byte to its last.
+
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bus::CallError;
+use contract::{
+    auth::{Login as AskLogin, LoginRefusal, Renew},
+    gateway::{Notice, Push, Target},
+    network::Snapshot,
+    session::{SessionChange, SessionChanged},
+    token::Session as Proof,
+};
+use domain::{ClientId, Epoch, IdentityKey, KnownNetwork, Nickname, SessionTag, SourcePrefix, TunnelKey, UnixMillis};
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use wire::{
+    Code,
+    control::{ClientFrame, Login, Refused, ServerFrame, Welcome},
+};
+
+use crate::{
+    connection::{Connection, End, Step},
+    hub::{Hub, Queue, Queued},
+    keep,
+    metrics::Turned,
+    pipe::Pipe,
+    push,
+    requests::{Done, Requests},
+};
+
+/// Requests of one client under way; more wait in the client's own stream.
+const CONCURRENT_REQUESTS: usize = 8;
+
+/// A client that comes back to a role that does not answer is asked to wait this long.
+const UNAVAILABLE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Who is on the other side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Who {
+    pub(crate) client: ClientId,
+    pub(crate) epoch: Epoch,
+    pub(crate) tag: SessionTag,
+    pub(crate) source: SourcePrefix,
+    /// Of the secure channel's handshake: what the negotiation of paths counts with.
+    pub(crate) rtt: Duration,
+    identity: IdentityKey,
+    tunnel: TunnelKey,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+enum Ended {
+    /// The client said goodbye.
+    Goodbye,
+    /// The connection broke, or the client fell silent.
+    Lost,
+    /// We ended it, with this reason.
+    Told(Refused),
+    /// The process ends: the client is to come back.
+    Drained,
+}
+
+/// What a login led to.
+struct Admitted {
+    who: Who,
+    nick: Option<Nickname>,
+    token: Option<String>,
+    token_expires: UnixMillis,
+    queue: Queue,
+}
+
+/// A connection with its stream.
+struct Line {
+    pipe: Pipe,
+    connection: Connection,
+}
+
+/// Serves one connection. `unfinished` is given back as soon as the client has logged in.
+pub(crate) async fn run(
+    hub: &Hub,
+    pipe: Pipe,
+    source: SourcePrefix,
+    unfinished: OwnedSemaphorePermit,
+    shutdown: &CancellationToken,
+) {
+    let connection = Connection::new(Instant::now(), hub.secret.clone(), hub.config.requests);
+    let mut line = Line { pipe, connection };
+    let metrics = &hub.seams.metrics;
+    let opened = tokio::select! {
+        opened = line.log_in(hub) => opened,
+        () = shutdown.cancelled() => Err(Some(Refused::after(Code::Draining, UNAVAILABLE_PAUSE))),
+    };
+    let (login, rtt) = match opened {
+        Ok(opened) => opened,
+        Err(refused) => {
+            metrics.turned(if refused.is_some() { Turned::Refused } else { Turned::Foreign }).inc();
+            line.refuse(refused).await;
+            return;
+        }
+    };
+    let known = login.known.clone();
+    let admitted = match admit(hub, *login, source, rtt).await {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            metrics.turned(Turned::Failed).inc();
+            line.refuse(Some(refused)).await;
+            return;
+        }
+    };
+    drop(unfinished);
+    let who = admitted.who;
+    metrics.logins.inc();
+    let ended = line.serve(hub, admitted, known, shutdown).await;
+    finish(hub, &mut line, who, ended, shutdown).await;
+}
+
+impl Line {
+    /// Waits for the proof of who the client is. An error without a refusal ends in silence.
+    async fn log_in(&mut self, hub: &Hub) -> Result<(Box<Login>, Duration), Option<Refused>> {
+        let opened = timeout(hub.config.handshake_timeout, self.step()).await;
+        match opened.map_err(|_| None)?? {
+            Step::Opened => {}
+            Step::Login(_) | Step::Frame(_) => return Err(None),
+        }
+        self.flush().await.map_err(|_| None)?;
+        let answered = Instant::now();
+        let step = timeout(hub.config.login_timeout, self.step()).await;
+        match step.map_err(|_| Some(Refused::because(Code::LoginTimeout)))?? {
+            Step::Login(login) => Ok((login, answered.elapsed())),
+            Step::Opened | Step::Frame(_) => Err(None),
+        }
+    }
+
+    /// The next step of the connection.
+    async fn step(&mut self) -> Result<Step, Option<Refused>> {
+        loop {
+            match self.connection.poll_step(Instant::now()) {
+                Ok(Some(step)) => return Ok(step),
+                Ok(None) => {}
+                Err(End::Foreign) => return Err(None),
+                Err(End::Refused(code)) => return Err(Some(Refused::because(code))),
+            }
+            let bytes = self.pipe.read().await.map_err(|_| None)?;
+            self.connection.handle_bytes(&bytes);
+        }
+    }
+
+    async fn say(&mut self, frame: &ServerFrame) -> std::io::Result<()> {
+        self.connection.send(frame);
+        self.flush().await
+    }
+
+    async fn flush(&mut self) -> std::io::Result<()> {
+        let count = self.connection.outgoing().len();
+        if count > 0 {
+            self.pipe.write(self.connection.outgoing()).await?;
+            self.connection.sent(count);
+        }
+        Ok(())
+    }
+
+    /// Ends a connection that did not become a session.
+    async fn refuse(&mut self, refused: Option<Refused>) {
+        if let Some(refused) = refused {
+            self.connection.send(&ServerFrame::Refused(refused));
+        }
+        // What the channel has to say (its rejection, for one) goes out in any case.
+        let _ = self.flush().await;
+        self.pipe.close().await;
+    }
+
+    /// The session.
+    async fn serve(
+        &mut self,
+        hub: &Hub,
+        admitted: Admitted,
+        known: Vec<KnownNetwork>,
+        shutdown: &CancellationToken,
+    ) -> Ended {
+        let Admitted { who, nick, token, mut token_expires, mut queue } = admitted;
+        match self.begin(hub, who, nick, token, &known).await {
+            Ok(()) => {}
+            Err(ended) => return ended,
+        }
+        tell(hub, who, SessionChange::Up).await;
+        let mut requests = Requests::new();
+        let mut running: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
+        let silence = 2 * hub.config.keepalive + hub.config.keepalive / 2;
+        let mut heard = tokio::time::Instant::now();
+        loop {
+            let renewal = tokio::time::Instant::now() + half_life(token_expires);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ended::Drained,
+                Some(done) = running.next(), if !running.is_empty() => {
+                    for frame in requests.finish(done) {
+                        self.connection.send(&frame);
+                    }
+                    if self.flush().await.is_err() {
+                        return Ended::Lost;
+                    }
+                }
+                queued = queue.next() => match queued {
+                    Some(Queued::Frame(frame, _)) => if self.say(&frame).await.is_err() {
+                        return if queue.is_over() { slow() } else { Ended::Lost };
+                    },
+                    Some(Queued::End(refused)) => return Ended::Told(refused),
+                    None => return Ended::Told(Refused::because(Code::Replaced)),
+                },
+                step = self.step(), if running.len() < CONCURRENT_REQUESTS => {
+                    heard = tokio::time::Instant::now();
+                    match step {
+                        Ok(Step::Frame(ClientFrame::Goodbye)) => return Ended::Goodbye,
+                        Ok(Step::Frame(ClientFrame::Ping(number))) => {
+                            if self.say(&ServerFrame::Pong(number)).await.is_err() {
+                                return Ended::Lost;
+                            }
+                        }
+                        Ok(Step::Frame(frame)) => {
+                            hub.seams.metrics.requests.inc();
+                            running.extend(requests.start(hub, who, frame));
+                        }
+                        Ok(Step::Opened | Step::Login(_)) => return Ended::Told(Refused::because(Code::Malformed)),
+                        Err(Some(refused)) => return Ended::Told(refused),
+                        Err(None) => return Ended::Lost,
+                    }
+                }
+                () = sleep_until(heard + silence) => return Ended::Told(Refused::because(Code::KeepaliveMissed)),
+                () = sleep_until(renewal) => {
+                    token_expires = match self.renew(hub, who).await {
+                        Ok(expires) => expires,
+                        Err(()) => return Ended::Lost,
+                    };
+                }
+            }
+        }
+    }
+
+    /// Welcomes the client and tells it everything it does not know.
+    async fn begin(
+        &mut self,
+        hub: &Hub,
+        who: Who,
+        nick: Option<Nickname>,
+        token: Option<String>,
+        known: &[KnownNetwork],
+    ) -> Result<(), Ended> {
+        let snapshot = Snapshot { client: who.client, known: known.to_vec() };
+        let (snapped, reflectors) = tokio::join!(hub.seams.bus.call(&snapshot), keep::reflectors(hub));
+        let snapped = match snapped {
+            Ok(snapped) => snapped,
+            Err(error) => {
+                tracing::debug!(?error, "no snapshot");
+                return Err(Ended::Told(Refused::after(Code::Unavailable, UNAVAILABLE_PAUSE)));
+            }
+        };
+        let welcome = Welcome {
+            client: who.client,
+            nick,
+            token,
+            now: UnixMillis::from(SystemTime::now()),
+            keepalive_ms: u32::try_from(hub.config.keepalive.as_millis()).unwrap_or(u32::MAX),
+            tag: who.tag,
+            reflectors,
+            prefix4: snapped.prefix4,
+            prefix6: snapped.prefix6,
+        };
+        self.connection.send(&ServerFrame::Welcome(Box::new(welcome)));
+        for frame in snapped.changes.into_iter().flat_map(push::frames) {
+            self.say(&frame).await.map_err(|_| Ended::Lost)?;
+        }
+        self.say(&ServerFrame::Synced(snapped.addresses, snapped.networks)).await.map_err(|_| Ended::Lost)
+    }
+
+    /// A fresh token; when there is none at the moment, the old one goes on.
+    async fn renew(&mut self, hub: &Hub, who: Who) -> Result<UnixMillis, ()> {
+        let renew = Renew { client: who.client, identity: who.identity, tunnel: who.tunnel };
+        match hub.seams.bus.call(&renew).await {
+            Ok(renewed) => {
+                self.say(&ServerFrame::Token(renewed.token)).await.map_err(drop)?;
+                Ok(renewed.expires)
+            }
+            Err(error) => {
+                tracing::debug!(?error, "no fresh token");
+                Ok(UnixMillis::from(SystemTime::now()).plus(4 * UNAVAILABLE_PAUSE))
+            }
+        }
+    }
+}
+
+/// From the proof of identity to a seat in presence.
+async fn admit(hub: &Hub, login: Login, source: SourcePrefix, rtt: Duration) -> Result<Admitted, Refused> {
+    let proof = match &login.token {
+        Some(token) => resumed(hub, token, &login).await,
+        None => None,
+    };
+    let (client, nick, token, token_expires) = match proof {
+        Some(proof) => {
+            hub.seams.metrics.resumed.inc();
+            (proof.client, None, None, proof.expires)
+        }
+        None => {
+            let ask = AskLogin {
+                identity: login.identity,
+                tunnel: login.tunnel,
+                tunnel_signature: login.tunnel_signature,
+                nick: login.nick.clone(),
+                source,
+            };
+            let logged_in = hub.seams.bus.call(&ask).await.map_err(refusal)?;
+            (logged_in.client, logged_in.nick, Some(logged_in.token), logged_in.token_expires)
+        }
+    };
+    let mut tag = [0; 16];
+    SystemRandom::new().fill(&mut tag).map_err(|_| Refused::because(Code::Internal))?;
+    let tag = SessionTag(tag);
+    let now = UnixMillis::from(SystemTime::now());
+    let seams = &hub.seams;
+    let ttl = hub.config.presence_ttl;
+    let up = seams.presence.up(client, seams.instance, tag, Epoch(now.0), now, ttl).await.map_err(|error| {
+        tracing::warn!(error = telemetry::incident::chain(&error), "presence takes no session");
+        Refused::after(Code::Unavailable, UNAVAILABLE_PAUSE)
+    })?;
+    let queue = hub.enter(client, up.epoch, tag, now);
+    if let Some(before) = up.replaced.filter(|before| before.gateway != seams.instance) {
+        let target = Target { client, epoch: before.epoch };
+        let push = Push { to: vec![target], notice: Notice::Replaced };
+        // That gateway may be gone; if not, it hears of it at the next renewal.
+        let _ = seams.bus.publish_to(before.gateway, &push).await;
+    }
+    let who = Who { client, epoch: up.epoch, tag, source, rtt, identity: login.identity, tunnel: login.tunnel };
+    Ok(Admitted { who, nick, token, token_expires, queue })
+}
+
+/// What a resumption token says, if it is about the keys that were just proved.
+async fn resumed(hub: &Hub, token: &str, login: &Login) -> Option<Proof> {
+    let verify = || hub.keys.read().unwrap_or_else(PoisonError::into_inner).0.verify(token);
+    let mut verified = verify();
+    if matches!(verified, Err(contract::token::TokenError::UnknownKey)) {
+        keep::learn_keys(hub).await;
+        verified = verify();
+    }
+    verified.ok().filter(|proof| proof.identity == login.identity && proof.tunnel == login.tunnel)
+}
+
+/// What is left to do when a session is over.
+async fn finish(hub: &Hub, line: &mut Line, who: Who, ended: Ended, shutdown: &CancellationToken) {
+    let metrics = &hub.seams.metrics;
+    hub.leave(who.client, who.epoch);
+    match ended {
+        Ended::Goodbye => down(hub, who, SessionChange::Down).await,
+        Ended::Lost => {
+            metrics.lost.inc();
+            down(hub, who, SessionChange::Lost).await;
+        }
+        Ended::Told(refused) => {
+            let replaced = refused.code == Code::Replaced.number();
+            if refused.code == Code::SlowReader.number() {
+                metrics.slow_readers.inc();
+            }
+            // A client that cannot be told finds out by itself.
+            let _ = line.say(&ServerFrame::Goodbye(refused)).await;
+            if !replaced {
+                down(hub, who, SessionChange::Lost).await;
+            }
+        }
+        Ended::Drained => {
+            debug_assert!(shutdown.is_cancelled());
+            // The seat stays: the client takes a new one elsewhere before this one runs out.
+            let _ = line.say(&ServerFrame::Goodbye(Refused::after(Code::Draining, smeared(hub, who)))).await;
+        }
+    }
+    line.pipe.close().await;
+}
+
+async fn down(hub: &Hub, who: Who, change: SessionChange) {
+    match hub.seams.presence.down(who.client, who.epoch).await {
+        Ok(true) => tell(hub, who, change).await,
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(error = telemetry::incident::chain(&error), "presence keeps an ended session for a while")
+        }
+    }
+}
+
+async fn tell(hub: &Hub, who: Who, change: SessionChange) {
+    let changed = SessionChanged { client: who.client, epoch: who.epoch, change };
+    if let Err(error) = hub.seams.bus.publish(&changed).await {
+        tracing::warn!(error = telemetry::incident::chain(&error), "a change of a session was not told");
+    }
+}
+
+/// When a client of a process that ends is to come back: all of them spread over the time that the rate needs.
+fn smeared(hub: &Hub, who: Who) -> Duration {
+    let waiting = u64::try_from(hub.seams.metrics.connections.get()).unwrap_or(0);
+    let spread_ms = (waiting * 1_000 / u64::from(hub.config.reconnects.get())).max(500);
+    let [a, b, c, d, ..] = who.tag.0;
+    Duration::from_millis(u64::from(u32::from_be_bytes([a, b, c, d])) % spread_ms)
+}
+
+fn half_life(expires: UnixMillis) -> Duration {
+    let left = expires.since(UnixMillis::from(SystemTime::now()));
+    (left / 2).max(Duration::from_secs(5))
+}
+
+fn slow() -> Ended {
+    Ended::Told(Refused::because(Code::SlowReader))
+}
+
+fn refusal(error: CallError<LoginRefusal>) -> Refused {
+    match error {
+        CallError::Refused(LoginRefusal::RegistrationLimited { retry_after_ms }) => {
+            Refused { retry_after_ms: Some(retry_after_ms), ..Refused::because(Code::RegistrationLimited) }
+        }
+        CallError::Refused(LoginRefusal::Signature) => Refused::because(Code::SignatureInvalid),
+        CallError::Refused(LoginRefusal::Blocked) => Refused::because(Code::Blocked),
+        CallError::Refused(LoginRefusal::Internal { incident }) => {
+            Refused { incident: Some(incident), ..Refused::after(Code::Internal, UNAVAILABLE_PAUSE) }
+        }
+        CallError::TimedOut | CallError::Unavailable | CallError::Malformed | CallError::TooLarge { .. } => {
+            Refused::after(Code::Unavailable, UNAVAILABLE_PAUSE)
+        }
+    }
+}
