@@ -148,6 +148,8 @@ impl Line {
                 Err(End::Foreign) => return Err(None),
                 Err(End::Refused(code)) => return Err(Some(Refused::because(code))),
             }
+            // A client that does not know the server's key waits for it.
+            self.flush().await.map_err(|_| None)?;
             let bytes = self.pipe.read().await.map_err(|_| None)?;
             self.connection.handle_bytes(&bytes);
         }
