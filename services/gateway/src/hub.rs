@@ -44,8 +44,15 @@ pub(crate) struct Hub {
 /// Where clients can ask who they are seen as.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reflectors {
-    pub(crate) rendezvous: BTreeMap<InstanceId, (Vec<SocketAddr>, Option<Instant>)>,
-    pub(crate) relays: BTreeMap<InstanceId, (Vec<SocketAddr>, Option<Instant>)>,
+    pub(crate) rendezvous: BTreeMap<InstanceId, Heard>,
+    pub(crate) relays: BTreeMap<InstanceId, Heard>,
+}
+
+/// The reflectors of one process.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    pub(crate) endpoints: Vec<SocketAddr>,
+    pub(crate) at: Instant,
 }
 
 /// The way to one session.
@@ -93,15 +100,20 @@ impl Hub {
         }
     }
 
-    /// Takes a session in; one of the same client before it is ended.
+    /// Takes a session in. Of two of one client the one with the greater epoch stays, whichever comes first.
     pub(crate) fn enter(&self, client: ClientId, epoch: Epoch, tag: SessionTag, since: UnixMillis) -> Queue {
         let (queue, receiver) = mpsc::channel(QUEUE_FRAMES);
         let waiting = Arc::new(AtomicUsize::new(0));
         let handle = Handle { epoch, tag, since, profile: None, queue, waiting: Arc::clone(&waiting) };
-        let before = self.sessions().insert(client, handle);
-        match before {
-            Some(before) => before.end(Refused::because(Code::Replaced)),
-            None => self.seams.metrics.sessions.inc(),
+        let mut sessions = self.sessions();
+        let older = match sessions.get(&client) {
+            Some(newer) if newer.epoch > epoch => Some(handle),
+            Some(_) | None => sessions.insert(client, handle),
+        };
+        self.seams.metrics.sessions.set(i64::try_from(sessions.len()).unwrap_or(i64::MAX));
+        drop(sessions);
+        if let Some(older) = older {
+            older.end(Refused::because(Code::Replaced));
         }
         Queue { receiver, waiting }
     }
@@ -111,7 +123,7 @@ impl Hub {
         let mut sessions = self.sessions();
         if sessions.get(&client).is_some_and(|handle| handle.epoch == epoch) {
             sessions.remove(&client);
-            self.seams.metrics.sessions.dec();
+            self.seams.metrics.sessions.set(i64::try_from(sessions.len()).unwrap_or(i64::MAX));
         }
     }
 

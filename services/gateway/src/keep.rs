@@ -1,6 +1,6 @@
 //! What goes on beside the sessions: seats are renewed, reflectors and token keys learned, gaps of the bus made good.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bus::Served;
 use contract::{
@@ -10,14 +10,14 @@ use contract::{
 };
 use domain::InstanceId;
 use presence::Renewal;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use wire::{
     Code,
     control::{Refused, ServerFrame},
 };
 
-use crate::hub::{Hub, Reflectors};
+use crate::hub::{Heard, Hub, Reflectors};
 
 /// A reflector that was silent for this long is not named any more.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -31,23 +31,22 @@ const KEYS_PAUSE: Duration = Duration::from_secs(5);
 /// Sessions renewed in one question.
 const BATCH: usize = 500;
 
-/// After a gap of the bus all sessions are asked to catch up within this time.
-const CATCH_UP: Duration = Duration::from_secs(5);
+/// After a gap of the bus, which loses hints, all sessions are asked to catch up within so many milliseconds, some in
+/// every [`PACE`].
+const CATCH_UP_MS: usize = 5_000;
+
+const PACE: Duration = Duration::from_millis(10);
 
 /// Takes the beats of reflectors until the guards are stopped.
 pub(crate) async fn serve(hub: &Arc<Hub>) -> Result<Vec<Served>, bus::Error> {
     let (rendezvous, relays) = (Arc::clone(hub), Arc::clone(hub));
     let heard = hub.seams.bus.subscribe(1, move |beat: ReflectorBeat| {
-        rendezvous.reflectors.send_modify(|known| {
-            known.rendezvous.insert(beat.instance, (beat.endpoints, Some(Instant::now())));
-        });
+        rendezvous.reflectors.send_modify(|known| note(&mut known.rendezvous, beat.instance, beat.endpoints));
         async { Ok::<(), Infallible>(()) }
     });
     let beaten = hub.seams.bus.subscribe(1, move |beat: RelayBeat| {
         let relay = InstanceId::from_bytes(*beat.relay.as_bytes());
-        relays.reflectors.send_modify(|known| {
-            known.relays.insert(relay, (beat.endpoints, Some(Instant::now())));
-        });
+        relays.reflectors.send_modify(|known| note(&mut known.relays, relay, beat.endpoints));
         async { Ok::<(), Infallible>(()) }
     });
     Ok(vec![heard.await?, beaten.await?])
@@ -57,13 +56,34 @@ pub(crate) async fn serve(hub: &Arc<Hub>) -> Result<Vec<Served>, bus::Error> {
 pub(crate) async fn run(hub: &Hub, shutdown: &CancellationToken) {
     let mut renewals = interval(hub.config.presence_ttl / 3);
     let mut recovered = hub.seams.bus.recovered();
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Sessions that are still to be asked to catch up.
+    let mut behind = Vec::new();
+    let mut share = 0;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = renewals.tick() => renew(hub).await,
-            Ok(()) = recovered.changed() => catch_up(hub, shutdown).await,
+            Ok(()) = recovered.changed() => {
+                behind = hub.held();
+                share = behind.len() * usize::try_from(PACE.as_millis()).unwrap_or(1) / CATCH_UP_MS + 1;
+            }
+            _ = pace.tick(), if !behind.is_empty() => {
+                for (held, _) in behind.drain(behind.len().saturating_sub(share)..) {
+                    if let Some(handle) = hub.find(held.client, held.epoch) {
+                        handle.push(ServerFrame::Resync);
+                    }
+                }
+            }
         }
     }
+}
+
+/// Notes where a process has reflectors, and forgets those that fell silent.
+fn note(known: &mut BTreeMap<InstanceId, Heard>, instance: InstanceId, endpoints: Vec<SocketAddr>) {
+    known.retain(|_, heard| heard.at.elapsed() < SILENCE);
+    known.insert(instance, Heard { endpoints, at: Instant::now() });
 }
 
 async fn renew(hub: &Hub) {
@@ -103,20 +123,6 @@ async fn report_again(hub: &Hub, some: &[(presence::Held, Option<domain::NatProf
     }
 }
 
-/// Hints were lost: every client asks what changed, not all at once.
-async fn catch_up(hub: &Hub, shutdown: &CancellationToken) {
-    let held = hub.held();
-    let pause = CATCH_UP / u32::try_from(held.len()).unwrap_or(u32::MAX).max(1);
-    for (held, _) in held {
-        if let Some(handle) = hub.find(held.client, held.epoch) {
-            handle.push(ServerFrame::Resync);
-        }
-        if timeout(pause, shutdown.cancelled()).await.is_ok() {
-            return;
-        }
-    }
-}
-
 /// Asks auth for the keys of tokens, unless that was just done.
 pub(crate) async fn learn_keys(hub: &Hub) {
     {
@@ -149,14 +155,15 @@ pub(crate) async fn reflectors(hub: &Hub) -> Vec<SocketAddr> {
 }
 
 fn chosen(known: &Reflectors) -> Vec<SocketAddr> {
-    let fresh = |entry: &&(Vec<SocketAddr>, Option<Instant>)| entry.1.is_some_and(|heard| heard.elapsed() < SILENCE);
+    let fresh = |heard: &&Heard| heard.at.elapsed() < SILENCE;
     let mut endpoints: Vec<SocketAddr> = Vec::new();
-    if let Some((first, _)) = known.rendezvous.values().filter(fresh).max_by_key(|(endpoints, _)| endpoints.len()) {
-        endpoints.extend(first);
+    if let Some(first) = known.rendezvous.values().filter(fresh).max_by_key(|heard| heard.endpoints.len()) {
+        endpoints.extend(&first.endpoints);
     }
     let has_other = |endpoints: &[SocketAddr]| endpoints.iter().any(|other| other.ip() != endpoints[0].ip());
     if !endpoints.is_empty() && !has_other(&endpoints) {
-        let others = known.rendezvous.values().chain(known.relays.values()).filter(fresh).flat_map(|(some, _)| some);
+        let others =
+            known.rendezvous.values().chain(known.relays.values()).filter(fresh).flat_map(|heard| &heard.endpoints);
         endpoints.extend(others.copied().find(|other| other.ip() != endpoints[0].ip()));
     }
     endpoints
