@@ -1,7 +1,10 @@
 //! What a client asks in its session, as calls to the other roles and back.
 
+use std::time::{Duration, SystemTime};
+
 use bus::CallError;
 use contract::{
+    auth::Renew,
     network::{
         ChangesSince, Connect, CreateFinish, CreateStart, JoinFinish, JoinStart, Joined as JoinedNetwork, Leave,
         Refusal, SetNick, Snapshot,
@@ -9,14 +12,21 @@ use contract::{
     rendezvous::{Pair, PunchSaid, PunchWord},
     session::{SessionChange, SessionChanged},
 };
-use domain::{InstanceId, KnownNetwork};
+use domain::{InstanceId, KnownNetwork, UnixMillis};
 use futures_util::future::{BoxFuture, FutureExt as _};
+use tokio::time::Instant;
 use wire::{
     Code,
     control::{ClientFrame, Joined, NatReport, Refused, Reply, Request, ServerFrame},
 };
 
 use crate::{hub::Hub, push, session::Who};
+
+/// However short tokens live, renewals do not come closer than this.
+const LEAST_RENEWAL: Duration = Duration::from_secs(5);
+
+/// After a renewal that failed.
+const RENEW_AGAIN: Duration = Duration::from_secs(20);
 
 /// The requests of one session.
 #[derive(Debug)]
@@ -30,6 +40,8 @@ pub(crate) struct Requests {
 pub(crate) struct Done {
     frames: Vec<ServerFrame>,
     pending_join: Option<Vec<u8>>,
+    /// When a fresh token is wanted next.
+    renew_at: Option<Instant>,
 }
 
 impl Requests {
@@ -58,24 +70,39 @@ impl Requests {
         }
     }
 
+    /// Begins to get a fresh token for the client.
+    pub(crate) fn renew(hub: &Hub, who: Who) -> BoxFuture<'_, Done> {
+        async move { renewed(hub, who).await }.boxed()
+    }
+
     /// What the client is told.
-    pub(crate) fn finish(&mut self, done: Done) -> Vec<ServerFrame> {
+    pub(crate) fn finish(&mut self, done: Done) -> (Vec<ServerFrame>, Option<Instant>) {
         if done.pending_join.is_some() {
             self.pending_join = done.pending_join;
         }
-        done.frames
+        (done.frames, done.renew_at)
     }
 }
 
+/// When a token that ends at `expires` is half used up.
+pub(crate) fn half_life(expires: UnixMillis) -> Instant {
+    let left = expires.since(UnixMillis::from(SystemTime::now()));
+    Instant::now() + (left / 2).max(LEAST_RENEWAL)
+}
+
 impl Done {
-    const NOTHING: Self = Self { frames: Vec::new(), pending_join: None };
+    const NOTHING: Self = Self::say(Vec::new());
+
+    const fn say(frames: Vec<ServerFrame>) -> Self {
+        Self { frames, pending_join: None, renew_at: None }
+    }
 
     fn reply(number: u32, result: Result<Reply, Refused>) -> Self {
         let frame = match result {
             Ok(reply) => ServerFrame::Reply(number, reply),
             Err(refused) => ServerFrame::Refusal(number, refused),
         };
-        Self { frames: vec![frame], pending_join: None }
+        Self::say(vec![frame])
     }
 }
 
@@ -114,8 +141,7 @@ async fn ask(hub: &Hub, who: Who, number: u32, request: Request, pending: Option
         Request::ChangesSince(network, revision) => match bus.call(&ChangesSince { client, network, revision }).await {
             Ok(change) => {
                 let reply = ServerFrame::Reply(number, Reply::Done);
-                let frames = push::frames(change).into_iter().chain([reply]).collect();
-                return Done { frames, pending_join: None };
+                return Done::say(push::frames(change).into_iter().chain([reply]).collect());
             }
             Err(error) => Err(refused(error)),
         },
@@ -136,7 +162,7 @@ fn joined(number: u32, result: Result<JoinedNetwork, CallError<Refusal>>) -> Don
             }));
             let mut frames = push::frames(joined.change);
             frames.push(ServerFrame::Reply(number, reply));
-            Done { frames, pending_join: None }
+            Done::say(frames)
         }
         Err(error) => Done::reply(number, Err(refused(error))),
     }
@@ -146,8 +172,7 @@ async fn sync(hub: &Hub, who: Who, known: Vec<KnownNetwork>) -> Done {
     match hub.seams.bus.call(&Snapshot { client: who.client, known }).await {
         Ok(snapped) => {
             let synced = ServerFrame::Synced(snapped.addresses, snapped.networks);
-            let frames = snapped.changes.into_iter().flat_map(push::frames).chain([synced]).collect();
-            Done { frames, pending_join: None }
+            Done::say(snapped.changes.into_iter().flat_map(push::frames).chain([synced]).collect())
         }
         Err(error) => {
             tracing::debug!(?error, "a client could not catch up; it asks again at its next login");
@@ -181,6 +206,21 @@ async fn word(hub: &Hub, who: Who, leader: InstanceId, said: PunchSaid) -> Done 
         tracing::debug!(%error, "a word of a negotiation went nowhere");
     }
     Done::NOTHING
+}
+
+/// A fresh token; when there is none at the moment, the old one goes on.
+async fn renewed(hub: &Hub, who: Who) -> Done {
+    let renew = Renew { client: who.client, identity: who.identity, tunnel: who.tunnel };
+    match hub.seams.bus.call(&renew).await {
+        Ok(renewed) => {
+            let renew_at = Some(half_life(renewed.expires));
+            Done { renew_at, ..Done::say(vec![ServerFrame::Token(renewed.token)]) }
+        }
+        Err(error) => {
+            tracing::debug!(?error, "no fresh token");
+            Done { renew_at: Some(Instant::now() + RENEW_AGAIN), ..Done::NOTHING }
+        }
+    }
 }
 
 fn done(result: Result<(), CallError<Refusal>>) -> Result<Reply, Refused> {

@@ -7,7 +7,7 @@ use std::{
 
 use bus::CallError;
 use contract::{
-    auth::{Login as AskLogin, LoginRefusal, Renew},
+    auth::{Login as AskLogin, LoginRefusal},
     gateway::{Notice, Push, Target},
     network::Snapshot,
     session::{SessionChange, SessionChanged},
@@ -15,6 +15,7 @@ use contract::{
 };
 use domain::{ClientId, Epoch, IdentityKey, KnownNetwork, Nickname, SessionTag, SourcePrefix, TunnelKey, UnixMillis};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use rand::Rng as _;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::{
     sync::OwnedSemaphorePermit,
@@ -33,13 +34,13 @@ use crate::{
     metrics::Turned,
     pipe::Pipe,
     push,
-    requests::{Done, Requests},
+    requests::{Done, Requests, half_life},
 };
 
 /// Requests of one client under way; more wait in the client's own stream.
 const CONCURRENT_REQUESTS: usize = 8;
 
-/// A client that comes back to a role that does not answer is asked to wait this long.
+/// A client that comes back to a role that does not answer is asked to wait about this long.
 const UNAVAILABLE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Who is on the other side.
@@ -51,8 +52,8 @@ pub(crate) struct Who {
     pub(crate) source: SourcePrefix,
     /// Of the secure channel's handshake: what the negotiation of paths counts with.
     pub(crate) rtt: Duration,
-    identity: IdentityKey,
-    tunnel: TunnelKey,
+    pub(crate) identity: IdentityKey,
+    pub(crate) tunnel: TunnelKey,
 }
 
 /// How a session ended.
@@ -96,7 +97,7 @@ pub(crate) async fn run(
     let metrics = &hub.seams.metrics;
     let opened = tokio::select! {
         opened = line.log_in(hub) => opened,
-        () = shutdown.cancelled() => Err(Some(Refused::after(Code::Draining, UNAVAILABLE_PAUSE))),
+        () = shutdown.cancelled() => Err(Some(Refused::after(Code::Draining, pause()))),
     };
     let (login, rtt) = match opened {
         Ok(opened) => opened,
@@ -187,7 +188,7 @@ impl Line {
         known: Vec<KnownNetwork>,
         shutdown: &CancellationToken,
     ) -> Ended {
-        let Admitted { who, nick, token, mut token_expires, mut queue } = admitted;
+        let Admitted { who, nick, token, token_expires, mut queue } = admitted;
         match self.begin(hub, who, nick, token, &known).await {
             Ok(()) => {}
             Err(ended) => return ended,
@@ -197,13 +198,15 @@ impl Line {
         let mut running: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
         let silence = 2 * hub.config.keepalive + hub.config.keepalive / 2;
         let mut heard = tokio::time::Instant::now();
+        let mut renew_at = Some(half_life(token_expires));
         loop {
-            let renewal = tokio::time::Instant::now() + half_life(token_expires);
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ended::Drained,
                 Some(done) = running.next(), if !running.is_empty() => {
-                    for frame in requests.finish(done) {
+                    let (frames, renew_next) = requests.finish(done);
+                    renew_at = renew_next.or(renew_at);
+                    for frame in frames {
                         self.connection.send(&frame);
                     }
                     if self.flush().await.is_err() {
@@ -236,11 +239,9 @@ impl Line {
                     }
                 }
                 () = sleep_until(heard + silence) => return Ended::Told(Refused::because(Code::KeepaliveMissed)),
-                () = sleep_until(renewal) => {
-                    token_expires = match self.renew(hub, who).await {
-                        Ok(expires) => expires,
-                        Err(()) => return Ended::Lost,
-                    };
+                () = sleep_until(renew_at.unwrap_or(heard)), if renew_at.is_some() => {
+                    renew_at = None;
+                    running.push(Requests::renew(hub, who));
                 }
             }
         }
@@ -261,7 +262,7 @@ impl Line {
             Ok(snapped) => snapped,
             Err(error) => {
                 tracing::debug!(?error, "no snapshot");
-                return Err(Ended::Told(Refused::after(Code::Unavailable, UNAVAILABLE_PAUSE)));
+                return Err(Ended::Told(Refused::after(Code::Unavailable, pause())));
             }
         };
         let welcome = Welcome {
@@ -280,21 +281,6 @@ impl Line {
             self.say(&frame).await.map_err(|_| Ended::Lost)?;
         }
         self.say(&ServerFrame::Synced(snapped.addresses, snapped.networks)).await.map_err(|_| Ended::Lost)
-    }
-
-    /// A fresh token; when there is none at the moment, the old one goes on.
-    async fn renew(&mut self, hub: &Hub, who: Who) -> Result<UnixMillis, ()> {
-        let renew = Renew { client: who.client, identity: who.identity, tunnel: who.tunnel };
-        match hub.seams.bus.call(&renew).await {
-            Ok(renewed) => {
-                self.say(&ServerFrame::Token(renewed.token)).await.map_err(drop)?;
-                Ok(renewed.expires)
-            }
-            Err(error) => {
-                tracing::debug!(?error, "no fresh token");
-                Ok(UnixMillis::from(SystemTime::now()).plus(4 * UNAVAILABLE_PAUSE))
-            }
-        }
     }
 }
 
@@ -329,7 +315,7 @@ async fn admit(hub: &Hub, login: Login, source: SourcePrefix, rtt: Duration) -> 
     let ttl = hub.config.presence_ttl;
     let up = seams.presence.up(client, seams.instance, tag, Epoch(now.0), now, ttl).await.map_err(|error| {
         tracing::warn!(error = telemetry::incident::chain(&error), "presence takes no session");
-        Refused::after(Code::Unavailable, UNAVAILABLE_PAUSE)
+        Refused::after(Code::Unavailable, pause())
     })?;
     let queue = hub.enter(client, up.epoch, tag, now);
     if let Some(before) = up.replaced.filter(|before| before.gateway != seams.instance) {
@@ -408,9 +394,9 @@ fn smeared(hub: &Hub, who: Who) -> Duration {
     Duration::from_millis(u64::from(u32::from_be_bytes([a, b, c, d])) % spread_ms)
 }
 
-fn half_life(expires: UnixMillis) -> Duration {
-    let left = expires.since(UnixMillis::from(SystemTime::now()));
-    (left / 2).max(Duration::from_secs(5))
+/// How long a client waits that found a part of the service silent: not all of them equally long.
+fn pause() -> Duration {
+    UNAVAILABLE_PAUSE.mul_f64(rand::rng().random_range(0.5..1.5))
 }
 
 fn slow() -> Ended {
@@ -425,10 +411,10 @@ fn refusal(error: CallError<LoginRefusal>) -> Refused {
         CallError::Refused(LoginRefusal::Signature) => Refused::because(Code::SignatureInvalid),
         CallError::Refused(LoginRefusal::Blocked) => Refused::because(Code::Blocked),
         CallError::Refused(LoginRefusal::Internal { incident }) => {
-            Refused { incident: Some(incident), ..Refused::after(Code::Internal, UNAVAILABLE_PAUSE) }
+            Refused { incident: Some(incident), ..Refused::after(Code::Internal, pause()) }
         }
         CallError::TimedOut | CallError::Unavailable | CallError::Malformed | CallError::TooLarge { .. } => {
-            Refused::after(Code::Unavailable, UNAVAILABLE_PAUSE)
+            Refused::after(Code::Unavailable, pause())
         }
     }
 }
