@@ -30,7 +30,11 @@ impl Roles {
     }
 
     /// Starts a role.
-    pub(crate) fn start(&mut self, name: &'static str, role: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+    pub(crate) fn start(
+        &mut self,
+        name: &'static str,
+        role: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
         self.tasks.spawn(async move { (name, role.await) });
     }
 

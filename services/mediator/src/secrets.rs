@@ -102,13 +102,8 @@ impl Secrets {
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), SecretsError> {
     let failed = |source| SecretsError::Write { path: path.to_owned(), source };
     let partial = path.with_extension("partial");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&partial)
-        .map_err(failed)?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial).map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&partial, path).map_err(failed)
 }

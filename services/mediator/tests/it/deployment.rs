@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// One `mediator all`, ended when dropped.
-pub struct Deployment {
+pub(crate) struct Deployment {
     process: Child,
     ready: Value,
     bind: [Ipv4Addr; 2],
@@ -23,12 +23,12 @@ pub struct Deployment {
 
 impl Deployment {
     /// Everything embedded, in a folder of its own.
-    pub fn embedded() -> Self {
+    pub(crate) fn embedded() -> Self {
         Self::with_config("")
     }
 
     /// Embedded, with this configuration.
-    pub fn with_config(config: &str) -> Self {
+    pub(crate) fn with_config(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut deployment = Self::start(dir.path(), loopback(0), config);
         deployment._owned = Some(dir);
@@ -36,7 +36,7 @@ impl Deployment {
     }
 
     /// A deployment in `dir` on `bind`; its data and secrets are found again by the next one in the same folder.
-    pub fn start(dir: &Path, bind: [Ipv4Addr; 2], config: &str) -> Self {
+    pub(crate) fn start(dir: &Path, bind: [Ipv4Addr; 2], config: &str) -> Self {
         let file = (!config.is_empty()).then(|| {
             let file = dir.join("config.toml");
             fs::write(&file, config).unwrap();
@@ -47,39 +47,39 @@ impl Deployment {
     }
 
     /// The URL that clients are given.
-    pub fn server(&self) -> &str {
+    pub(crate) fn server(&self) -> &str {
         self.ready["server"].as_str().unwrap()
     }
 
     /// The address of the admin API, without its scheme.
-    pub fn admin(&self) -> &str {
+    pub(crate) fn admin(&self) -> &str {
         self.ready["admin"].as_str().unwrap().trim_start_matches("http://").trim_end_matches('/')
     }
 
     /// The address of metrics and health, without its scheme.
-    pub fn ops(&self) -> &str {
+    pub(crate) fn ops(&self) -> &str {
         let url = self.ready["metrics"].as_str().unwrap().trim_start_matches("http://");
         url.split('/').next().unwrap()
     }
 
     /// The operator's bearer token.
-    pub fn operator_token(&self) -> String {
+    pub(crate) fn operator_token(&self) -> String {
         fs::read_to_string(self.ready["operator_token_file"].as_str().unwrap()).unwrap().trim().to_owned()
     }
 
     /// Ends every server at once, without a goodbye.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
     /// Starts the servers again, on the same addresses and data.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         (self.process, self.ready) = spawn(&self.dir, self.bind, self.config.as_deref());
     }
 
     /// Asks the servers to leave, and waits for it. Returns whether they left in peace.
-    pub fn terminate(&mut self) -> bool {
+    pub(crate) fn terminate(&mut self) -> bool {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         self.process.wait().unwrap().success()
@@ -94,13 +94,13 @@ impl Drop for Deployment {
 }
 
 /// Two loopback addresses that no other test process uses; `nth` tells deployments of one test apart.
-pub fn loopback(nth: u8) -> [Ipv4Addr; 2] {
+pub(crate) fn loopback(nth: u8) -> [Ipv4Addr; 2] {
     let [.., high, low] = (std::process::id() << 1).to_be_bytes();
     [Ipv4Addr::new(127, 100 + nth, high, low), Ipv4Addr::new(127, 100 + nth, high, low | 1)]
 }
 
 /// The executable under test.
-pub fn mediator() -> Command {
+pub(crate) fn mediator() -> Command {
     Command::new(env!("CARGO_BIN_EXE_mediator"))
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// One `buri` daemon and its home, ended when dropped.
-pub struct Device {
+pub(crate) struct Device {
     home: TempDir,
     daemon: Option<Child>,
     arguments: Vec<String>,
@@ -19,22 +19,23 @@ pub struct Device {
 
 /// How one command ended.
 #[derive(Debug)]
-pub struct Done {
-    pub status: i32,
-    pub json: Value,
-    pub stderr: String,
+pub(crate) struct Done {
+    pub(crate) status: i32,
+    pub(crate) json: Value,
+    pub(crate) stderr: String,
 }
 
 impl Device {
     /// A running daemon that knows `server`.
-    pub fn start(server: &str) -> Self {
+    pub(crate) fn start(server: &str) -> Self {
         Self::start_with(server, &[])
     }
 
     /// The same with more arguments.
-    pub fn start_with(server: &str, more: &[&str]) -> Self {
+    pub(crate) fn start_with(server: &str, more: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let mut arguments = vec!["daemon".into(), "--server".into(), server.into(), "--adapter".into(), "memory".into()];
+        let mut arguments =
+            vec!["daemon".into(), "--server".into(), server.into(), "--adapter".into(), "memory".into()];
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         let mut device = Self { home, daemon: None, arguments };
         device.resume();
@@ -42,7 +43,7 @@ impl Device {
     }
 
     /// Starts the daemon (again).
-    pub fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         let mut command = buri();
         command.arg("--home").arg(self.home.path()).args(&self.arguments);
@@ -50,51 +51,51 @@ impl Device {
     }
 
     /// Ends the daemon without a goodbye.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut daemon = self.daemon.take().unwrap();
         daemon.kill().unwrap();
         daemon.wait().unwrap();
     }
 
     /// Runs one command and reads its JSON.
-    pub fn run(&self, arguments: &[&str]) -> Done {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Done {
         self.run_with_input(arguments, "")
     }
 
     /// Creates a network.
-    pub fn create(&self, network: &str, password: &str) -> Done {
+    pub(crate) fn create(&self, network: &str, password: &str) -> Done {
         self.run_with_input(&["create", network, "--password-file", "-"], password)
     }
 
     /// Joins a network.
-    pub fn join(&self, network: &str, password: &str) -> Done {
+    pub(crate) fn join(&self, network: &str, password: &str) -> Done {
         self.run_with_input(&["join", network, "--password-file", "-"], password)
     }
 
     /// What `status` says.
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         self.run(&["status"]).ok()
     }
 
     /// The virtual IPv4 address.
-    pub fn address4(&self) -> String {
+    pub(crate) fn address4(&self) -> String {
         self.status()["address4"].as_str().unwrap().to_owned()
     }
 
     /// The one peer that this device sees at `address`.
-    pub fn peer(&self, address: &str) -> Value {
+    pub(crate) fn peer(&self, address: &str) -> Value {
         let peers = self.run(&["peers"]).ok();
         let found = peers.as_array().unwrap().iter().find(|peer| peer["address4"] == address);
         found.unwrap_or_else(|| panic!("no peer {address} in {peers}")).clone()
     }
 
     /// What the daemon logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap()
     }
 
     /// Where the client keeps what it must not lose.
-    pub fn home(&self) -> &std::path::Path {
+    pub(crate) fn home(&self) -> &std::path::Path {
         self.home.path()
     }
 
@@ -105,8 +106,7 @@ impl Device {
     fn run_with_input(&self, arguments: &[&str], input: &str) -> Done {
         let mut command = buri();
         command.arg("--home").arg(self.home.path()).args(arguments).arg("--json");
-        let mut process =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // A command that refuses its arguments closes its input unread.
         let _ = process.stdin.take().unwrap().write_all(input.as_bytes());
         let output = process.wait_with_output().unwrap();
@@ -122,14 +122,14 @@ impl Device {
 impl Done {
     /// The JSON of a command that did what it was asked to.
     #[track_caller]
-    pub fn ok(self) -> Value {
+    pub(crate) fn ok(self) -> Value {
         assert_eq!(self.status, 0, "{self:?}");
         self.json
     }
 
     /// The code of a command that was refused.
     #[track_caller]
-    pub fn refused(self) -> String {
+    pub(crate) fn refused(self) -> String {
         assert_eq!(self.status, 1, "{self:?}");
         self.json["error"]["code"].as_str().unwrap_or_else(|| panic!("no code in {self:?}")).to_owned()
     }
@@ -142,7 +142,11 @@ impl Drop for Device {
             let _ = daemon.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- {} ---\n{}", self.home.path().display(), fs::read_to_string(self.log_file()).unwrap_or_default());
+            eprintln!(
+                "--- {} ---\n{}",
+                self.home.path().display(),
+                fs::read_to_string(self.log_file()).unwrap_or_default()
+            );
         }
     }
 }
@@ -150,6 +154,10 @@ impl Drop for Device {
 /// The client's executable, built beside the one under test because its crate has integration tests, too.
 fn buri() -> Command {
     let path = PathBuf::from(env!("CARGO_BIN_EXE_mediator")).with_file_name("buri");
-    assert!(path.exists(), "{} is missing: run the tests of the whole workspace, or `cargo build -p client`", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run the tests of the whole workspace, or `cargo build -p client`",
+        path.display()
+    );
     Command::new(path)
 }

@@ -5,12 +5,12 @@ use serde_json::Value;
 use crate::{deployment::Deployment, device::Device};
 
 /// Two devices in one network, both online.
-pub fn pair(server: &str) -> (Device, Device) {
+pub(crate) fn pair(server: &str) -> (Device, Device) {
     pair_on(server, server, &[])
 }
 
 /// The same on two servers, with more arguments for the daemons.
-pub fn pair_on(first: &str, second: &str, more: &[&str]) -> (Device, Device) {
+pub(crate) fn pair_on(first: &str, second: &str, more: &[&str]) -> (Device, Device) {
     let (anna, bert) = (Device::start_with(first, more), Device::start_with(second, more));
     anna.create("friday games", "correct horse").ok();
     bert.join("Friday Games", "correct horse").ok();
@@ -19,13 +19,13 @@ pub fn pair_on(first: &str, second: &str, more: &[&str]) -> (Device, Device) {
 
 /// Waits until `from` has a path of this kind to `to`.
 #[track_caller]
-pub fn wait(from: &Device, to: &str, path: &str) -> Value {
+pub(crate) fn wait(from: &Device, to: &str, path: &str) -> Value {
     from.run(&["wait", to, "--path", path, "--timeout", "20s"]).ok()
 }
 
 /// Checks that every one of `count` pings is answered.
 #[track_caller]
-pub fn ping(from: &Device, to: &str, count: &str) {
+pub(crate) fn ping(from: &Device, to: &str, count: &str) {
     let done = from.run(&["ping", to, "--count", count]);
     assert_eq!(done.status, 0, "{done:?}");
 }

@@ -18,7 +18,13 @@ fn cluster_config(dir: &Path) -> String {
     let server = service("BURI_TEST_POSTGRES");
     let (base, _) = server.rsplit_once('/').unwrap();
     let made = std::process::Command::new("psql")
-        .args([&server, "-qc", &format!("DROP DATABASE IF EXISTS {database}"), "-c", &format!("CREATE DATABASE {database}")])
+        .args([
+            &server,
+            "-qc",
+            &format!("DROP DATABASE IF EXISTS {database}"),
+            "-c",
+            &format!("CREATE DATABASE {database}"),
+        ])
         .output()
         .unwrap();
     assert!(made.status.success(), "{made:?}");

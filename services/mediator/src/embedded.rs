@@ -1,0 +1,130 @@
+//! What `all` adds to a configuration: a data folder, secrets, addresses, and ports that can be bound.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
+};
+
+use anyhow::Context as _;
+
+use crate::{cli::All, config::Config, secrets::Secrets};
+
+/// The port of browsers, for the WebSocket transport and the relay.
+const WEB_PORT: u16 = 443;
+
+/// Instead of [`WEB_PORT`] where that needs a privilege.
+const WEB_PORT_UNPRIVILEGED: u16 = 8443;
+
+/// The configuration of a whole deployment in one process, and what people should know about it.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    pub(crate) config: Config,
+    pub(crate) notes: Vec<String>,
+    /// A first operator's token was made just now.
+    pub(crate) first_run: bool,
+}
+
+impl Embedded {
+    /// Settles where everything is; makes folders, secrets and the schema when they are missing.
+    pub(crate) async fn prepare(args: &All) -> anyhow::Result<Self> {
+        let mut config = Config::read(args.config.as_deref())?;
+        let mut notes = Vec::new();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&args.data)
+            .with_context(|| format!("cannot make {}", args.data.display()))?;
+        let data = fs::canonicalize(&args.data).with_context(|| format!("cannot use {}", args.data.display()))?;
+        if config.store.url.is_empty() {
+            config.store.url = format!("sqlite://{}", data.join("buri.db").display());
+        }
+        if config.secrets.dir.as_os_str().is_empty() {
+            config.secrets.dir = data.join("secrets");
+        }
+        settle_addresses(&mut config, args, &mut notes)?;
+        let first_run = make_secrets(&config)?;
+        store::migrate(&config.store.url).await.context("the schema cannot be brought up to date")?;
+        keep_effective(&config, &data)?;
+        Ok(Self { config, notes, first_run })
+    }
+}
+
+/// The file with the configuration that `all` runs, for `doctor`.
+pub(crate) const EFFECTIVE: &str = "effective.toml";
+
+fn keep_effective(config: &Config, data: &Path) -> anyhow::Result<()> {
+    let path = data.join(EFFECTIVE);
+    let text = toml::to_string(config).context("the configuration has no text form")?;
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn make_secrets(config: &Config) -> anyhow::Result<bool> {
+    let secrets = Secrets::in_dir(&config.secrets.dir);
+    secrets.ensure()?;
+    auth::keys::ensure(&secrets.token_keys())?;
+    network::password::ensure_setup(&secrets.password_setup())?;
+    Ok(admin::token::ensure(&secrets.operator_token())?)
+}
+
+/// Puts every listener on the addresses that were asked for, and replaces ports that cannot be bound.
+fn settle_addresses(config: &mut Config, args: &All, notes: &mut Vec<String>) -> anyhow::Result<()> {
+    if !args.public.is_empty() && args.public.len() != args.bind.len() {
+        anyhow::bail!("--public names {} addresses for {} of --bind", args.public.len(), args.bind.len());
+    }
+    let bind = if !args.bind.is_empty() {
+        args.bind.clone()
+    } else if args.config.is_none() {
+        vec![Ipv4Addr::LOCALHOST.into(), Ipv4Addr::new(127, 0, 0, 2).into()]
+    } else {
+        Vec::new()
+    };
+    if let Some(&first) = bind.first() {
+        let default = Config::default();
+        let all = |port| bind.iter().map(|ip| SocketAddr::new(*ip, port)).collect::<Vec<_>>();
+        config.gateway.listen = all(port_of(&config.gateway.listen, &default.gateway.listen));
+        config.gateway.listen_web = all(port_of(&config.gateway.listen_web, &default.gateway.listen_web));
+        config.relay.listen = vec![SocketAddr::new(first, port_of(&config.relay.listen, &default.relay.listen))];
+        config.rendezvous.addresses =
+            bind.iter().copied().filter(|ip| ip.is_ipv4() == first.is_ipv4()).take(2).collect();
+        if !args.public.is_empty() {
+            config.rendezvous.public = args.public.iter().copied().take(config.rendezvous.addresses.len()).collect();
+            config.relay.public = args.public.iter().copied().take(1).collect();
+        }
+        // The operator's side stays on this machine; on a loopback address of its own it does not collide with others.
+        let own = if first.is_loopback() { first } else { Ipv4Addr::LOCALHOST.into() };
+        config.admin.listen.set_ip(own);
+        config.ops.listen.set_ip(own);
+    }
+    for address in &mut config.gateway.listen_web {
+        settle_port(address, "WebSockets over TLS", |address| TcpListener::bind(address).map(drop), notes);
+    }
+    for address in &mut config.relay.listen {
+        settle_port(address, "the relay", |address| UdpSocket::bind(address).map(drop), notes);
+    }
+    Ok(())
+}
+
+fn port_of(listen: &[SocketAddr], default: &[SocketAddr]) -> u16 {
+    listen.first().or(default.first()).map_or(0, SocketAddr::port)
+}
+
+fn settle_port(
+    address: &mut SocketAddr,
+    what: &str,
+    bind: impl Fn(SocketAddr) -> io::Result<()>,
+    notes: &mut Vec<String>,
+) {
+    let refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    if address.port() == WEB_PORT && bind(*address).is_err_and(|error| refused(&error)) {
+        address.set_port(WEB_PORT_UNPRIVILEGED);
+        notes.push(format!("port {WEB_PORT} needs a privilege: {what} listens on {address} instead"));
+    }
+}
+
+/// The address that the server's URL names: the first one as clients see it.
+pub(crate) fn advertised(args: &All, control: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = args.public.first().copied().unwrap_or_else(|| control.ip());
+    SocketAddr::new(ip, control.port())
+}

@@ -1,0 +1,160 @@
+//! Each role, put together from its crate, its part of the configuration and the seams of the process.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use telemetry::ops::Ops;
+use wire::server_url::ServerKey;
+
+use crate::{lifecycle::Roles, process::Process};
+
+/// One of the roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Gateway,
+    Auth,
+    Network,
+    Rendezvous,
+    Relay,
+    Admin,
+}
+
+impl Role {
+    /// All of them; admin last, because its readiness tells about the others' seams.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Auth, Self::Network, Self::Rendezvous, Self::Relay, Self::Gateway, Self::Admin];
+
+    /// As it is called on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Auth => "auth",
+            Self::Network => "network",
+            Self::Rendezvous => "rendezvous",
+            Self::Relay => "relay",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Where a process can be reached.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reached {
+    /// The control connection over plain TCP, and the server's public key.
+    pub(crate) control: Option<(SocketAddr, ServerKey)>,
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+impl Process {
+    /// Opens the ports of `role`, connects its seams and starts it.
+    pub(crate) async fn start_role(
+        &mut self,
+        role: Role,
+        roles: &mut Roles,
+        reached: &mut Reached,
+    ) -> anyhow::Result<()> {
+        let shutdown = roles.shutdown();
+        let bus = self.bus.clone();
+        match role {
+            Role::Auth => {
+                let config = auth::Config {
+                    keys_dir: or(&self.config.auth.keys_dir, self.secrets.token_keys()),
+                    ..self.config.auth.clone()
+                };
+                let accounts = Arc::clone(&self.stores().await?.accounts);
+                let metrics = Arc::new(auth::Metrics::register(&self.registry)?);
+                let seams = auth::Seams { bus, accounts, metrics };
+                roles.start(role.name(), async move { Ok(auth::run(config, seams, shutdown).await?) });
+            }
+            Role::Network => {
+                let config = network::Config {
+                    setup: or(&self.config.network.setup, self.secrets.password_setup()),
+                    ..self.config.network.clone()
+                };
+                let seams = network::Seams {
+                    bus,
+                    presence: self.presence().await?,
+                    networks: Arc::clone(&self.stores().await?.networks),
+                    pool: self.config.pool()?,
+                    metrics: Arc::new(network::Metrics::register(&self.registry)?),
+                };
+                roles.start(role.name(), async move { Ok(network::run(config, seams, shutdown).await?) });
+            }
+            Role::Rendezvous => {
+                let config = rendezvous::Config {
+                    observation_key: or(&self.config.rendezvous.observation_key, self.secrets.observation_key()),
+                    ticket_root: or(&self.config.rendezvous.ticket_root, self.secrets.ticket_root()),
+                    ..self.config.rendezvous.clone()
+                };
+                let bound = rendezvous::bind(config)?;
+                let seams = rendezvous::Seams {
+                    bus,
+                    presence: self.presence().await?,
+                    instance: self.instance,
+                    metrics: Arc::new(rendezvous::Metrics::register(&self.registry)?),
+                    clock: rendezvous::wall_clock,
+                };
+                roles.start(role.name(), async move { Ok(bound.run(seams, shutdown).await?) });
+            }
+            Role::Relay => {
+                let config = relay::Config {
+                    observation_key: or(&self.config.relay.observation_key, self.secrets.observation_key()),
+                    ticket_root: or(&self.config.relay.ticket_root, self.secrets.ticket_root()),
+                    ..self.config.relay.clone()
+                };
+                let bound = relay::bind(&config, self.instance)?;
+                let seams = relay::Seams { bus, metrics: Arc::new(relay::Metrics::register(&self.registry)?) };
+                roles.start(role.name(), async move { Ok(bound.run(seams, shutdown).await?) });
+            }
+            Role::Gateway => {
+                let config = gateway::Config {
+                    server_key: or(&self.config.gateway.server_key, self.secrets.server_key()),
+                    tls_certificate: or(&self.config.gateway.tls_certificate, self.secrets.tls_certificate()),
+                    tls_key: or(&self.config.gateway.tls_key, self.secrets.tls_key()),
+                    ..self.config.gateway.clone()
+                };
+                let bound = gateway::bind(config)?;
+                reached.control = bound.plain().first().map(|at| (*at, bound.key()));
+                let seams = gateway::Seams {
+                    bus,
+                    presence: self.presence().await?,
+                    instance: self.instance,
+                    metrics: Arc::new(gateway::Metrics::register(&self.registry)?),
+                };
+                roles.start(role.name(), async move { Ok(bound.run(seams, shutdown).await?) });
+            }
+            Role::Admin => {
+                let config = admin::Config {
+                    token_file: or(&self.config.admin.token_file, self.secrets.operator_token()),
+                    ..self.config.admin.clone()
+                };
+                let bound = admin::bind(&config)?;
+                reached.admin = Some(bound.address()?);
+                let seams = admin::Seams {
+                    bus,
+                    metrics: Arc::new(admin::Metrics::register(&self.registry)?),
+                    ops: Ops::new(self.registry.clone(), self.checks()),
+                };
+                roles.start(role.name(), async move { Ok(bound.run(seams, shutdown).await?) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves health, readiness and metrics of this process. Returns where.
+    pub(crate) fn start_ops(&self, roles: &mut Roles) -> anyhow::Result<SocketAddr> {
+        let listen = self.config.ops.listen;
+        let listener =
+            std::net::TcpListener::bind(listen).with_context(|| format!("cannot listen at {listen} (ops.listen)"))?;
+        let address = listener.local_addr()?;
+        let ops = Ops::new(self.registry.clone(), self.checks());
+        let shutdown = roles.shutdown();
+        roles.start("ops", async move { Ok(telemetry::ops::serve(listener, ops, shutdown).await?) });
+        Ok(address)
+    }
+}
+
+/// What the configuration names, or the usual place.
+fn or(named: &Path, usual: std::path::PathBuf) -> std::path::PathBuf {
+    if named.as_os_str().is_empty() { usual } else { named.to_owned() }
+}
