@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use domain::Bandwidth;
+use wire::relay::MAX_DATAGRAM;
 
 /// What a pair may send at once after a rest, in time at its rate.
 const BURST: Duration = Duration::from_millis(50);
 
 /// What it may send at once in any case: one largest frame, so that every legal frame passes in bounded time.
-const LEAST_BURST: u64 = 1_500;
+const LEAST_BURST: u64 = MAX_DATAGRAM as u64;
 
 /// When the bucket is full again, on the relay's clock.
 ///
-/// Over ten seconds the error is the burst: 0.5 % of the rate, or one frame where the rate is below 30 kB/s.
+/// Over ten seconds the error is the burst: 0.5 % of the rate, or one frame where the rate is below 41 kB/s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bucket {
     full_at: u64,
@@ -54,7 +55,7 @@ mod tests {
     #[test]
     fn a_full_bucket_passes_one_largest_frame_and_no_more() {
         let mut bucket = Bucket::new(Bandwidth::from_bytes_per_second(1_000));
-        assert!(bucket.take(0, 1_500));
+        assert!(bucket.take(0, MAX_DATAGRAM));
         assert!(!bucket.take(0, 1));
         assert!(bucket.take(SECOND, 1_000));
         assert!(!bucket.take(SECOND, 1));
@@ -63,8 +64,8 @@ mod tests {
     #[test]
     fn a_refused_frame_costs_nothing() {
         let mut bucket = Bucket::new(Bandwidth::from_bytes_per_second(1_000));
-        assert!(!bucket.take(0, 1_501));
-        assert!(bucket.take(0, 1_500));
+        assert!(!bucket.take(0, MAX_DATAGRAM + 1));
+        assert!(bucket.take(0, MAX_DATAGRAM));
     }
 
     #[test]
@@ -76,8 +77,18 @@ mod tests {
     #[test]
     fn no_rate_is_one_byte_a_second() {
         let mut bucket = Bucket::new(Bandwidth::from_bytes_per_second(0));
-        assert!(bucket.take(0, 1_500));
+        assert!(bucket.take(0, MAX_DATAGRAM));
         assert!(!bucket.take(SECOND, 2));
+    }
+
+    proptest! {
+        #[test]
+        fn the_largest_frame_passes_once_it_was_saved_up(rate in 1_u64..10_000_000_000, before in 0_u64..SECOND) {
+            let mut bucket = Bucket::new(Bandwidth::from_bytes_per_second(rate));
+            while bucket.take(before, MAX_DATAGRAM) {}
+            let saved = before + MAX_DATAGRAM as u64 * SECOND / rate + 1_000;
+            prop_assert!(bucket.take(saved, MAX_DATAGRAM));
+        }
     }
 
     proptest! {
