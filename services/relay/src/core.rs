@@ -7,6 +7,7 @@
 //!   at most once a second; the old address then means nothing.
 //! - A ticket starts a pair until it expires; the pair lives as long as packets flow.
 //! - The pair's bucket is charged on ingress, for both legs together.
+//! - Tickets are read only within a budget of their source address.
 //!
 //! Rejected: an address of the peer in any message (an open relay), a proof in each datagram (the tunnel has its own), a
 //! table by source address (a slot number is an index).
@@ -18,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::UnixMillis;
+use domain::{SourcePrefix, UnixMillis};
 use ring::hmac;
 use subtle::ConstantTimeEq as _;
 use wire::{
@@ -29,6 +30,7 @@ use wire::{
 
 use crate::{
     bucket::Bucket,
+    joins::Joins,
     slab::{Endpoint, Slab},
 };
 
@@ -64,12 +66,21 @@ pub enum DropReason {
     OverCap,
     /// The leg moved less than a second ago.
     MovesTooOften,
+    /// The sender's address shows too many tickets.
+    JoinsTooOften,
 }
 
 impl DropReason {
     /// Every reason, for metrics.
-    pub const ALL: [Self; 6] =
-        [Self::Malformed, Self::NoSlot, Self::NotALeg, Self::NoPeer, Self::OverCap, Self::MovesTooOften];
+    pub const ALL: [Self; 7] = [
+        Self::Malformed,
+        Self::NoSlot,
+        Self::NotALeg,
+        Self::NoPeer,
+        Self::OverCap,
+        Self::MovesTooOften,
+        Self::JoinsTooOften,
+    ];
 
     /// The word for metrics.
     #[must_use]
@@ -81,6 +92,7 @@ impl DropReason {
             Self::NoPeer => "no-peer",
             Self::OverCap => "over-cap",
             Self::MovesTooOften => "moves-too-often",
+            Self::JoinsTooOften => "joins-too-often",
         }
     }
 }
@@ -122,7 +134,7 @@ impl Event {
         match self {
             Self::Opened => "opened",
             Self::Joined => "joined",
-            Self::Refused(_) => "refused",
+            Self::Refused(code) => code.name(),
             Self::Closed => "closed",
         }
     }
@@ -136,6 +148,7 @@ pub struct Relay {
     limits: Limits,
     start: Instant,
     slab: Slab,
+    joins: Joins,
     /// When each pair is looked at next: one entry a pair.
     deadlines: BinaryHeap<Reverse<(u64, u32)>>,
     /// At most one of each datagram: read out after every one.
@@ -153,6 +166,7 @@ impl Relay {
             limits,
             start: now,
             slab: Slab::new(limits.max_slots),
+            joins: Joins::new(secret),
             deadlines: BinaryHeap::new(),
             events: [None; 2],
             draining: false,
@@ -210,6 +224,9 @@ impl Relay {
     fn join(&mut self, now: u64, wall: UnixMillis, from: SocketAddr, join: &Join<'_>) -> Verdict {
         if !self.is_cookie(now, from, join.cookie) {
             return Verdict::Answer(Answer::of(&Message::Challenge { cookie: self.cookie(now / COOKIE_PERIOD, from) }));
+        }
+        if !self.joins.take(now, SourcePrefix::of(from.ip())) {
+            return Verdict::Drop(DropReason::JoinsTooOften);
         }
         match self.admit(now, wall, from.into(), join) {
             Ok(answer) => Verdict::Answer(answer),

@@ -10,6 +10,7 @@
 mod beat;
 mod bucket;
 pub mod core;
+mod joins;
 pub mod metrics;
 mod slab;
 mod socket;

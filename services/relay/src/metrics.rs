@@ -78,3 +78,33 @@ impl Metrics {
         self.events.with_label_values(&[event.name()]).get()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wire::Code;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_and_every_event_has_a_counter_of_its_own() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        for (reason, times) in DropReason::ALL.into_iter().zip(1..) {
+            metrics.dropped(reason).inc_by(times);
+        }
+        for (reason, times) in DropReason::ALL.into_iter().zip(1..) {
+            assert_eq!(metrics.dropped(reason).get(), times, "{}", reason.name());
+        }
+
+        metrics.event(Event::Opened);
+        metrics.event(Event::Opened);
+        metrics.event(Event::Joined);
+        metrics.event(Event::Refused(Code::RelayFull));
+        metrics.event(Event::Closed);
+        assert_eq!(metrics.pairs.get(), 1);
+        assert_eq!(metrics.events(Event::Opened), 2);
+        assert_eq!(metrics.events(Event::Refused(Code::RelayFull)), 1);
+        assert_eq!(metrics.events(Event::Refused(Code::TicketForged)), 0);
+        assert!(Metrics::register(&registry).is_err());
+    }
+}

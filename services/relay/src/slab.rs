@@ -81,8 +81,11 @@ impl From<SocketAddr> for Endpoint {
 }
 
 impl Pair {
-    /// Which leg sends from `from`.
+    /// Which leg sends from `from`. A datagram without a source port comes from none: it looks like an empty seat.
     pub(crate) fn side_of(&self, from: Endpoint) -> Option<LegSide> {
+        if from.is_none() {
+            return None;
+        }
         [LegSide::A, LegSide::B].into_iter().find(|side| self.legs[*side as usize] == from)
     }
 }

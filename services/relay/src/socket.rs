@@ -37,6 +37,9 @@ const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
 /// How long the thread waits for a datagram before it looks at the clock and the flags.
 const TURN: Duration = Duration::from_millis(100);
 
+/// Pairs whose end one turn looks at: about a millisecond, while the kernel keeps what arrives.
+const DEADLINES: usize = 1_024;
+
 /// Answers larger than their question that one turn gives away, to plain STUN tools, before it stays silent.
 const AMPLIFIED_PER_SECOND: u32 = 200;
 
@@ -96,7 +99,10 @@ impl Worker {
             }
             self.send(&mut replies, &*buffers, &outgoing)?;
             outgoing.count.flush(&self.metrics);
-            while self.relay.poll_deadline().is_some_and(|due| due <= now) {
+            for _ in 0..DEADLINES {
+                if self.relay.poll_deadline().is_none_or(|due| due > now) {
+                    break;
+                }
                 self.relay.handle_deadline(now);
                 self.count_events();
             }

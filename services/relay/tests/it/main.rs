@@ -44,6 +44,25 @@ fn a_stranger_gets_nothing_through() {
 }
 
 #[test]
+fn a_datagram_without_a_source_port_is_not_taken_for_an_empty_seat() {
+    let mut lab = Lab::new();
+    let ticket = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
+    let slot = lab.join(ALICE, &ticket).unwrap();
+    let nowhere = "[::]:0".parse().unwrap();
+    assert_eq!(lab.data(nowhere, slot, 100), Verdict::Drop(DropReason::NotALeg));
+}
+
+#[test]
+fn a_flood_of_forged_tickets_is_cut_off_at_its_source_only() {
+    let mut lab = Lab::new();
+    let forged = Lab::foreign_ticket();
+    let refused = |verdict| matches!(verdict, Verdict::Answer(_));
+    assert_eq!((0..3_000).filter(|_| refused(lab.join_verdict(MALLORY, &forged))).count(), 1_000);
+    assert_eq!(lab.join_verdict(MALLORY, &forged), Verdict::Drop(DropReason::JoinsTooOften));
+    lab.pair(Bandwidth::UNLIMITED);
+}
+
+#[test]
 fn a_copied_ticket_is_worthless() {
     let mut lab = Lab::new();
     let ticket = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
