@@ -364,6 +364,9 @@ impl Peer {
 
     /// What the command line shows.
     pub(crate) fn path(&self) -> PathKind {
+        if self.doubt.is_some_and(|doubt| doubt.dead) {
+            return PathKind::None;
+        }
         match self.path.current() {
             Some(path::Route::Direct(_)) if self.session.is_established() => PathKind::Direct,
             Some(path::Route::Relay) if self.session.is_established() => PathKind::Relay,
@@ -387,8 +390,9 @@ impl Peer {
         }
     }
 
+    /// The relay in use.
     pub(crate) fn relay(&self) -> Option<RelayId> {
-        self.leg.as_ref().map(Leg::relay)
+        self.leg.as_ref().filter(|_| self.is_relayed()).map(Leg::relay)
     }
 
     /// Where datagrams of the peer may come from.

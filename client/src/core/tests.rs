@@ -77,14 +77,25 @@ fn a_lost_peer_whose_tunnel_lives_keeps_it() {
 
 #[test]
 fn a_lost_peer_that_is_silent_is_offline_after_fifteen_seconds() {
-    let mut lab = Lab::direct();
-    lab.bob.alive = false;
-    lab.tell(Side::Alice, ServerFrame::PeerLost(lab.bob.id));
-    lab.run(Duration::from_secs(14));
-    assert_eq!(lab.presences()[0], PeerPresence::Lost);
-    lab.run(Duration::from_secs(7));
-    assert_eq!(lab.presences()[0], PeerPresence::Offline);
-    assert_eq!(lab.paths()[0], PathKind::None);
+    for mut lab in [Lab::direct(), Lab::relayed()] {
+        lab.bob.alive = false;
+        lab.tell(Side::Alice, ServerFrame::PeerLost(lab.bob.id));
+        lab.run(Duration::from_secs(14));
+        assert_eq!(lab.presences()[0], PeerPresence::Lost);
+        lab.run(Duration::from_secs(7));
+        assert_eq!(lab.presences()[0], PeerPresence::Offline);
+        assert_eq!(lab.paths()[0], PathKind::None);
+    }
+}
+
+#[test]
+fn a_peer_behind_a_relay_that_died_with_all_servers_is_offline() {
+    let mut lab = Lab::relayed();
+    (lab.relay_works, lab.direct_works) = (false, false);
+    lab.lose_servers();
+    lab.run(Duration::from_secs(21));
+    assert_eq!(lab.presences(), [PeerPresence::Offline; 2]);
+    assert_eq!(lab.paths(), [PathKind::None; 2]);
 }
 
 #[test]
