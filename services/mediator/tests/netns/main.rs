@@ -1,0 +1,1 @@
+//! Real processes behind real NATs, in network namespaces (root only).
