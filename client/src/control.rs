@@ -10,13 +10,14 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, UdpSocket},
+    sync::Arc,
     time::Duration,
 };
 
 use domain::{KnownNetwork, TunnelKey};
 use rand::Rng as _;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
     time::{Instant, interval_at, sleep, timeout},
 };
@@ -58,6 +59,8 @@ pub struct Link {
     pub frames: mpsc::Receiver<ClientFrame>,
     /// What the next login says is known already.
     pub known: watch::Receiver<Vec<KnownNetwork>>,
+    /// Somebody waits for a session: no reason to put the next try off.
+    pub wanted: Arc<Notify>,
 }
 
 /// Why the connection cannot even be tried.
@@ -84,6 +87,8 @@ pub struct Control {
     token: Option<String>,
     /// Connections that failed, one after the other.
     failures: u32,
+    /// The server named the delay.
+    told_to_wait: bool,
 }
 
 /// Why a session is not, or no longer.
@@ -114,7 +119,7 @@ impl Control {
         let url: ServerUrl = server.parse()?;
         let proxy = proxy.map(|proxy| Proxy::parse(proxy).ok_or(Error::Proxy)).transpose()?;
         let identity = home.identity()?;
-        Ok(Self { home, identity, tunnel, url, proxy, link, token: None, failures: 0 })
+        Ok(Self { home, identity, tunnel, url, proxy, link, token: None, failures: 0, told_to_wait: false })
     }
 
     /// Keeps a session until `shutdown`, or until the server says that another one replaced it.
@@ -129,6 +134,8 @@ impl Control {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = sleep(delay) => {}
+                // A server that named a delay means it; our own patience can be cut short.
+                () = self.link.wanted.notified(), if !self.told_to_wait => {}
             }
         }
     }
@@ -164,6 +171,7 @@ impl Control {
             Lost::Secure(SecureError::Rejected { retry_after, .. }) => *retry_after,
             Lost::Secure(_) | Lost::Io(_) | Lost::Frame(_) | Lost::Silent | Lost::Home(_) | Lost::Shutdown => None,
         };
+        self.told_to_wait = named.is_some();
         let detail = match code {
             Some(code) => format!("{}: {}", code.name(), code.text()),
             None => chain(lost),
@@ -359,7 +367,11 @@ impl Wire {
             match self.channel.poll_event()? {
                 Some(Event::Opened(key)) => return Ok(key),
                 Some(Event::Frame(_)) => return Err(SecureError::NotOpen.into()),
-                None => self.fill().await?,
+                None => {
+                    // The server told its key: now the greeting can go out.
+                    self.flush().await?;
+                    self.fill().await?;
+                }
             }
         }
     }

@@ -1,8 +1,10 @@
 //! The daemon as a process: everything put together, until a signal ends it.
 
+use std::sync::Arc;
+
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -38,12 +40,13 @@ pub async fn run(settings: Settings) -> Result<(), CommandError> {
     let (frames, to_server) = mpsc::channel(FRAMES);
     let (asking, commands) = mpsc::channel(COMMANDS);
     let (knowing, known) = watch::channel(Vec::new());
+    let wanted = Arc::new(Notify::new());
 
-    let link = Link { events: to_daemon, frames: to_server, known };
+    let link = Link { events: to_daemon, frames: to_server, known, wanted: Arc::clone(&wanted) };
     let control = Control::new(home.clone(), &settings.server, settings.proxy.as_deref(), tunnel, link)
         .map_err(|error| failed(&error))?;
     let socket = Socket::bind(&home.socket()).map_err(|error| failed(&error))?;
-    let daemon = Daemon::open(home.clone(), settings, Ends { events, frames, commands, known: knowing })
+    let daemon = Daemon::open(home.clone(), settings, Ends { events, frames, commands, known: knowing, wanted })
         .map_err(|error| failed(&error))?;
 
     let shutdown = CancellationToken::new();

@@ -16,9 +16,11 @@ impl Daemon {
     /// Answers a command, or begins what will.
     pub(super) fn handle_command(&mut self, asked: Asked) {
         let at = Instant::now();
-        let fresh = self.first_session.is_some_and(|until| at < until) && !self.core.is_online();
-        let connecting = self.standing.0 == ControlState::Connecting;
-        if fresh && connecting && asked.command.needs_server() && self.early.len() < MAX_EARLY {
+        let waits = self.patience.is_none_or(|until| at < until);
+        let connecting = !self.core.is_online() && self.standing.0 == ControlState::Connecting;
+        if waits && connecting && asked.command.needs_server() && self.early.len() < MAX_EARLY {
+            self.patience.get_or_insert(at + super::PATIENCE);
+            self.ends.wanted.notify_one();
             self.early.push(asked);
             return;
         }
@@ -93,10 +95,22 @@ impl Daemon {
     /// Whether there is a session; refuses when not.
     fn needs_server(&self, answers: &requests::Answers) -> bool {
         if !self.core.is_online() {
-            let error = CommandError::new(CommandError::SERVER_UNREACHABLE, "the server is not reached at the moment");
-            requests::refuse(answers, error);
+            requests::refuse(answers, self.unreached());
         }
         self.core.is_online()
+    }
+
+    /// Why there is no session: what the server said, if it said something.
+    fn unreached(&self) -> CommandError {
+        let (_, detail) = &self.standing;
+        let said = detail.as_deref().and_then(|detail| {
+            let (word, _) = detail.split_once(':')?;
+            wire::Code::ALL.iter().find(|code| code.name() == word)
+        });
+        match said {
+            Some(code) => CommandError::from(*code),
+            None => CommandError::new(CommandError::SERVER_UNREACHABLE, "the server is not reached at the moment"),
+        }
     }
 
     fn resolve(&self, peer: &str, answers: &requests::Answers) -> Option<ClientId> {

@@ -8,12 +8,12 @@ mod commands;
 mod requests;
 mod watches;
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use domain::ClientId;
 use rand::Rng as _;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -64,6 +64,8 @@ pub struct Ends {
     pub commands: mpsc::Receiver<Asked>,
     /// What the next login says is known already.
     pub known: watch::Sender<Vec<domain::KnownNetwork>>,
+    /// Somebody waits for a session: no reason to put the next try off.
+    pub wanted: Arc<Notify>,
 }
 
 /// The daemon before its first turn.
@@ -85,9 +87,9 @@ pub struct Daemon {
     /// Answers that must not be given before that.
     promised: Vec<Promise>,
     is_saving: bool,
-    /// Commands that came before the first session could begin, and until when they wait for it.
+    /// Commands that wait for a session, and until when.
     early: Vec<Asked>,
-    first_session: Option<Instant>,
+    patience: Option<Instant>,
     interfaces: Vec<IpAddr>,
     /// Of the control connection, while there is no session.
     standing: (ControlState, Option<String>),
@@ -145,7 +147,7 @@ impl Daemon {
             promised: Vec::new(),
             is_saving: false,
             early: Vec::new(),
-            first_session: Some(now + FIRST_SESSION),
+            patience: None,
             interfaces: found,
             standing: (ControlState::Connecting, None),
             look: now + LOOK,
@@ -208,7 +210,7 @@ impl Daemon {
         if self.watches.poll_deadline().is_some_and(|due| due <= now) {
             self.watches.handle_deadline(now, &mut self.core);
         }
-        if self.first_session.is_some_and(|until| until <= now) {
+        if self.patience.is_some_and(|until| until <= now) {
             self.serve_early();
         }
         if self.look <= now {
@@ -217,12 +219,14 @@ impl Daemon {
         }
     }
 
-    /// Commands that waited for the first session: there is one, or none will come soon.
+    /// Commands that waited for a session: there is one, or none will come soon.
     fn serve_early(&mut self) {
-        self.first_session = None;
+        // While they are served, patience is at its end: what has no session now is refused.
+        self.patience = Some(Instant::now());
         for asked in std::mem::take(&mut self.early) {
             self.handle_command(asked);
         }
+        self.patience = None;
     }
 
     fn look_at_network(&mut self, now: Instant) {
@@ -317,7 +321,13 @@ impl Daemon {
                 self.core.handle_disconnected(now);
                 self.requests.handle_lost();
             }
-            ControlEvent::Standing(state, detail) => self.standing = (state, detail),
+            ControlEvent::Standing(state, detail) => {
+                let offline = state == ControlState::Offline;
+                self.standing = (state, detail);
+                if offline {
+                    self.serve_early();
+                }
+            }
         }
     }
 
@@ -382,7 +392,7 @@ impl Daemon {
 
     fn poll_deadline(&self) -> Instant {
         let watches = self.watches.poll_deadline();
-        let others = [self.requests.poll_deadline(), watches, Some(self.look), self.first_session];
+        let others = [self.requests.poll_deadline(), watches, Some(self.look), self.patience];
         others.into_iter().flatten().fold(self.core.poll_deadline().into(), Instant::min)
     }
 }
@@ -412,8 +422,8 @@ fn now() -> std::time::Instant {
 const VIEW: &str = "view.cbor";
 /// Of each source in a turn.
 const BUDGET: usize = 64;
-/// How long the first session may take before commands that need it are refused.
-const FIRST_SESSION: Duration = Duration::from_secs(10);
+/// How long a command waits for the session that it needs.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the interfaces are looked at.
 const LOOK: Duration = Duration::from_secs(3);
 /// Hints in one frame, less one for the public address.

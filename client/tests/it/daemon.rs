@@ -1,6 +1,6 @@
 //! From the first command to a restart without servers.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use client::{
     command::{Answer, Asked, Command, CommandError, PathKind, PathWanted},
@@ -84,7 +84,7 @@ impl Machine {
         let (to_server, frames) = mpsc::channel(64);
         let (commands, asked) = mpsc::channel(8);
         let (known, _) = watch::channel(Vec::new());
-        let ends = Ends { events: from_server, frames: to_server, commands: asked, known };
+        let ends = Ends { events: from_server, frames: to_server, commands: asked, known, wanted: Arc::default() };
         let settings = Settings {
             server: "buri://localhost".into(),
             adapter: AdapterKind::Memory,

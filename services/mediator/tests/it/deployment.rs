@@ -6,6 +6,7 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
 };
 
 use serde_json::Value;
@@ -30,7 +31,7 @@ impl Deployment {
     /// Embedded, with this configuration.
     pub(crate) fn with_config(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut deployment = Self::start(dir.path(), loopback(0), config);
+        let mut deployment = Self::start(dir.path(), loopback(), config);
         deployment._owned = Some(dir);
         deployment
     }
@@ -67,6 +68,11 @@ impl Deployment {
         fs::read_to_string(self.ready["operator_token_file"].as_str().unwrap()).unwrap().trim().to_owned()
     }
 
+    /// The configuration that `all` settled on.
+    pub(crate) fn effective_config(&self) -> PathBuf {
+        self.dir.join("data/effective.toml")
+    }
+
     /// Ends every server at once, without a goodbye.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
@@ -93,10 +99,12 @@ impl Drop for Deployment {
     }
 }
 
-/// Two loopback addresses that no other test process uses; `nth` tells deployments of one test apart.
-pub(crate) fn loopback(nth: u8) -> [Ipv4Addr; 2] {
+/// Two loopback addresses that nobody else uses, in this process or another test's.
+pub(crate) fn loopback() -> [Ipv4Addr; 2] {
+    static COUNT: AtomicU8 = AtomicU8::new(0);
+    let nth = 64 + COUNT.fetch_add(1, Ordering::Relaxed) % 128;
     let [.., high, low] = (std::process::id() << 1).to_be_bytes();
-    [Ipv4Addr::new(127, 100 + nth, high, low), Ipv4Addr::new(127, 100 + nth, high, low | 1)]
+    [Ipv4Addr::new(127, nth, high, low), Ipv4Addr::new(127, nth, high, low | 1)]
 }
 
 /// The executable under test.

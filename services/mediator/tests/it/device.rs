@@ -22,7 +22,6 @@ pub(crate) struct Device {
 pub(crate) struct Done {
     pub(crate) status: i32,
     pub(crate) json: Value,
-    pub(crate) stderr: String,
 }
 
 impl Device {
@@ -48,6 +47,10 @@ impl Device {
         let mut command = buri();
         command.arg("--home").arg(self.home.path()).args(&self.arguments);
         self.daemon = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        // The runner's time-out ends a daemon that never answers.
+        while self.run(&["status"]).status != 0 {
+            assert!(self.daemon.as_mut().unwrap().try_wait().unwrap().is_none(), "{}", self.log());
+        }
     }
 
     /// Ends the daemon without a goodbye.
@@ -94,9 +97,9 @@ impl Device {
         fs::read_to_string(self.log_file()).unwrap()
     }
 
-    /// Where the client keeps what it must not lose.
-    pub(crate) fn home(&self) -> &std::path::Path {
-        self.home.path()
+    /// The client's id.
+    pub(crate) fn id(&self) -> String {
+        self.status()["id"].as_str().unwrap().to_owned()
     }
 
     fn log_file(&self) -> PathBuf {
@@ -106,16 +109,12 @@ impl Device {
     fn run_with_input(&self, arguments: &[&str], input: &str) -> Done {
         let mut command = buri();
         command.arg("--home").arg(self.home.path()).args(arguments).arg("--json");
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         // A command that refuses its arguments closes its input unread.
         let _ = process.stdin.take().unwrap().write_all(input.as_bytes());
         let output = process.wait_with_output().unwrap();
         let stdout = String::from_utf8(output.stdout).unwrap();
-        Done {
-            status: output.status.code().unwrap(),
-            json: serde_json::from_str(&stdout).unwrap_or(Value::Null),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+        Done { status: output.status.code().unwrap(), json: serde_json::from_str(&stdout).unwrap_or(Value::Null) }
     }
 }
 

@@ -97,7 +97,8 @@ fn a_nickname_names_a_peer() {
     let (anna, bert) = pair(deployment.server());
     bert.run(&["nick", "Bert"]).ok();
     wait(&anna, &bert.address4(), "any");
-    ping(&anna, &bert.status()["id"].as_str().unwrap().to_owned(), "1");
+    ping(&anna, &bert.id(), "1");
+    ping(&anna, "Bert", "1");
 }
 
 #[test]

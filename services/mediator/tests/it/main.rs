@@ -4,5 +4,6 @@
 mod deployment;
 mod device;
 mod journeys;
+mod operators;
 mod refusals;
 mod seams;

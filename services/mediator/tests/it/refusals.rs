@@ -53,7 +53,7 @@ fn an_exhausted_pool_is_said_and_ipv6_still_works() {
 fn a_server_with_another_key_is_refused() {
     let (first, second) = (Deployment::embedded(), {
         let dir = tempfile::tempdir().unwrap();
-        Deployment::start(&dir.keep(), crate::deployment::loopback(1), "")
+        Deployment::start(&dir.keep(), crate::deployment::loopback(), "")
     });
     let fingerprint = first.server().split_once('#').unwrap().1;
     let address = second.server().split_once('#').unwrap().0;

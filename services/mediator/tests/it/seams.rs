@@ -41,8 +41,8 @@ fn cluster_config(dir: &Path) -> String {
 fn two_of_every_role_are_one_deployment_on_postgres_redis_and_rabbit() {
     let dir = tempfile::tempdir().unwrap();
     let config = cluster_config(dir.path());
-    let mut first = Deployment::start(dir.path(), loopback(0), &config);
-    let second = Deployment::start(dir.path(), loopback(1), &config);
+    let mut first = Deployment::start(dir.path(), loopback(), &config);
+    let second = Deployment::start(dir.path(), loopback(), &config);
     assert_eq!(first.server().split_once('#').unwrap().1, second.server().split_once('#').unwrap().1);
 
     let (anna, bert) = pair_on(first.server(), second.server(), &[]);
