@@ -84,7 +84,7 @@ enum Phase {
     /// Client: waits for the server's verdict, and for its key when none is pinned.
     Answer(Option<(Box<HandshakeState>, ServerKey)>),
     /// Both: the handshake is done.
-    Open { noise: TransportState, hash: [u8; 32] },
+    Open { noise: TransportState, hash: [u8; 32], broken: Option<SecureError> },
     /// Both: it came to nothing.
     Failed(SecureError),
 }
@@ -113,7 +113,7 @@ impl Channel {
     /// The next thing that follows from the bytes taken so far.
     ///
     /// # Errors
-    /// [`SecureError`], the same from now on: the stream is to be closed.
+    /// [`SecureError`], the same from now on: the stream is to be closed. An open channel can still say why.
     pub fn poll_event(&mut self) -> Result<Option<Event>, SecureError> {
         loop {
             match self.step() {
@@ -127,7 +127,10 @@ impl Channel {
                     return Ok(None);
                 }
                 Err(error) => {
-                    self.phase = Phase::Failed(error);
+                    match &mut self.phase {
+                        Phase::Open { broken, .. } => *broken = Some(error),
+                        phase => *phase = Phase::Failed(error),
+                    }
                     self.incoming = Vec::new();
                     return Err(error);
                 }
@@ -273,12 +276,15 @@ impl Channel {
         };
         let hash = noise.get_handshake_hash().try_into().map_err(|_| SecureError::NotOpen)?;
         let noise = noise.into_transport_mode().map_err(|_| SecureError::NotOpen)?;
-        self.phase = Phase::Open { noise, hash };
+        self.phase = Phase::Open { noise, hash, broken: None };
         Ok(Step::Event(Event::Opened(key)))
     }
 
     fn record(&mut self) -> Result<Step, SecureError> {
-        let Phase::Open { noise, .. } = &mut self.phase else { return Err(SecureError::NotOpen) };
+        let Phase::Open { noise, broken, .. } = &mut self.phase else { return Err(SecureError::NotOpen) };
+        if let Some(error) = broken {
+            return Err(*error);
+        }
         let Some(header) = self.incoming.first_chunk::<2>() else { return Ok(Step::Waits) };
         let length = usize::from(u16::from_be_bytes(*header));
         if !(TAG..=MAX_RECORD).contains(&length) {
@@ -523,6 +529,8 @@ mod tests {
             let (_, mut server) = open(Channel::client(None));
             server.handle_bytes(&length.to_be_bytes());
             assert_eq!(server.poll_event(), Err(SecureError::RecordSize { bytes: length.into() }));
+            assert_eq!(server.poll_event(), Err(SecureError::RecordSize { bytes: length.into() }));
+            assert_eq!(server.send(b"that was too large"), Ok(()));
         }
         let (mut client, mut server) = open(Channel::client(None));
         client.send(b"frame").unwrap();
