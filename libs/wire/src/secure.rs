@@ -127,9 +127,10 @@ impl Channel {
                     return Ok(None);
                 }
                 Err(error) => {
-                    match &mut self.phase {
-                        Phase::Open { broken, .. } => *broken = Some(error),
-                        phase => *phase = Phase::Failed(error),
+                    if let Phase::Open { broken, .. } = &mut self.phase {
+                        *broken = Some(error);
+                    } else {
+                        self.phase = Phase::Failed(error);
                     }
                     self.incoming = Vec::new();
                     return Err(error);
