@@ -42,7 +42,8 @@ impl Process {
         let bus = if config.bus.url.starts_with("memory:") {
             Bus::memory(&Hub::default(), instance)
         } else {
-            retried("the bus", async || Bus::connect(&config.bus.url, role, instance).await).await?
+            let hopeless = |error: &bus::Error| matches!(error, bus::Error::Url);
+            retried("the bus", hopeless, async || Bus::connect(&config.bus.url, role, instance).await).await?
         };
         let registry = telemetry::registry();
         bus.metrics().register(&registry)?;
@@ -62,7 +63,8 @@ impl Process {
             return Ok(presence.clone());
         }
         let url = &self.config.presence.url;
-        let presence = retried("presence", async || Presence::connect(url).await).await?;
+        let hopeless = |error: &presence::Error| matches!(error, presence::Error::Url);
+        let presence = retried("presence", hopeless, async || Presence::connect(url).await).await?;
         let probed = presence.clone();
         self.checks.push(Check::new("presence", "start Redis, or correct presence.url", move || {
             let presence = probed.clone();
@@ -83,7 +85,12 @@ impl Process {
             ..StoreOptions::default()
         };
         let url = &self.config.store.url;
-        let stores = retried("the store", async || store::connect(url, options.clone()).await).await?;
+        // A schema that is missing or old may just be on its way: the migration runs beside.
+        let hopeless = |error: &store::Error| {
+            use store::{Error, SchemaError};
+            matches!(error, Error::Url | Error::Schema(SchemaError::Newer { .. } | SchemaError::Altered { .. }))
+        };
+        let stores = retried("the store", hopeless, async || store::connect(url, options.clone()).await).await?;
         let probed = stores.clone();
         self.checks.push(Check::new("store", "start Postgres, or correct store.url", move || {
             let stores = probed.clone();
@@ -106,8 +113,12 @@ impl Process {
     }
 }
 
-/// Tries until it works or patience ends.
-async fn retried<T, E>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T, E>) -> anyhow::Result<T>
+/// Tries until it works, is hopeless, or patience ends.
+async fn retried<T, E>(
+    what: &str,
+    hopeless: impl Fn(&E) -> bool,
+    mut attempt: impl AsyncFnMut() -> Result<T, E>,
+) -> anyhow::Result<T>
 where
     E: std::error::Error + Send + Sync + 'static,
 {
@@ -115,7 +126,7 @@ where
     loop {
         match attempt().await {
             Ok(value) => return Ok(value),
-            Err(error) if tokio::time::Instant::now() + PAUSE > until => {
+            Err(error) if hopeless(&error) || tokio::time::Instant::now() + PAUSE > until => {
                 return Err(error).with_context(|| format!("{what} cannot be reached"));
             }
             Err(error) => {

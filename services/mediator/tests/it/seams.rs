@@ -28,9 +28,11 @@ fn cluster_config(dir: &Path) -> String {
         .output()
         .unwrap();
     assert!(made.status.success(), "{made:?}");
-    let number = std::process::id() % 15 + 1;
+    // Names the keys and queues of this test.
+    let namespace = format!("it-{}", std::process::id());
     format!(
-        "[store]\nurl = \"{base}/{database}\"\n[presence]\nurl = \"{}/{number}\"\n[bus]\nurl = \"{}\"\n[secrets]\ndir = \"{}\"\n",
+        "[store]\nurl = \"{base}/{database}\"\n[presence]\nurl = \"{}?namespace={namespace}\"\n\
+         [bus]\nurl = \"{}?namespace={namespace}\"\n[secrets]\ndir = \"{}\"\n",
         service("BURI_TEST_REDIS"),
         service("BURI_TEST_RABBITMQ"),
         dir.join("secrets").display(),
