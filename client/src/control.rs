@@ -45,6 +45,8 @@ const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
 
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// The longest that a server is obeyed.
+const LONGEST_NAMED: Duration = Duration::from_secs(10 * 60);
 
 /// Where the ways that worked are kept.
 const WAYS: &str = "ways.json";
@@ -172,12 +174,15 @@ impl Control {
             Lost::Secure(_) | Lost::Io(_) | Lost::Frame(_) | Lost::Silent | Lost::Home(_) | Lost::Shutdown => None,
         };
         self.told_to_wait = named.is_some();
+        // Anybody in between can reject a connection that is not secure yet, but not for ever.
+        let authentic = matches!(lost, Lost::Refused(_));
+        let named = named.map(|delay| delay.min(if authentic { LONGEST_NAMED } else { LONGEST_DELAY }));
         let detail = match code {
             Some(code) => format!("{}: {}", code.name(), code.text()),
             None => chain(lost),
         };
         match code {
-            Some(Code::Replaced) => (ControlState::Offline, detail, None),
+            Some(Code::Replaced) if authentic => (ControlState::Offline, detail, None),
             Some(Code::ServerKeyMismatch | Code::Unsupported | Code::Blocked) => {
                 (ControlState::Offline, detail, Some(LONGEST_DELAY))
             }
@@ -251,6 +256,8 @@ impl Control {
             let pause = if ways.len() == 0 { LOGIN_PATIENCE } else { NEXT_WAY };
             match timeout(pause, tries.join_next()).await {
                 Ok(Some(Ok(Ok(opened)))) => return Ok(opened),
+                // A server that has no room for us has none on another way either.
+                Ok(Some(Ok(Err(lost @ Lost::Secure(SecureError::Rejected { .. }))))) => return Err(lost),
                 // A server that is there and refuses says more than a port that is closed.
                 Ok(Some(Ok(Err(lost)))) => {
                     if worst.is_none() || matches!(lost, Lost::Secure(_)) {
@@ -295,6 +302,7 @@ impl Control {
             tokio::select! {
                 () = shutdown.cancelled() => {
                     wire.send(&ClientFrame::Goodbye).await?;
+                    wire.pipe.close().await;
                     return Err(Lost::Shutdown);
                 }
                 frame = wire.receive() => {
@@ -363,12 +371,10 @@ impl Wire {
     /// Opens the channel. Returns the server's key.
     async fn open(&mut self) -> Result<ServerKey, Lost> {
         loop {
-            self.flush().await?;
             match self.channel.poll_event()? {
                 Some(Event::Opened(key)) => return Ok(key),
                 Some(Event::Frame(_)) => return Err(SecureError::NotOpen.into()),
                 None => {
-                    // The server told its key: now the greeting can go out.
                     self.flush().await?;
                     self.fill().await?;
                 }

@@ -14,6 +14,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
@@ -31,6 +32,12 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a write may take: a server that does not read is lost.
 const WRITE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long what was sent may go without a sign that it arrived. A cable that is out for ten seconds ends no session.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+
+/// How long the other side may take to leave, too.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The largest head of a proxy's answer, in bytes.
 const MAX_PROXY_HEAD: u64 = 8 * 1024;
@@ -93,6 +100,7 @@ impl Way {
             Some(proxy) => proxy.connect(url.host(), port).await?,
         };
         stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
         match self {
             Self::Plain => Ok(Pipe::Plain(stream)),
             Self::Web(_) => {
@@ -183,6 +191,21 @@ impl Pipe {
             }
         };
         timeout(WRITE_PATIENCE, written).await?
+    }
+
+    /// Says that nothing more comes, and waits until all of it was taken: a stream that is dropped with bytes unread would
+    /// take back what was said last.
+    pub(super) async fn close(&mut self) {
+        let closed = async {
+            match self {
+                Self::Plain(stream) => stream.shutdown().await?,
+                Self::Web(web) => WebSocketStream::close(web, None).await.map_err(io::Error::other)?,
+            }
+            while self.read().await.is_ok() {}
+            Ok::<_, io::Error>(())
+        };
+        // The other side may be gone already.
+        let _ = timeout(CLOSE_PATIENCE, closed).await;
     }
 }
 
