@@ -1,1 +1,62 @@
-fn main() {}
+//! Load for a deployment of its own: seeded scenarios, figures as a table or JSON, thresholds that make it fail.
+
+mod control;
+mod deployment;
+mod forwarder;
+mod legs;
+mod relay;
+mod report;
+mod scenario;
+mod server;
+mod traffic;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+/// Measures what the service costs.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Pairs send through a relay and, in turns, through bare forwarders: what a relayed datagram costs.
+    Relay(relay::Relay),
+    /// Many clients log in and stay: what a login costs, and what an idle session weighs.
+    Control(control::Control),
+    /// Forwards until standard input ends.
+    #[command(hide = true)]
+    Forward { kind: server::Kind },
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            // Nothing can be done when standard error is gone.
+            let _ = writeln!(io::stderr(), "loadtest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Relay(args) => return relay::run(args),
+        Command::Control(args) => tokio::runtime::Runtime::new()?.block_on(control::run(args))?,
+        Command::Forward { kind } => forwarder::run(*kind)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line, or several, on standard output.
+fn print(text: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{text}")
+}

@@ -1,0 +1,189 @@
+//! The `control` scenario: many clients log in, and stay. What does a login cost, and what does an idle session weigh?
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use domain::{IdentityKey, Signature, TUNNEL_KEY_CONTEXT, TunnelKey};
+use hdrhistogram::Histogram;
+use rand::{RngCore as _, SeedableRng as _, rngs::StdRng};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::Semaphore,
+    task::JoinSet,
+};
+use wire::{
+    control::{ClientFrame, LOGIN_CONTEXT, Login, ServerFrame, VERSION},
+    secure::{Channel, Event},
+    server_url::ServerUrl,
+};
+
+use crate::deployment::{self, Server};
+
+/// No limit of the server is to be measured but its own speed.
+const CONFIG: &str = "[log]\nfilter = \"error\"\n[auth]\nregistrations_per_source = 1000000000\nregistrations = 1000000000\n\
+    [gateway]\nconnections_per_source = 1000000\nunfinished = 100000\naccepts = 1000000000\n";
+
+/// How many clients log in and stay.
+#[derive(Debug, Args)]
+pub(crate) struct Control {
+    /// Sessions held at once.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    sessions: u32,
+    /// Logins under way at once.
+    #[arg(long, default_value_t = 32)]
+    concurrent: u32,
+    /// Where the keys of the clients come from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Fail when a session weighs more, in KiB of the server's resident memory.
+    #[arg(long)]
+    most_kib: Option<f64>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// One client with its session.
+struct Session {
+    stream: TcpStream,
+    channel: Channel,
+}
+
+/// Runs the scenario against a server of its own.
+pub(crate) async fn run(args: &Control) -> anyhow::Result<()> {
+    raise_descriptor_limit()?;
+    let server = Server::start(CONFIG)?;
+    let url: ServerUrl = server.url().parse()?;
+    let address: SocketAddr = url.authority().parse()?;
+    let mut random = StdRng::seed_from_u64(args.seed);
+    // What the first sessions allocate for good is not the weight of a session.
+    let mut held = log_in_many(&url, address, &mut random, 50, args.concurrent, &mut Histogram::new(3)?).await?;
+
+    let before = deployment::resident_bytes(server.pid())?;
+    let (cpu, began) = (deployment::cpu_seconds(server.pid())?, Instant::now());
+    let mut latencies = Histogram::new(3)?;
+    held.extend(log_in_many(&url, address, &mut random, args.sessions, args.concurrent, &mut latencies).await?);
+    let took = began.elapsed().as_secs_f64();
+    let cpu = deployment::cpu_seconds(server.pid())? - cpu;
+    let after = deployment::resident_bytes(server.pid())?;
+
+    let weight = after.saturating_sub(before) as f64 / f64::from(args.sessions) / 1024.0;
+    let rate = f64::from(args.sessions) / took;
+    let cpu_ms = cpu * 1_000.0 / f64::from(args.sessions);
+    let [p50, p99] = [0.5, 0.99].map(|quantile| latencies.value_at_quantile(quantile) as f64 / 1_000.0);
+    if args.json {
+        crate::print(&json!({
+            "scenario": "control", "sessions": args.sessions, "seed": args.seed, "logins_per_second": rate,
+            "login_ms": {"p50": p50, "p99": p99}, "server_cpu_ms_per_login": cpu_ms, "server_kib_per_session": weight,
+        }).to_string())?;
+    } else {
+        crate::print(&format!(
+            "sessions held              {}\nlogins a second            {rate:.0}\nlogin p50 / p99            {p50:.1} / {p99:.1} ms\n\
+             server CPU per new client  {cpu_ms:.2} ms\nserver memory per session  {weight:.1} KiB",
+            args.sessions,
+        ))?;
+    }
+    drop(held);
+    match args.most_kib {
+        Some(most) if weight > most => bail!("a session weighs {weight:.1} KiB, more than {most} KiB"),
+        Some(_) | None => Ok(()),
+    }
+}
+
+async fn log_in_many(
+    url: &ServerUrl,
+    address: SocketAddr,
+    random: &mut StdRng,
+    count: u32,
+    concurrent: u32,
+    latencies: &mut Histogram<u64>,
+) -> anyhow::Result<Vec<Session>> {
+    let room = Arc::new(Semaphore::new(concurrent as usize));
+    let mut logins = JoinSet::new();
+    for _ in 0..count {
+        let permit = Arc::clone(&room).acquire_owned().await?;
+        let mut seed = [0; 32];
+        random.fill_bytes(&mut seed);
+        let url = url.clone();
+        logins.spawn(async move {
+            let began = Instant::now();
+            let session = log_in(&url, address, &seed).await?;
+            drop(permit);
+            Ok::<_, anyhow::Error>((session, began.elapsed()))
+        });
+    }
+    let mut sessions = Vec::with_capacity(count as usize);
+    while let Some(login) = logins.join_next().await {
+        let (session, took) = login??;
+        latencies.record(u64::try_from(took.as_micros())?)?;
+        sessions.push(session);
+    }
+    Ok(sessions)
+}
+
+/// From the connection to the last word of the first synchronisation.
+async fn log_in(url: &ServerUrl, address: SocketAddr, seed: &[u8; 32]) -> anyhow::Result<Session> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let mut session = Session { stream, channel: Channel::client(url.key()) };
+    session.until(|event| matches!(event, Event::Opened(_)).then_some(())).await?;
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| anyhow::anyhow!("no key"))?;
+    let tunnel = TunnelKey::from_bytes(*seed);
+    let sign = |parts: &[&[u8]]| Signature::try_from(pair.sign(&parts.concat()).as_ref());
+    let hash = *session.channel.handshake_hash().context("no handshake")?;
+    let login = Login {
+        version: VERSION,
+        identity: IdentityKey::try_from(pair.public_key().as_ref())?,
+        tunnel,
+        tunnel_signature: sign(&[TUNNEL_KEY_CONTEXT, tunnel.as_bytes()])?,
+        signature: sign(&[LOGIN_CONTEXT, &hash])?,
+        nick: None,
+        token: None,
+        known: Vec::new(),
+    };
+    session.channel.send(&ClientFrame::Login(Box::new(login)).encode())?;
+    session
+        .until(|event| {
+            let Event::Frame(bytes) = event else { return None };
+            match ServerFrame::decode(&bytes) {
+                Ok(ServerFrame::Synced(..)) => Some(Ok(())),
+                Ok(ServerFrame::Refused(refused)) => Some(Err(anyhow::anyhow!("refused with code {}", refused.code))),
+                _ => None,
+            }
+        })
+        .await??;
+    Ok(session)
+}
+
+impl Session {
+    /// Moves bytes until `wanted` finds what it looks for.
+    async fn until<T>(&mut self, mut wanted: impl FnMut(Event) -> Option<T>) -> anyhow::Result<T> {
+        loop {
+            let count = self.channel.outgoing().len();
+            if count > 0 {
+                self.stream.write_all(self.channel.outgoing()).await?;
+                self.channel.sent(count);
+            }
+            while let Some(event) = self.channel.poll_event()? {
+                if let Some(found) = wanted(event) {
+                    return Ok(found);
+                }
+            }
+            let mut buffer = [0; 4096];
+            let count = self.stream.read(&mut buffer).await?;
+            anyhow::ensure!(count > 0, "the server closed the connection");
+            self.channel.handle_bytes(&buffer[..count]);
+        }
+    }
+}
+
+fn raise_descriptor_limit() -> anyhow::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(())
+}
