@@ -1,0 +1,195 @@
+//! What the traffic goes through: the relay of a deployment, or a bare forwarder. Each in a process of its own, so that its CPU
+//! time can be told.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use domain::RelayId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use wire::ticket::{TicketKey, TicketRoot};
+
+use crate::deployment;
+
+/// What every socket here asks of the kernel, as the relay does.
+pub(crate) const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
+
+/// How long a deployment may take to tell of its relay.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// Ours.
+    Relay,
+    /// Bare, with recvmmsg and sendmmsg.
+    Batched,
+    /// Bare, with recvfrom and sendto.
+    Naive,
+}
+
+/// Something that forwards.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) kind: Kind,
+    pub(crate) address: SocketAddr,
+    /// The relay's, to make tickets with.
+    pub(crate) tickets: Option<(RelayId, TicketKey)>,
+    process: Process,
+}
+
+/// Whose it is. Ours end with it.
+#[derive(Debug)]
+enum Process {
+    Deployment(deployment::Server),
+    Forwarder(Forwarder),
+    /// Somebody else's; what it costs is known with its number.
+    Foreign(Option<u32>),
+}
+
+#[derive(Debug)]
+struct Forwarder(Child);
+
+/// CPU time so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cpu {
+    /// Of the threads that forward.
+    pub(crate) threads: Duration,
+    /// Of the whole process: the relay's deployment has other roles, too.
+    pub(crate) process: Duration,
+}
+
+impl Kind {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Batched => "batched",
+            Self::Naive => "naive",
+        }
+    }
+
+    /// What the threads that forward are called.
+    pub(crate) const fn thread(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Batched | Self::Naive => "forward",
+        }
+    }
+}
+
+impl Server {
+    /// The relay of a new deployment.
+    pub(crate) fn deployed() -> anyhow::Result<Self> {
+        let deployment = deployment::Server::start("")?;
+        let (id, address) = relay_of(&deployment)?;
+        let tickets = Some((id, ticket_root(&deployment.data().join("secrets/tickets.key"))?.key(id)));
+        Ok(Self { kind: Kind::Relay, address, tickets, process: Process::Deployment(deployment) })
+    }
+
+    /// A relay that runs already.
+    pub(crate) fn running(address: SocketAddr, id: RelayId, root: &Path, pid: Option<u32>) -> anyhow::Result<Self> {
+        let tickets = Some((id, ticket_root(root)?.key(id)));
+        Ok(Self { kind: Kind::Relay, address, tickets, process: Process::Foreign(pid) })
+    }
+
+    /// A bare forwarder: this executable again.
+    pub(crate) fn forwarder(kind: Kind) -> anyhow::Result<Self> {
+        let child = Command::new(env::current_exe()?)
+            .args(["forward", kind.name()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut forwarder = Forwarder(child);
+        let out = forwarder.0.stdout.as_mut().context("the forwarder has no output")?;
+        let mut address = String::new();
+        BufReader::new(out).read_line(&mut address)?;
+        let address = address.trim().parse().context("the forwarder told no address")?;
+        Ok(Self { kind, address, tickets: None, process: Process::Forwarder(forwarder) })
+    }
+
+    /// The CPU time so far; `None` when the process is not known.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Option<Cpu>> {
+        let pid = match &self.process {
+            Process::Deployment(deployment) => deployment.pid(),
+            Process::Forwarder(Forwarder(child)) => child.id(),
+            Process::Foreign(Some(pid)) => *pid,
+            Process::Foreign(None) => return Ok(None),
+        };
+        let mut cpu = Cpu { threads: Duration::ZERO, process: Duration::ZERO };
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).context("the server is gone")? {
+            let thread = thread?.path();
+            // A thread that ended meanwhile has nothing to tell.
+            let (Ok(name), Ok(times)) =
+                (fs::read_to_string(thread.join("comm")), fs::read_to_string(thread.join("schedstat")))
+            else {
+                continue;
+            };
+            let nanos = times.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0);
+            let time = Duration::from_nanos(nanos);
+            cpu.process += time;
+            if name.trim_end() == self.kind.thread() {
+                cpu.threads += time;
+            }
+        }
+        anyhow::ensure!(cpu.process > Duration::ZERO, "this kernel does not tell the CPU time of threads (schedstat)");
+        Ok(Some(cpu))
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn ticket_root(path: &Path) -> anyhow::Result<TicketRoot> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let secret = bytes.try_into().map_err(|_| anyhow::anyhow!("{} is no key of 32 bytes", path.display()))?;
+    Ok(TicketRoot::new(secret))
+}
+
+/// The relay of a deployment, by its admin API.
+fn relay_of(deployment: &deployment::Server) -> anyhow::Result<(RelayId, SocketAddr)> {
+    let admin = deployment.told("admin").trim_start_matches("http://").trim_end_matches('/');
+    let token = fs::read_to_string(deployment.told("operator_token_file")).context("no operator's token")?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let relays = get(admin, "/v1/relays", token.trim());
+        if let Ok(Some(relay)) = relays.as_ref().map(|relays| relays["items"].get(0)) {
+            let id = relay["relay"].as_str().and_then(|id| id.parse().ok());
+            let address = relay["endpoints"][0].as_str().and_then(|endpoint| endpoint.parse().ok());
+            return id.zip(address).with_context(|| format!("the admin API describes no relay: {relay}"));
+        }
+        if Instant::now() > until {
+            relays?;
+            anyhow::bail!("the deployment has no relay");
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn get(authority: &str, path: &str, token: &str) -> anyhow::Result<Value> {
+    let mut stream = TcpStream::connect(authority).with_context(|| format!("cannot reach {authority}"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "{path}: {}", head.lines().next().unwrap_or_default());
+    Ok(serde_json::from_str(body)?)
+}
