@@ -150,3 +150,108 @@ impl Connection {
         self.channel.sent(count);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use domain::{IdentityKey, Signature, TUNNEL_KEY_CONTEXT, TunnelKey};
+    use proptest::prelude::*;
+    use ring::signature::{Ed25519KeyPair, KeyPair as _};
+    use wire::control::VERSION;
+
+    use super::*;
+
+    #[test]
+    fn a_login_comes_once() {
+        let (now, mut client, mut server) = open(10);
+        let login = ClientFrame::Login(Box::new(login(&client)));
+        assert!(matches!(say(now, &mut client, &mut server, &login), Ok(Some(Step::Login(_)))));
+        assert!(matches!(say(now, &mut client, &mut server, &login), Err(End::Refused(Code::Malformed))));
+    }
+
+    #[test]
+    fn an_older_client_than_is_understood_is_told_so() {
+        let (now, mut client, mut server) = open(10);
+        let old = Login { version: OLDEST_VERSION - 1, ..login(&client) };
+        let refused = say(now, &mut client, &mut server, &ClientFrame::Login(Box::new(old)));
+        assert!(matches!(refused, Err(End::Refused(Code::Unsupported))));
+        let (now, mut client, mut server) = open(10);
+        let new = Login { version: VERSION + 1, ..login(&client) };
+        let taken = say(now, &mut client, &mut server, &ClientFrame::Login(Box::new(new)));
+        assert!(matches!(taken, Ok(Some(Step::Login(_)))));
+    }
+
+    #[test]
+    fn requests_are_counted_in_windows() {
+        let (now, mut client, mut server) = open(3);
+        let login = ClientFrame::Login(Box::new(login(&client)));
+        say(now, &mut client, &mut server, &login).unwrap();
+        for _ in 0..3 {
+            assert!(say(now, &mut client, &mut server, &ClientFrame::Ping(1)).is_ok());
+        }
+        let later = now + WINDOW;
+        for _ in 0..3 {
+            assert!(say(later, &mut client, &mut server, &ClientFrame::Ping(1)).is_ok());
+        }
+        let over = say(later, &mut client, &mut server, &ClientFrame::Ping(1));
+        assert!(matches!(over, Err(End::Refused(Code::RateLimited))));
+    }
+
+    proptest! {
+        // A handshake takes tens of milliseconds without optimisation.
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn no_bytes_get_past_the_login(sealed in any::<bool>(), bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
+            let (now, mut client, mut server) = open(10);
+            if sealed {
+                client.send(&bytes).unwrap();
+                server.handle_bytes(client.outgoing());
+            } else {
+                server.handle_bytes(&bytes);
+            }
+            while let Ok(Some(step)) = server.poll_step(now) {
+                prop_assert!(false, "{step:?}");
+            }
+        }
+    }
+
+    /// A client's channel to a connection that waits for the login.
+    fn open(most_requests: u32) -> (Instant, Channel, Connection) {
+        let (now, secret) = (Instant::now(), ServerSecret::from_bytes([5; 32]));
+        let mut client = Channel::client(Some(secret.public()));
+        let mut server = Connection::new(now, secret, most_requests);
+        server.handle_bytes(client.outgoing());
+        client.sent(usize::MAX);
+        assert!(matches!(server.poll_step(now), Ok(Some(Step::Opened))));
+        client.handle_bytes(server.outgoing());
+        assert!(matches!(client.poll_event(), Ok(Some(Event::Opened(_)))));
+        (now, client, server)
+    }
+
+    fn say(
+        now: Instant,
+        client: &mut Channel,
+        server: &mut Connection,
+        frame: &ClientFrame,
+    ) -> Result<Option<Step>, End> {
+        client.send(&frame.encode()).ok();
+        server.handle_bytes(client.outgoing());
+        client.sent(usize::MAX);
+        server.poll_step(now)
+    }
+
+    fn login(channel: &Channel) -> Login {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+        let sign = |parts: &[&[u8]]| Signature::try_from(pair.sign(&parts.concat()).as_ref()).unwrap();
+        let tunnel = TunnelKey::from_bytes([2; 32]);
+        Login {
+            version: VERSION,
+            identity: IdentityKey::try_from(pair.public_key().as_ref()).unwrap(),
+            tunnel,
+            tunnel_signature: sign(&[TUNNEL_KEY_CONTEXT, tunnel.as_bytes()]),
+            signature: sign(&[LOGIN_CONTEXT, channel.handshake_hash().unwrap()]),
+            nick: None,
+            token: None,
+            known: Vec::new(),
+        }
+    }
+}

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use contract::{gateway::Notice, session::SessionChange};
+use domain::NatProfile;
 use gateway::Config;
 use wire::{
     Code,
-    control::{ClientFrame, ServerFrame},
+    control::{ClientFrame, NatReport, ServerFrame},
 };
 
 use crate::{
@@ -148,14 +149,43 @@ async fn presence_that_was_emptied_is_whole_again_after_a_renewal() {
     let mut lab = Lab::with(Config { presence_ttl: Duration::from_millis(300), ..Config::default() }).await;
     let mut client = Client::plain(lab.gateway()).await;
     client.log_in(1).await;
+    client.send(&ClientFrame::Nat(NatReport { profile: NatProfile::BLOCKED, observations: Vec::new() })).await;
+    assert_eq!(lab.changed().await, (id(1), SessionChange::Up));
+    assert_eq!(lab.changed().await, (id(1), SessionChange::Profiled));
+    let before = lab.presence.find(&[id(1)]).await.unwrap();
+    assert!(before[0].is_some());
+
+    lab.memory.flush();
+    until("the seat is back with its profile", async || lab.presence.find(&[id(1)]).await.unwrap() == before).await;
+    client.is_alive().await;
+    assert!(lab.changed.try_recv().is_err(), "nobody noticed");
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn an_outage_of_presence_ends_no_session_and_begins_none() {
+    let mut lab = Lab::with(Config { presence_ttl: Duration::from_millis(300), ..Config::default() }).await;
+    let mut client = Client::plain(lab.gateway()).await;
+    client.log_in(1).await;
     assert_eq!(lab.changed().await, (id(1), SessionChange::Up));
     let epoch = lab.epoch(id(1)).await;
-    // Three times as long as a seat lives without being renewed.
-    for _ in 0..30 {
-        client.is_alive().await;
-        assert_eq!(lab.epoch(id(1)).await, epoch);
-        let tick = tokio::time::timeout(Duration::from_millis(30), lab.changed()).await;
-        assert!(tick.is_err(), "{tick:?}");
+
+    lab.memory.interrupt();
+    let failed = &lab.gateway().metrics.renewals_failed;
+    until("a renewal failed", async || failed.get() > 0).await;
+    client.is_alive().await;
+    let mut late = Client::plain(lab.gateway()).await;
+    late.send_login(2, None).await;
+    match late.receive().await {
+        Some(ServerFrame::Refused(refused)) => {
+            assert_eq!(code(&refused), Code::Unavailable);
+            assert!(refused.retry_after_ms.is_some());
+        }
+        other => panic!("no refusal but {other:?}"),
     }
+
+    lab.memory.restore();
+    until("the seat is kept", async || lab.epoch(id(1)).await == epoch).await;
+    client.is_alive().await;
     lab.end().await;
 }

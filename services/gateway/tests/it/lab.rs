@@ -41,6 +41,7 @@ pub(crate) const NETWORK: NetworkId = NetworkId::from_bytes([7; 16]);
 pub(crate) struct Lab {
     pub(crate) hub: Hub,
     pub(crate) bus: Bus,
+    pub(crate) memory: presence::memory::Memory,
     pub(crate) presence: Presence,
     pub(crate) script: Arc<Script>,
     pub(crate) changed: mpsc::Receiver<SessionChanged>,
@@ -101,9 +102,11 @@ impl Lab {
             tls_key: dir.path().join("tls.key"),
             ..config
         };
-        let presence = Presence::memory();
+        let memory = presence::memory::Memory::default();
+        let presence = Presence::Memory(memory.clone());
         let gateways = Vec::new();
-        let mut lab = Self { hub, bus, presence, script, changed, words, gateways, dir, config, _served: served };
+        let mut lab =
+            Self { hub, bus, memory, presence, script, changed, words, gateways, dir, config, _served: served };
         lab.add_gateway(made.cert.der().clone()).await;
         lab
     }
