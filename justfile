@@ -39,7 +39,7 @@ doc:
 
 # Who may depend on whom, licences, bans, duplicates, unused dependencies.
 dependencies:
-    cargo nextest run -p mediator --test layering --test dependencies
+    cargo nextest run -p mediator --test layering
 
 # The Kubernetes manifests against the schemas of the API.
 manifests:
