@@ -1,1 +1,20 @@
-//! Real processes behind real NATs, in network namespaces (root only).
+//! Real processes behind real NATs: network namespaces, nftables and TUN devices. Root only, one test at a time.
+//!
+//! ```text
+//!  host --- nat --- isp --- core --- servers (203.0.113.1, 203.0.113.2)
+//!  host --/           isp --/
+//! ```
+//! Every site has a router of its kind of NAT and a provider's router behind it, so that an opener with a small TTL passes the
+//! own NAT and dies before the other one, as on the Internet.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod client;
+mod cluster;
+mod embedded;
+mod lab;
+mod nat;
+mod nats;
+mod process;
+mod scenarios;
+mod server;
+mod traffic;

@@ -1,0 +1,173 @@
+//! One process for each role, on Postgres, Redis and RabbitMQ; and the scenarios on them.
+
+use std::{
+    env, fs,
+    io::{self, Write as _},
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    path::PathBuf,
+    process::Command,
+};
+
+use crate::{
+    lab::{Lab, SERVERS},
+    nat::Nat,
+    process::{Process, executable},
+    scenarios::World,
+    server::{ROLES, Seams},
+};
+
+#[test]
+fn two_homes_become_one_lan() {
+    World::on(Seams::Cluster).two_homes_become_one_lan();
+}
+
+#[test]
+fn a_home_reaches_a_full_cone_directly() {
+    World::on(Seams::Cluster).a_pair_goes_direct(Nat::Home, Nat::FullCone);
+}
+
+#[test]
+fn a_symmetric_nat_reaches_a_full_cone_directly() {
+    World::on(Seams::Cluster).a_pair_goes_direct(Nat::Symmetric, Nat::FullCone);
+}
+
+#[test]
+fn two_symmetric_nats_stay_on_the_relay() {
+    World::on(Seams::Cluster).two_symmetric_nats_stay_on_the_relay();
+}
+
+#[test]
+fn two_machines_behind_one_nat_go_direct() {
+    World::on(Seams::Cluster).two_machines_behind_one_nat_go_direct();
+}
+
+#[test]
+fn a_tunnel_outlives_a_minute_without_servers() {
+    World::on(Seams::Cluster).a_tunnel_outlives_a_minute_without_servers();
+}
+
+#[test]
+fn a_client_that_vanishes_is_lost_then_offline() {
+    World::on(Seams::Cluster).a_client_that_vanishes_is_lost_then_offline();
+}
+
+#[test]
+fn a_client_restarts_while_the_servers_are_down() {
+    World::on(Seams::Cluster).a_client_restarts_while_the_servers_are_down();
+}
+
+#[test]
+fn a_pulled_cable_costs_no_tunnel() {
+    World::on(Seams::Cluster).a_pulled_cable_costs_no_tunnel();
+}
+
+#[test]
+fn a_direct_tunnel_outlives_the_kill_of_each_role() {
+    World::on(Seams::Cluster).a_direct_tunnel_outlives_the_kill_of_each_role();
+}
+
+#[test]
+fn a_relayed_pair_is_back_after_the_kill_of_each_role() {
+    World::on(Seams::Cluster).a_relayed_pair_is_back_after_the_kill_of_each_role();
+}
+
+/// Databases of its own on the services that the environment names, and a configuration for each role.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    folder: PathBuf,
+    database: String,
+}
+
+impl Cluster {
+    /// Makes the databases and the secrets.
+    pub(crate) fn prepare(lab: &Lab) -> Self {
+        let (postgres, redis, rabbitmq) =
+            (service("BURI_TEST_POSTGRES"), service("BURI_TEST_REDIS"), service("BURI_TEST_RABBITMQ"));
+        let name = format!("buri_netns_{}", std::process::id());
+        run(Command::new("psql").args([&postgres, "-qc", &format!("CREATE DATABASE {name}")]));
+        let number = std::process::id() % 63 + 1;
+        run(Command::new("redis-cli").args(["-u", &format!("{redis}/{number}"), "FLUSHDB"]));
+        run(Command::new(service("BURI_TEST_SERVICES")).args(["vhost", &name]));
+        for url in [&postgres, &redis, &rabbitmq] {
+            bridge(lab, port(url));
+        }
+
+        let cluster = Self { folder: lab.folder("cluster"), database: name.clone() };
+        let [first, second] = SERVERS;
+        let base = |url: &str| url.rsplit_once('/').unwrap().0.to_owned();
+        for (nth, role) in ROLES.iter().enumerate() {
+            let config = format!(
+                "[store]\nurl = \"{}/{name}\"\n[presence]\nurl = \"{redis}/{number}\"\n[bus]\nurl = \"{}/{name}\"\n\
+                 [secrets]\ndir = \"{}\"\n[ops]\nlisten = \"127.0.0.1:{}\"\n\
+                 [gateway]\nlisten = [\"{first}:12975\"]\nlisten_web = [\"{first}:443\"]\n\
+                 [rendezvous]\naddresses = [\"{first}\", \"{second}\"]\n\
+                 [relay]\nlisten = [\"{first}:443\"]\n",
+                base(&postgres),
+                base(&rabbitmq),
+                cluster.folder.join("data/secrets").display(),
+                21_000 + nth,
+            );
+            fs::write(cluster.config(role), config).unwrap();
+        }
+        cluster.make_secrets(lab);
+        run(lab.servers().command(executable("mediator")).args(["migrate", "--config"]).arg(cluster.config("auth")));
+        cluster
+    }
+
+    /// The configuration of the process of `role`.
+    pub(crate) fn config(&self, role: &str) -> PathBuf {
+        self.folder.join(format!("{role}.toml"))
+    }
+
+    /// An embedded deployment makes every secret at its first start.
+    fn make_secrets(&self, lab: &Lab) {
+        let mut command = lab.servers().command(executable("mediator"));
+        command.args(["all", "--json", "--data"]).arg(self.folder.join("data"));
+        Process::start_server("secrets", &mut command, &self.folder).0.kill();
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
+        let _ = Command::new("psql").args([&service("BURI_TEST_POSTGRES"), "-qc", &drop]).status();
+    }
+}
+
+/// Lets the servers' namespace reach a service on our loopback, at the same port of its own.
+fn bridge(lab: &Lab, port: u16) {
+    let listener = lab.servers().enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap());
+    std::thread::spawn(move || {
+        for inner in listener.incoming().flatten() {
+            // A service that is down looks like one: the connection ends.
+            let Ok(outer) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { continue };
+            let (inner_copy, outer_copy) = (inner.try_clone().unwrap(), outer.try_clone().unwrap());
+            std::thread::spawn(move || pour(inner, outer));
+            std::thread::spawn(move || pour(outer_copy, inner_copy));
+        }
+    });
+}
+
+/// Copies until one side ends, then ends both.
+fn pour(mut from: TcpStream, mut to: TcpStream) {
+    let _ = io::copy(&mut from, &mut to);
+    let _ = to.flush();
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+fn port(url: &str) -> u16 {
+    let rest = url.rsplit_once(':').unwrap().1;
+    rest.split('/').next().unwrap().parse().unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests learn from the environment where the services are")]
+fn service(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run ./test, or `eval \"$(./test-services env)\"`"))
+}
+
+#[track_caller]
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}

@@ -1,0 +1,228 @@
+//! What two people behind two routers go through, on either kind of deployment.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use crate::{
+    client::Client,
+    lab::{Host, Lab},
+    nat::Nat,
+    server::{Seams, Servers},
+    traffic::{self, Ping},
+};
+
+/// A lab with running servers.
+#[derive(Debug)]
+pub(crate) struct World {
+    servers: Servers,
+    lab: Lab,
+}
+
+/// Two clients in one network.
+struct Pair {
+    anna: Client,
+    bert: Client,
+    anna_at: Ipv4Addr,
+    bert_at: Ipv4Addr,
+}
+
+impl World {
+    pub(crate) fn on(seams: Seams) -> Self {
+        let lab = Lab::new();
+        Self { servers: Servers::start(&lab, seams), lab }
+    }
+
+    pub(crate) fn two_homes_become_one_lan(mut self) {
+        let pair = self.pair(Nat::Home, Nat::Home);
+        pair.wait("direct");
+
+        Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 3).assert_uninterrupted();
+        Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna.address6(), 2).assert_uninterrupted();
+        traffic::transfer(&pair.anna, &pair.bert);
+        traffic::broadcast(&pair.anna, &pair.bert);
+        traffic::broadcast(&pair.bert, &pair.anna);
+        traffic::discover(&pair.anna, &pair.bert);
+
+        let why = pair.anna.why(pair.bert_at).unwrap();
+        assert_eq!((&why["outcome"], &why["strategy"]), (&"direct".into(), &"direct".into()), "{why}");
+    }
+
+    pub(crate) fn a_pair_goes_direct(mut self, first: Nat, second: Nat) {
+        let pair = self.pair(first, second);
+        pair.wait("direct");
+        Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 2).assert_uninterrupted();
+        Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 2).assert_uninterrupted();
+
+        let why = pair.anna.why(pair.bert_at).unwrap();
+        let strategy = if first == Nat::Symmetric { "reveal" } else { "direct" };
+        assert_eq!((&why["outcome"], &why["strategy"]), (&"direct".into(), &strategy.into()), "{why}");
+    }
+
+    pub(crate) fn two_symmetric_nats_stay_on_the_relay(mut self) {
+        let pair = self.pair(Nat::Symmetric, Nat::Symmetric);
+        pair.wait("relay");
+        Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 3).assert_uninterrupted();
+        assert!(!pair.anna.gets(pair.bert_at, "direct", "5s"), "random ports on both sides cannot meet");
+        Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 2).assert_uninterrupted();
+
+        let why = pair.anna.why(pair.bert_at).unwrap();
+        assert_eq!(why["outcome"], "relayed", "{why}");
+        assert!(!why["hint"].as_str().unwrap().is_empty(), "{why}");
+    }
+
+    pub(crate) fn two_machines_behind_one_nat_go_direct(mut self) {
+        let mut site = self.lab.site(Nat::Home);
+        let (first, second) = (self.lab.host(&mut site), self.lab.host(&mut site));
+        let lan = [first.address, second.address];
+        let pair = self.pair_on(first, second);
+        pair.wait("direct");
+        Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 2).assert_uninterrupted();
+        let peer = pair.anna.sees(pair.bert_at).unwrap();
+        assert!(peer["endpoint"].as_str().unwrap().starts_with(&lan[1].to_string()), "over the LAN: {peer}");
+    }
+
+    pub(crate) fn a_tunnel_outlives_a_minute_without_servers(mut self) {
+        let pair = self.pair(Nat::Home, Nat::Home);
+        pair.wait("direct");
+
+        self.servers.kill_all();
+        Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, OUTAGE).assert_uninterrupted();
+
+        self.servers.start_all(&self.lab);
+        let ping = Ping::start(&self.lab, pair.anna.host(), pair.bert_at);
+        pair.await_control();
+        pair.anna.await_peer(pair.bert_at, "presence", "online", RECOVERY);
+        pair.await_change("anna-is-back");
+        ping.stop().assert_uninterrupted();
+        assert_eq!((pair.anna.address4(), pair.bert.address4()), (pair.anna_at, pair.bert_at));
+    }
+
+    pub(crate) fn a_client_that_vanishes_is_lost_then_offline(mut self) {
+        let mut pair = self.pair(Nat::Home, Nat::Home);
+        pair.wait("direct");
+        pair.anna.await_peer(pair.bert_at, "presence", "online", RECOVERY);
+
+        pair.bert.kill();
+        pair.anna.await_peer(pair.bert_at, "presence", "lost", RECOVERY);
+        pair.anna.await_peer(pair.bert_at, "presence", "offline", RECOVERY);
+
+        pair.bert.resume();
+        pair.anna.await_peer(pair.bert_at, "presence", "online", RECOVERY);
+        pair.wait("direct");
+        Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 2).assert_uninterrupted();
+    }
+
+    pub(crate) fn a_client_restarts_while_the_servers_are_down(mut self) {
+        let mut pair = self.pair(Nat::Home, Nat::Home);
+        pair.wait("direct");
+
+        self.servers.kill_all();
+        pair.bert.kill();
+        pair.bert.resume();
+        assert_eq!(pair.bert.address4(), pair.bert_at, "known without a server");
+        pair.bert.wait(pair.anna_at, "direct", "20s");
+        Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 3).assert_uninterrupted();
+
+        self.servers.start_all(&self.lab);
+        pair.await_control();
+        pair.await_change("still-anna");
+    }
+
+    pub(crate) fn a_pulled_cable_costs_no_tunnel(mut self) {
+        let pair = self.pair(Nat::Home, Nat::Home);
+        pair.wait("direct");
+
+        let ping = Ping::start(&self.lab, pair.anna.host(), pair.bert_at);
+        pair.anna.host().unplug();
+        let cut = Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 10);
+        assert_eq!(cut.lost.len() as u32, cut.sent - 1, "the cable is pulled: {cut:?}");
+        pair.anna.host().plug();
+
+        pair.wait("any");
+        let back = Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 10);
+        assert!(back.longest_gap() <= 25, "five seconds after the cable is back, so is the tunnel: {back:?}");
+        assert!(ping.stop().longest_gap() <= 50 + 25);
+        pair.await_control();
+        pair.wait("direct");
+        pair.await_change("plugged-in");
+    }
+
+    pub(crate) fn a_direct_tunnel_outlives_the_kill_of_each_role(mut self) {
+        let pair = self.pair(Nat::Home, Nat::Home);
+        pair.wait("direct");
+        let ping = Ping::start(&self.lab, pair.anna.host(), pair.bert_at);
+        for (nth, role) in self.servers.names().into_iter().enumerate() {
+            self.servers.kill_one(role);
+            Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 2).assert_uninterrupted();
+            self.servers.start_one(&self.lab, role);
+            pair.await_control();
+            pair.await_change(&format!("anna-{nth}"));
+        }
+        ping.stop().assert_uninterrupted();
+        pair.anna.create("second");
+        pair.bert.join("second");
+    }
+
+    pub(crate) fn a_relayed_pair_is_back_after_the_kill_of_each_role(mut self) {
+        let pair = self.pair(Nat::Symmetric, Nat::Symmetric);
+        pair.wait("relay");
+        for role in self.servers.names() {
+            let ping = Ping::start(&self.lab, pair.anna.host(), pair.bert_at);
+            self.servers.kill_one(role);
+            let without = Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 2);
+            self.servers.start_one(&self.lab, role);
+            pair.await_control();
+            pair.wait("relay");
+            if role == "relay" {
+                assert!(without.lost.len() > 1, "there was no other relay: {without:?}");
+            } else {
+                without.assert_uninterrupted();
+                ping.stop().assert_uninterrupted();
+            }
+            let back = Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 15);
+            assert!(back.longest_gap() <= 50, "ten seconds after {role} is back, so is the pair: {back:?}");
+        }
+    }
+
+    fn pair(&mut self, first: Nat, second: Nat) -> Pair {
+        let (first, second) = (self.lab.host_behind(first), self.lab.host_behind(second));
+        self.pair_on(first, second)
+    }
+
+    fn pair_on(&self, first: Host, second: Host) -> Pair {
+        let anna = Client::start(&self.lab, "anna", first, self.servers.url());
+        let bert = Client::start(&self.lab, "bert", second, self.servers.url());
+        anna.create("friday games");
+        bert.join("friday games");
+        let (anna_at, bert_at) = (anna.address4(), bert.address4());
+        Pair { anna, bert, anna_at, bert_at }
+    }
+}
+
+impl Pair {
+    /// Waits until both have a path of this kind.
+    #[track_caller]
+    fn wait(&self, path: &str) {
+        self.anna.wait(self.bert_at, path, "20s");
+        self.bert.wait(self.anna_at, path, "20s");
+    }
+
+    /// Waits until both are connected to the servers.
+    #[track_caller]
+    fn await_control(&self) {
+        self.anna.await_control(RECOVERY);
+        self.bert.await_control(RECOVERY);
+    }
+
+    /// Makes a change that only working servers can pass on, and waits for it on the other side.
+    #[track_caller]
+    fn await_change(&self, nick: &str) {
+        self.anna.rename(nick);
+        self.bert.await_peer(self.anna_at, "nick", nick, RECOVERY);
+    }
+}
+
+/// Seconds.
+const OUTAGE: u32 = 60;
+
+/// The longest pause between two attempts to reconnect, and some more.
+const RECOVERY: Duration = Duration::from_secs(45);

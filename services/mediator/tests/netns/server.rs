@@ -1,0 +1,101 @@
+//! The servers of the lab: all roles in one process, or one process for each.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    cluster::Cluster,
+    lab::{Lab, SERVERS},
+    process::{Process, executable},
+};
+
+/// Which back-ends the servers stand on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Seams {
+    /// SQLite and in-process.
+    Embedded,
+    /// Postgres, Redis and RabbitMQ, and a process for each role.
+    Cluster,
+}
+
+/// Every role, and one to five processes that they run in.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    plan: Plan,
+    running: BTreeMap<&'static str, Process>,
+    url: String,
+}
+
+#[derive(Debug)]
+enum Plan {
+    Embedded,
+    Cluster(Cluster),
+}
+
+impl Servers {
+    /// Starts all of them.
+    pub(crate) fn start(lab: &Lab, seams: Seams) -> Self {
+        let plan = match seams {
+            Seams::Embedded => Plan::Embedded,
+            Seams::Cluster => Plan::Cluster(Cluster::prepare(lab)),
+        };
+        let mut servers = Self { plan, running: BTreeMap::new(), url: String::new() };
+        servers.start_all(lab);
+        servers
+    }
+
+    /// What clients are given.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The processes by name.
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        match &self.plan {
+            Plan::Embedded => vec!["all"],
+            Plan::Cluster(_) => ROLES.to_vec(),
+        }
+    }
+
+    /// Kills every process at once.
+    pub(crate) fn kill_all(&mut self) {
+        for process in std::mem::take(&mut self.running).into_values() {
+            process.kill();
+        }
+    }
+
+    /// Starts every process, and waits until all are ready.
+    pub(crate) fn start_all(&mut self, lab: &Lab) {
+        for name in self.names() {
+            self.start_one(lab, name);
+        }
+    }
+
+    /// Kills one process.
+    pub(crate) fn kill_one(&mut self, name: &str) {
+        self.running.remove(name).expect("it runs").kill();
+    }
+
+    /// Starts one process, and waits until it is ready.
+    pub(crate) fn start_one(&mut self, lab: &Lab, name: &'static str) {
+        let mut command = lab.servers().command(executable("mediator"));
+        let folder = lab.folder("servers");
+        match &self.plan {
+            Plan::Embedded => {
+                let addresses = format!("{},{}", SERVERS[0], SERVERS[1]);
+                command.args(["all", "--json", "--bind", &addresses, "--public", &addresses, "--data"]);
+                command.arg(folder.join("data"));
+            }
+            Plan::Cluster(cluster) => {
+                command.args([name, "--json", "--config"]).arg(cluster.config(name));
+            }
+        }
+        let (process, ready) = Process::start_server(name, &mut command, &folder);
+        if let Some(url) = ready["server"].as_str() {
+            url.clone_into(&mut self.url);
+        }
+        self.running.insert(name, process);
+    }
+}
+
+/// In any order: none waits for another.
+pub(crate) const ROLES: [&str; 6] = ["gateway", "auth", "network", "rendezvous", "relay", "admin"];

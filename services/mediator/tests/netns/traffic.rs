@@ -1,0 +1,207 @@
+//! Ordinary programs of a LAN, on the virtual network.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::PathBuf,
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{
+    client::{Client, INTERFACE},
+    lab::{Host, Lab},
+};
+
+/// The system's `ping`, five packets a second.
+#[derive(Debug)]
+pub(crate) struct Ping {
+    child: Child,
+    output: PathBuf,
+}
+
+/// How a ping went.
+#[derive(Debug)]
+pub(crate) struct Pinged {
+    pub(crate) sent: u32,
+    /// The numbers of packets without an answer; the last one may still have been on its way and is left out.
+    pub(crate) lost: Vec<u32>,
+}
+
+impl Ping {
+    /// Goes on until it is stopped.
+    pub(crate) fn start(lab: &Lab, from: &Host, to: impl Into<IpAddr>) -> Self {
+        Self::spawn(lab, from, to.into(), &[])
+    }
+
+    /// Pings for this long, then tells.
+    pub(crate) fn for_seconds(lab: &Lab, from: &Host, to: impl Into<IpAddr>, seconds: u32) -> Pinged {
+        let mut ping = Self::spawn(lab, from, to.into(), &["-w", &seconds.to_string()]);
+        ping.child.wait().unwrap();
+        ping.read()
+    }
+
+    /// Ends it, and tells.
+    pub(crate) fn stop(mut self) -> Pinged {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGINT).unwrap();
+        self.child.wait().unwrap();
+        self.read()
+    }
+
+    fn spawn(lab: &Lab, from: &Host, to: IpAddr, more: &[&str]) -> Self {
+        let output = lab.folder("ping").join(format!("{}-{to}", from.namespace));
+        let mut command = from.namespace.command("ping");
+        command.args(["-n", "-i", "0.2"]).args(more).arg(to.to_string());
+        let child = command.stdin(Stdio::null()).stdout(File::create(&output).unwrap()).spawn().unwrap();
+        Self { child, output }
+    }
+
+    fn read(&self) -> Pinged {
+        let text = fs::read_to_string(&self.output).unwrap();
+        let sent: u32 = text
+            .lines()
+            .find_map(|line| line.split_once(" packets transmitted").map(|(sent, _)| sent.parse().unwrap()))
+            .unwrap_or_else(|| panic!("ping said: {text}"));
+        let answered: Vec<u32> = text
+            .lines()
+            .filter(|line| line.contains("time="))
+            .filter_map(|line| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok())
+            .collect();
+        Pinged { sent, lost: (1..sent).filter(|number| !answered.contains(number)).collect() }
+    }
+}
+
+impl Drop for Ping {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Pinged {
+    /// Checks that there was traffic, and that every packet was answered.
+    #[track_caller]
+    pub(crate) fn assert_uninterrupted(&self) {
+        assert!(self.sent > 1, "{self:?}");
+        assert_eq!(self.lost, [0_u32; 0], "of {} packets", self.sent);
+    }
+
+    /// The longest silence, in packets.
+    pub(crate) fn longest_gap(&self) -> u32 {
+        let (mut longest, mut run, mut last) = (0, 0, 0);
+        for &number in &self.lost {
+            run = if number == last + 1 { run + 1 } else { 1 };
+            (longest, last) = (longest.max(run), number);
+        }
+        longest
+    }
+}
+
+/// Sends a file's worth of bytes over TCP, and checks that they arrive as they left.
+pub(crate) fn transfer(from: &Client, to: &Client) {
+    let address = to.address4();
+    let listener = to.host().namespace.enter(|| TcpListener::bind((address, 0)).unwrap());
+    let at = listener.local_addr().unwrap();
+    let received = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    let mut stream = from.host().namespace.enter(|| TcpStream::connect_timeout(&at, PATIENCE).unwrap());
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let bytes: Vec<u8> = (0..FILE).map(|n| (n / 251 % 256) as u8).collect();
+    stream.write_all(&bytes).unwrap();
+    drop(stream);
+    assert!(received.join().unwrap() == bytes, "the bytes arrive as they left");
+}
+
+/// Shouts into the LAN as games do, and checks that the other side hears it, once, and from whom.
+pub(crate) fn broadcast(from: &Client, to: &Client) {
+    let listening = to.host().namespace.enter(|| udp((Ipv4Addr::UNSPECIFIED, GAME).into()));
+    let (address, at) = (from.address4(), SocketAddr::from((Ipv4Addr::BROADCAST, GAME)));
+    let shouting = from.host().namespace.enter(|| udp((address, 0).into()));
+    shouting.set_broadcast(true).unwrap();
+    shouting.send_to(b"anybody here?", at).unwrap();
+
+    let mut packet = [0; 64];
+    let (length, sender) = listening.recv_from(&mut packet).expect("the broadcast arrives");
+    assert_eq!((&packet[..length], sender), (&b"anybody here?"[..], shouting.local_addr().unwrap()));
+    listening.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert_eq!(listening.recv_from(&mut packet).unwrap_err().kind(), ErrorKind::WouldBlock, "it arrives once");
+}
+
+/// Asks for a service by mDNS (RFC 6762), and checks that a responder on the other side answers by multicast.
+pub(crate) fn discover(from: &Client, to: &Client) {
+    let responder = mdns(to);
+    let answering = std::thread::spawn(move || {
+        let mut packet = [0; 512];
+        loop {
+            let (length, _) = responder.recv_from(&mut packet).expect("the question arrives");
+            if packet[..length] == *question() {
+                responder.send_to(&answer(), (MDNS, MDNS_PORT)).unwrap();
+                return;
+            }
+        }
+    });
+    let asking = mdns(from);
+    asking.send_to(&question(), (MDNS, MDNS_PORT)).unwrap();
+    let mut packet = [0; 512];
+    loop {
+        let (length, sender) = asking.recv_from(&mut packet).expect("the answer arrives");
+        if packet[..length] == *answer() {
+            assert_eq!(sender, SocketAddr::from((to.address4(), MDNS_PORT)));
+            break;
+        }
+    }
+    answering.join().unwrap();
+}
+
+/// A socket of a responder, on the virtual interface.
+fn mdns(client: &Client) -> UdpSocket {
+    let address = client.address4();
+    client.host().namespace.enter(|| {
+        let socket = udp((Ipv4Addr::UNSPECIFIED, MDNS_PORT).into());
+        socket.join_multicast_v4(&MDNS, &address).unwrap();
+        let socket = Socket::from(socket);
+        socket.set_multicast_if_v4(&address).unwrap();
+        socket.into()
+    })
+}
+
+/// A patient socket that uses the virtual interface only.
+fn udp(at: SocketAddr) -> UdpSocket {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind_device(Some(INTERFACE.as_bytes())).unwrap();
+    socket.bind(&at.into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.into()
+}
+
+/// "Who offers _buri._udp.local?"
+fn question() -> Vec<u8> {
+    [&[0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], SERVICE, &[0, 12, 0, 1]].concat()
+}
+
+/// "host._buri._udp.local does", for two minutes.
+fn answer() -> Vec<u8> {
+    let target = [b"\x04host", SERVICE].concat();
+    let head = [0, 0, 0x84, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+    [&head, SERVICE, &[0, 12, 0, 1, 0, 0, 0, 120, 0, target.len() as u8], &target].concat()
+}
+
+const SERVICE: &[u8] = b"\x05_buri\x04_udp\x05local\x00";
+const MDNS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+const MDNS_PORT: u16 = 5353;
+const GAME: u16 = 27_015;
+const FILE: usize = 4 << 20;
+const PATIENCE: Duration = Duration::from_secs(20);
