@@ -143,7 +143,7 @@ fn admit(
         // Frames are small and somebody waits for each.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-        match open(stream, tls, hub.config.handshake_timeout).await {
+        match Box::pin(open(stream, tls, hub.config.handshake_timeout)).await {
             Some(pipe) => session::run(&hub, pipe, source, unfinished, &shutdown).await,
             None => hub.seams.metrics.turned(Turned::Foreign).inc(),
         }

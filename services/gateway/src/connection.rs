@@ -135,7 +135,12 @@ impl Connection {
 
     /// Seals a frame for the client. Before the channel is open there is nobody to tell: then nothing happens.
     pub(crate) fn send(&mut self, frame: &ServerFrame) {
-        if let Err(error) = self.channel.send(&frame.encode()) {
+        self.send_encoded(&frame.encode());
+    }
+
+    /// Seals a frame that is encoded already.
+    pub(crate) fn send_encoded(&mut self, frame: &[u8]) {
+        if let Err(error) = self.channel.send(frame) {
             tracing::debug!(%error, "a frame was not sent");
         }
     }

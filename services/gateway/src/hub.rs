@@ -9,15 +9,12 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use contract::token::KeySet;
 use domain::{ClientId, Epoch, InstanceId, NatProfile, SessionTag, SourcePrefix, UnixMillis};
 use presence::Held;
 use tokio::{sync::mpsc, time::Instant};
-use wire::{
-    Code,
-    control::{Refused, ServerFrame},
-    secure::ServerSecret,
-};
+use wire::{Code, control::Refused, secure::ServerSecret};
 
 use crate::{Config, Seams};
 
@@ -69,7 +66,8 @@ pub(crate) struct Handle {
 /// What waits for a session.
 #[derive(Debug)]
 pub(crate) enum Queued {
-    Frame(ServerFrame, usize),
+    /// An encoded frame, shared by all the sessions that it is for.
+    Frame(Bytes),
     /// Say this and end.
     End(Refused),
 }
@@ -182,11 +180,11 @@ impl Drop for SourceSeat<'_> {
 }
 
 impl Handle {
-    /// Puts a frame into the session's queue. Returns whether it had room; without, the session ends.
-    pub(crate) fn push(&self, frame: ServerFrame) -> bool {
-        let size = frame.encode().len();
+    /// Puts an encoded frame into the session's queue. Returns whether it had room; without, the session ends.
+    pub(crate) fn push(&self, frame: Bytes) -> bool {
+        let size = frame.len();
         let before = self.waiting.fetch_add(size, Ordering::Relaxed);
-        if before <= QUEUE_BYTES && self.queue.try_send(Queued::Frame(frame, size)).is_ok() {
+        if before <= QUEUE_BYTES && self.queue.try_send(Queued::Frame(frame)).is_ok() {
             return true;
         }
         self.waiting.fetch_sub(size, Ordering::Relaxed);
@@ -210,8 +208,8 @@ impl Queue {
         if self.is_over() {
             return Some(Queued::End(Refused::because(Code::SlowReader)));
         }
-        if let Queued::Frame(_, size) = &queued {
-            self.waiting.fetch_sub(*size, Ordering::Relaxed);
+        if let Queued::Frame(frame) = &queued {
+            self.waiting.fetch_sub(frame.len(), Ordering::Relaxed);
         }
         Some(queued)
     }

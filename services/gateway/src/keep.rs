@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bus::Served;
+use bytes::Bytes;
 use contract::{
     auth::Keys,
     rendezvous::{ReflectorBeat, RelayBeat},
@@ -70,9 +71,10 @@ pub(crate) async fn run(hub: &Hub, shutdown: &CancellationToken) {
                 share = behind.len() * usize::try_from(PACE.as_millis()).unwrap_or(1) / CATCH_UP_MS + 1;
             }
             _ = pace.tick(), if !behind.is_empty() => {
+                let resync = Bytes::from(ServerFrame::Resync.encode());
                 for (held, _) in behind.drain(behind.len().saturating_sub(share)..) {
                     if let Some(handle) = hub.find(held.client, held.epoch) {
-                        handle.push(ServerFrame::Resync);
+                        handle.push(resync.clone());
                     }
                 }
             }

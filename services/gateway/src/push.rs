@@ -3,6 +3,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use bus::Served;
+use bytes::Bytes;
 use contract::gateway::{Notice, Push};
 use domain::{NetworkChange, Revision};
 use wire::{
@@ -21,34 +22,51 @@ pub(crate) async fn serve(hub: &Arc<Hub>) -> Result<Vec<Served>, bus::Error> {
     let served = hub.seams.bus.subscribe(CONCURRENCY, move |push: Push| {
         let hub = Arc::clone(&taking);
         async move {
-            take(&hub, &push);
+            take(&hub, push);
             Ok::<(), Infallible>(())
         }
     });
     Ok(vec![served.await?])
 }
 
-fn take(hub: &Hub, push: &Push) {
+fn take(hub: &Hub, push: Push) {
+    let told = told(push.notice);
     for target in &push.to {
         let Some(handle) = hub.find(target.client, target.epoch) else {
             hub.seams.metrics.pushes_missed.inc();
             continue;
         };
         // A session without room for it ends itself, and is counted then.
-        if deliver(&handle, &push.notice) {
+        if deliver(&handle, &told) {
             hub.seams.metrics.pushes.inc();
         }
     }
 }
 
+/// What sessions are told.
+enum Told {
+    /// Encoded once for all of them.
+    Frames(Vec<Bytes>),
+    End(Refused),
+}
+
 /// Whether the session had room for all of it.
-fn deliver(handle: &Handle, notice: &Notice) -> bool {
-    let frame = match notice.clone() {
-        Notice::Change(change) => return frames(change).into_iter().all(|frame| handle.push(frame)),
-        Notice::Replaced => {
-            handle.end(Refused::because(Code::Replaced));
-            return true;
+fn deliver(handle: &Handle, told: &Told) -> bool {
+    match told {
+        Told::Frames(frames) => frames.iter().all(|frame| handle.push(frame.clone())),
+        Told::End(refused) => {
+            handle.end(refused.clone());
+            true
         }
+    }
+}
+
+fn told(notice: Notice) -> Told {
+    let frame = match notice {
+        Notice::Change(change) => {
+            return Told::Frames(frames(change).iter().map(|frame| frame.encode().into()).collect());
+        }
+        Notice::Replaced => return Told::End(Refused::because(Code::Replaced)),
         Notice::PeerUp(peer) => ServerFrame::PeerUp(peer),
         Notice::PeerDown(peer) => ServerFrame::PeerDown(peer),
         Notice::PeerLost(peer) => ServerFrame::PeerLost(peer),
@@ -58,7 +76,7 @@ fn deliver(handle: &Handle, notice: &Notice) -> bool {
         Notice::Record(record) => ServerFrame::Record(Box::new(record)),
         Notice::PunchOff(punch) => ServerFrame::PunchOff(punch),
     };
-    handle.push(frame)
+    Told::Frames(vec![frame.encode().into()])
 }
 
 /// A change as frames that fit: each continues where the one before ended.

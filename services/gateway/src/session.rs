@@ -95,8 +95,9 @@ pub(crate) async fn run(
     let connection = Connection::new(Instant::now(), hub.secret.clone(), hub.config.requests);
     let mut line = Line { pipe, connection };
     let metrics = &hub.seams.metrics;
+    // What is done once lives on the heap while it runs, so that a session weighs what its loop needs.
     let opened = tokio::select! {
-        opened = line.log_in(hub) => opened,
+        opened = Box::pin(line.log_in(hub)) => opened,
         () = shutdown.cancelled() => Err(Some(Refused::after(Code::Draining, pause()))),
     };
     let (login, rtt) = match opened {
@@ -108,7 +109,7 @@ pub(crate) async fn run(
         }
     };
     let known = login.known.clone();
-    let admitted = match admit(hub, *login, source, rtt).await {
+    let admitted = match Box::pin(admit(hub, *login, source, rtt)).await {
         Ok(admitted) => admitted,
         Err(refused) => {
             metrics.turned(Turned::Failed).inc();
@@ -120,7 +121,7 @@ pub(crate) async fn run(
     let who = admitted.who;
     metrics.logins.inc();
     let ended = line.serve(hub, admitted, known, shutdown).await;
-    finish(hub, &mut line, who, ended, shutdown).await;
+    Box::pin(finish(hub, &mut line, who, ended, shutdown)).await;
 }
 
 impl Line {
@@ -189,11 +190,10 @@ impl Line {
         shutdown: &CancellationToken,
     ) -> Ended {
         let Admitted { who, nick, token, token_expires, mut queue } = admitted;
-        match self.begin(hub, who, nick, token, &known).await {
-            Ok(()) => {}
-            Err(ended) => return ended,
+        if let Err(ended) = Box::pin(self.begin(hub, who, nick, token, known)).await {
+            return ended;
         }
-        tell(hub, who, SessionChange::Up).await;
+        Box::pin(tell(hub, who, SessionChange::Up)).await;
         let mut requests = Requests::new();
         let mut running: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
         let silence = 2 * hub.config.keepalive + hub.config.keepalive / 2;
@@ -214,9 +214,12 @@ impl Line {
                     }
                 }
                 queued = queue.next() => match queued {
-                    Some(Queued::Frame(frame, _)) => if self.say(&frame).await.is_err() {
-                        return if queue.is_over() { slow() } else { Ended::Lost };
-                    },
+                    Some(Queued::Frame(bytes)) => {
+                        self.connection.send_encoded(&bytes);
+                        if self.flush().await.is_err() {
+                            return if queue.is_over() { slow() } else { Ended::Lost };
+                        }
+                    }
                     Some(Queued::End(refused)) => return Ended::Told(refused),
                     None => return Ended::Told(Refused::because(Code::Replaced)),
                 },
@@ -254,9 +257,9 @@ impl Line {
         who: Who,
         nick: Option<Nickname>,
         token: Option<String>,
-        known: &[KnownNetwork],
+        known: Vec<KnownNetwork>,
     ) -> Result<(), Ended> {
-        let snapshot = Snapshot { client: who.client, known: known.to_vec() };
+        let snapshot = Snapshot { client: who.client, known };
         let (snapped, reflectors) = tokio::join!(hub.seams.bus.call(&snapshot), keep::reflectors(hub));
         let snapped = match snapped {
             Ok(snapped) => snapped,
@@ -416,5 +419,21 @@ fn refusal(error: CallError<LoginRefusal>) -> Refused {
         CallError::TimedOut | CallError::Unavailable | CallError::Malformed | CallError::TooLarge { .. } => {
             Refused::after(Code::Unavailable, pause())
         }
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_task_of_a_session_stays_small() {
+        let task = size_of_returned(run);
+        assert!(task <= 2_304, "{task} bytes");
+        // A queue keeps room for 32 of them.
+        assert!(size_of::<Queued>() <= 40, "{} bytes", size_of::<Queued>());
+    }
+
+    fn size_of_returned<A, B, C, D, E, R>(_: fn(A, B, C, D, E) -> R) -> usize {
+        size_of::<R>()
     }
 }
