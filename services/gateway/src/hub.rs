@@ -30,6 +30,7 @@ pub(crate) struct Hub {
     pub(crate) config: Config,
     pub(crate) seams: Seams,
     pub(crate) secret: ServerSecret,
+    pub(crate) started: Instant,
     /// What tokens are verified with, and when it was asked for last.
     pub(crate) keys: RwLock<(KeySet, Option<Instant>)>,
     /// Told by the reflectors' beats.
@@ -91,6 +92,7 @@ impl Hub {
             config,
             seams,
             secret,
+            started: Instant::now(),
             keys: RwLock::default(),
             reflectors: tokio::sync::watch::Sender::default(),
             sessions: Mutex::default(),

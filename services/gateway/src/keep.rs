@@ -11,7 +11,7 @@ use contract::{
 };
 use domain::InstanceId;
 use presence::Renewal;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use wire::{
     Code,
@@ -23,7 +23,7 @@ use crate::hub::{Heard, Hub, Reflectors};
 /// A reflector that was silent for this long is not named any more.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// How long a login waits for the first sign of a reflector, after this process started.
+/// After the start of this process logins wait until a reflector was heard, at most until this has passed.
 const FIRST_REFLECTOR: Duration = Duration::from_secs(3);
 
 /// Token keys are asked for again at most this often.
@@ -150,8 +150,9 @@ pub(crate) async fn learn_keys(hub: &Hub) {
 /// The STUN endpoints for a client: two ports of one address, then another address.
 pub(crate) async fn reflectors(hub: &Hub) -> Vec<SocketAddr> {
     let mut told = hub.reflectors.subscribe();
-    // Without any, the client learns nothing of its NATs; a process that has just started waits for the first sign.
-    let _ = timeout(FIRST_REFLECTOR, told.wait_for(|known| !known.rendezvous.is_empty())).await;
+    // Without any, the client learns nothing of its NATs; later there is none because rendezvous is away.
+    let first = told.wait_for(|known| !known.rendezvous.is_empty());
+    let _ = timeout_at(hub.started + FIRST_REFLECTOR, first).await;
     let known = told.borrow();
     chosen(&known)
 }
