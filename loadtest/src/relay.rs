@@ -4,6 +4,7 @@
 //! core, the generator has the last one.
 
 use std::{
+    fs,
     io::{self, IsTerminal as _},
     net::SocketAddr,
     path::PathBuf,
@@ -90,9 +91,13 @@ pub(crate) fn run(args: &Relay) -> anyhow::Result<ExitCode> {
     let mut legs = legs.collect::<anyhow::Result<Vec<_>>>()?;
 
     let bar = progress(u64::from(scenario.rounds) * servers.len() as u64);
+    let busy = load_average()?;
     let mut rounds = Vec::new();
     for number in 0..scenario.rounds {
-        for (server, legs) in servers.iter().zip(&mut legs) {
+        for turn in 0..servers.len() {
+            // Another one begins each round: whoever comes after a rest, or after joins, has no advantage of it.
+            let at = (turn + number as usize) % servers.len();
+            let (server, legs) = (&servers[at], &mut legs[at]);
             bar.set_message(format!("round {} of {}: {}", number + 1, scenario.rounds, server.kind.name()));
             // Slots end when their pairs rest for long, and every round begins alike.
             legs.join()?;
@@ -102,7 +107,7 @@ pub(crate) fn run(args: &Relay) -> anyhow::Result<ExitCode> {
     }
     bar.finish_and_clear();
 
-    let report = Report::new(&scenario, cores, rounds);
+    let report = Report::new(&scenario, cores, [busy, load_average()?], rounds);
     crate::print(&if args.json { serde_json::to_string(&report)? } else { report.to_string().trim_end().to_owned() })?;
     Ok(if report.missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -124,6 +129,13 @@ fn pin(core: usize, cores: usize) -> anyhow::Result<()> {
         sched_setaffinity(Pid::from_raw(0), &set)?;
     }
     Ok(())
+}
+
+/// How many threads of the whole machine wanted a core in the last minute: above the number of cores, tails of latency tell
+/// about the others.
+fn load_average() -> anyhow::Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split(' ').next().unwrap_or_default().parse()?)
 }
 
 fn progress(rounds: u64) -> ProgressBar {

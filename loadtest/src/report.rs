@@ -57,6 +57,8 @@ pub(crate) struct Compared {
 pub(crate) struct Report {
     scenario: Scenario,
     cores: usize,
+    /// Of the machine, at the start and at the end.
+    load_average: [f64; 2],
     medians: Vec<(Kind, Figures)>,
     ratios: Vec<Compared>,
     /// The limits that do not hold.
@@ -114,7 +116,7 @@ impl Figures {
 }
 
 impl Report {
-    pub(crate) fn new(scenario: &Scenario, cores: usize, rounds: Vec<Round>) -> Self {
+    pub(crate) fn new(scenario: &Scenario, cores: usize, load_average: [f64; 2], rounds: Vec<Round>) -> Self {
         let kinds = std::iter::once(Kind::Relay).chain(scenario.against.iter().copied());
         let medians: Vec<_> = kinds
             .map(|kind| {
@@ -124,7 +126,8 @@ impl Report {
             .collect();
         let ratios = medians.iter().skip(1).map(|(to, forwarder)| Compared::new(&medians[0].1, *to, forwarder));
         let ratios = ratios.collect();
-        let mut report = Self { scenario: scenario.clone(), cores, medians, ratios, missed: Vec::new(), rounds };
+        let mut report =
+            Self { scenario: scenario.clone(), cores, load_average, medians, ratios, missed: Vec::new(), rounds };
         report.missed = report.missed();
         report
     }
@@ -172,6 +175,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Scenario { pairs, rounds, duration, seed, .. } = &self.scenario;
         writeln!(f, "{pairs} pairs, medians of {rounds} rounds of {duration:?}, seed {seed}, {} cores", self.cores)?;
+        let [before, after] = self.load_average;
+        writeln!(f, "load average {before} before, {after} after")?;
         writeln!(f)?;
         writeln!(
             f,
