@@ -363,7 +363,9 @@ impl Path {
             }
         };
         let calm = self.switched.is_none_or(|at| now.saturating_duration_since(at) >= HYSTERESIS);
-        if better && (calm || self.current.is_none()) {
+        // A route that does not answer is no route to stay on: its end is not a flap.
+        let dead = self.current.is_none_or(|route| self.leg(route).is_none_or(|leg| leg.is_overdue(now)));
+        if better && (calm || dead || self.silent) {
             self.switch(now, Some(Route::Direct(best)));
         } else if better {
             self.compare_at = self.switched.map(|at| at + HYSTERESIS);
@@ -682,6 +684,26 @@ mod tests {
             lab.run_with_traffic(Duration::from_millis(100));
         }
         assert!(lab.now - died < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_relay_that_is_dead_too_is_left_at_once() {
+        let mut lab = Lab::direct_after_relay();
+        lab.run_with_traffic(Duration::from_secs(5));
+        lab.kill(direct(1));
+        lab.kill(Route::Relay);
+        while lab.path.current() != Some(Route::Relay) {
+            lab.run_with_traffic(Duration::from_millis(100));
+        }
+        let left = lab.now;
+        lab.run_with_traffic(Duration::from_millis(2_500));
+        lab.revive(direct(1));
+        lab.path.handle_direct(lab.now, endpoint(1), Duration::from_millis(1));
+        while lab.path.current() != Some(direct(1)) {
+            lab.run_with_traffic(Duration::from_millis(100));
+        }
+        let back = lab.now - left;
+        assert!(back < HYSTERESIS, "{back:?}");
     }
 
     #[test]
