@@ -13,7 +13,7 @@ use crate::{
     nat::Nat,
     process::{Process, executable},
     scenarios::World,
-    server::{ROLES, Seams},
+    server::{ROLES, Seams, UNCAPPED},
 };
 
 #[test]
@@ -97,7 +97,7 @@ impl Cluster {
         let base = |url: &str| url.rsplit_once('/').unwrap().0.to_owned();
         for (nth, role) in ROLES.iter().enumerate() {
             let config = format!(
-                "[store]\nurl = \"{}/{name}\"\n[presence]\nurl = \"{redis}/{number}\"\n[bus]\nurl = \"{}/{name}\"\n\
+                "{UNCAPPED}url = \"{}/{name}\"\n[presence]\nurl = \"{redis}/{number}\"\n[bus]\nurl = \"{}/{name}\"\n\
                  [secrets]\ndir = \"{}\"\n[ops]\nlisten = \"127.0.0.1:{}\"\n\
                  [gateway]\nlisten = [\"{first}:12975\"]\nlisten_web = [\"{first}:443\"]\n\
                  [rendezvous]\naddresses = [\"{first}\", \"{second}\"]\n\

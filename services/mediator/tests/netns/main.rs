@@ -6,7 +6,7 @@
 //! ```
 //! Every site has a router of its kind of NAT and a provider's router behind it, so that an opener with a small TTL passes the
 //! own NAT and dies before the other one, as on the Internet.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::unwrap_in_result, reason = "tests")]
 
 mod client;
 mod cluster;

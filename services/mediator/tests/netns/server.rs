@@ -82,8 +82,10 @@ impl Servers {
         match &self.plan {
             Plan::Embedded => {
                 let addresses = format!("{},{}", SERVERS[0], SERVERS[1]);
-                command.args(["all", "--json", "--bind", &addresses, "--public", &addresses, "--data"]);
-                command.arg(folder.join("data"));
+                let config = folder.join("config.toml");
+                std::fs::write(&config, UNCAPPED).unwrap();
+                command.args(["all", "--json", "--bind", &addresses, "--public", &addresses, "--config"]).arg(config);
+                command.arg("--data").arg(folder.join("data"));
             }
             Plan::Cluster(cluster) => {
                 command.args([name, "--json", "--config"]).arg(cluster.config(name));
@@ -99,3 +101,6 @@ impl Servers {
 
 /// In any order: none waits for another.
 pub(crate) const ROLES: [&str; 6] = ["gateway", "auth", "network", "rendezvous", "relay", "admin"];
+
+/// The free plan relays a kilobyte a second, less than a ping five times a second needs.
+pub(crate) const UNCAPPED: &str = "[store]\ndefault_plan = \"premium\"\n";
