@@ -169,9 +169,9 @@ fn the_example_configuration_is_valid_and_listens_where_the_pods_say() {
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 
     let config: toml::Value = toml::from_str(&fs::read_to_string(example).unwrap()).unwrap();
-    let listens = |part: &str, key: &str| match &config[part][key] {
-        toml::Value::Array(all) => port(all[0].as_str().unwrap()),
-        one => port(one.as_str().unwrap()),
+    let listens = |part: &str, key: &str| {
+        let listen = &config[part][key];
+        port(listen.as_array().map_or(listen, |all| &all[0]).as_str().unwrap())
     };
     let expected = BTreeMap::from([
         ("ops", listens("ops", "listen")),
