@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 /// The arguments of `buri daemon`.
 #[derive(Clone, Debug, Args)]
 pub struct Settings {
-    /// The server, as `mediator` prints it: buri://HOST[:PORT]#FINGERPRINT. Without a fingerprint the server's key is
+    /// The server, as `mediator` prints it: `buri://HOST[:PORT]#FINGERPRINT`. Without a fingerprint the server's key is
     /// pinned at first use.
     #[arg(long, value_name = "URL")]
     pub server: String,
