@@ -70,18 +70,51 @@ fn every_role_has_a_workload_with_probes_and_a_budget() {
     for role in ["gateway", "auth", "network", "rendezvous", "relay", "admin"] {
         let workload =
             workloads(&manifests).find(|workload| name(workload) == role).unwrap_or_else(|| panic!("no {role}"));
-        let container = container(workload);
-        assert_eq!(container["args"][0], role);
-        for (probe, path) in [("startupProbe", "/health"), ("livenessProbe", "/health"), ("readinessProbe", "/ready")] {
-            let get = &container[probe]["httpGet"];
-            assert_eq!((&get["path"], &get["port"]), (&path.into(), &"ops".into()), "{role}: {probe}");
-        }
-        let budget =
-            manifests.iter().find(|manifest| manifest["kind"] == "PodDisruptionBudget" && name(manifest) == role);
-        assert!(budget.is_some(), "{role} has no disruption budget");
+        assert_eq!(container(workload)["args"][0], role);
+        assert_probes(workload);
+        let budget = manifests
+            .iter()
+            .find(|manifest| manifest["kind"] == "PodDisruptionBudget" && name(manifest) == role)
+            .unwrap_or_else(|| panic!("{role} has no disruption budget"));
+        // Only what has a scale can be counted from above.
+        let bound = if workload["kind"] == "DaemonSet" { "minAvailable" } else { "maxUnavailable" };
+        assert_eq!(budget["spec"][bound], 1, "{role}");
     }
     let migrate = manifests.iter().find(|manifest| manifest["kind"] == "Job").unwrap();
     assert_eq!(container(migrate)["args"][0], "migrate");
+}
+
+#[test]
+#[should_panic(expected = "readinessProbe")]
+fn a_missing_probe_is_found() {
+    let mut manifest = render().into_iter().find(|manifest| manifest["kind"] == "Deployment").unwrap();
+    let container = manifest.pointer_mut("/spec/template/spec/containers/0").unwrap();
+    container.as_object_mut().unwrap().remove("readinessProbe");
+    assert_probes(&manifest);
+}
+
+#[test]
+fn each_role_sees_its_own_secrets_only() {
+    let expected: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("gateway", ["server.key", "tls.crt", "tls.key"].as_slice()),
+        ("auth", &[]),
+        ("network", &["opaque.setup"]),
+        ("rendezvous", &["observations.key", "tickets.key"]),
+        ("relay", &["observations.key", "tickets.key"]),
+        ("admin", &["operator.token"]),
+        ("migrate", &[]),
+    ]);
+    for workload in workloads(&render()) {
+        let volumes = || list(workload, "/spec/template/spec/volumes");
+        let mounted: Vec<_> = volumes()
+            .filter(|volume| volume["secret"]["secretName"] == "buri-secrets")
+            .flat_map(|volume| values(volume, "/secret/items", "key"))
+            .map(|key| key.as_str().unwrap())
+            .collect();
+        assert_eq!(mounted, expected[name(workload)], "{}", identity(workload));
+        let signs = volumes().any(|volume| volume["secret"]["secretName"] == "buri-token-keys");
+        assert_eq!(signs, name(workload) == "auth", "{}", identity(workload));
+    }
 }
 
 #[test]
@@ -223,6 +256,13 @@ fn assert_shape<T: DeserializeOwned + Serialize>(manifest: &Value) {
     let typed: T =
         serde_json::from_value(manifest.clone()).unwrap_or_else(|error| panic!("{}: {error}", identity(manifest)));
     assert_eq!(serde_json::to_value(typed).unwrap(), *manifest, "{}", identity(manifest));
+}
+
+fn assert_probes(workload: &Value) {
+    for (probe, path) in [("startupProbe", "/health"), ("livenessProbe", "/health"), ("readinessProbe", "/ready")] {
+        let get = &container(workload)[probe]["httpGet"];
+        assert_eq!((&get["path"], &get["port"]), (&path.into(), &"ops".into()), "{}: {probe}", identity(workload));
+    }
 }
 
 fn documents(yaml: &str) -> Vec<Value> {
