@@ -20,6 +20,9 @@ pub enum SessionChange {
     /// The NAT profile in presence is new.
     #[n(3)]
     Profiled,
+    /// Presence had forgotten the session and has it again. Who asked meanwhile took the client for offline.
+    #[n(4)]
+    Rebuilt,
 }
 
 /// A session changed. One network process announces it to the peers.

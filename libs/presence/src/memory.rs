@@ -185,7 +185,7 @@ impl Tables {
         }
         let mut standing = self.standing(now, seat.client);
         let renewal = standing.renew(seat);
-        if renewal == Renewal::Kept {
+        if matches!(renewal, Renewal::Kept | Renewal::Rebuilt) {
             self.keep(now, seat.client, standing, ttl)?;
         }
         Ok(renewal)

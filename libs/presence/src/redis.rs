@@ -159,6 +159,7 @@ const fn renewal_of(number: u8) -> Renewal {
     match number {
         0 => Renewal::Kept,
         1 => Renewal::Replaced,
+        3 => Renewal::Rebuilt,
         _ => Renewal::Ended,
     }
 }

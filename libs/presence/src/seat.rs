@@ -36,8 +36,10 @@ pub struct Up {
 /// What a renewal found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// The session has its seat, perhaps again: what presence forgot is rebuilt, without the NAT profile.
+    /// The session has its seat.
     Kept,
+    /// The session has its seat again: presence had forgotten it, and nobody found it meanwhile. Its NAT profile is unknown.
+    Rebuilt,
     /// A newer session of the client is known: this one is over, and is told so.
     Replaced,
     /// This session went down, or ran out and was announced as lost: it can only come up anew.

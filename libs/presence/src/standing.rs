@@ -46,7 +46,7 @@ impl Standing {
             (Ordering::Equal, Some(_)) => Renewal::Replaced,
             (Ordering::Greater, _) => {
                 self.seat_at(session);
-                Renewal::Kept
+                Renewal::Rebuilt
             }
         }
     }

@@ -364,7 +364,7 @@ impl Site {
         let newest = number + 1 == self.sessions.len();
         self.wronged |= newest && renewal == Renewal::Replaced;
         match renewal {
-            Renewal::Kept => {}
+            Renewal::Kept | Renewal::Rebuilt => {}
             Renewal::Replaced | Renewal::Ended => self.sessions[number].state = State::Closed,
         }
     }

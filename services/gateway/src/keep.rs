@@ -7,10 +7,11 @@ use bytes::Bytes;
 use contract::{
     auth::Keys,
     rendezvous::{ReflectorBeat, RelayBeat},
+    session::{SessionChange, SessionChanged},
     token::KeySet,
 };
 use domain::InstanceId;
-use presence::Renewal;
+use presence::{Held, Renewal};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use wire::{
@@ -32,8 +33,8 @@ const KEYS_PAUSE: Duration = Duration::from_secs(5);
 /// Sessions renewed in one question.
 const BATCH: usize = 500;
 
-/// After a gap of the bus, which loses hints, all sessions are asked to catch up within so many milliseconds, some in
-/// every [`PACE`].
+/// After a gap of the bus, which loses hints, and of presence, where nobody was found, sessions are asked to catch up within
+/// so many milliseconds, some in every [`PACE`].
 const CATCH_UP_MS: usize = 5_000;
 
 const PACE: Duration = Duration::from_millis(10);
@@ -59,23 +60,58 @@ pub(crate) async fn run(hub: &Hub, shutdown: &CancellationToken) {
     let mut recovered = hub.seams.bus.recovered();
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Sessions that are still to be asked to catch up.
-    let mut behind = Vec::new();
-    let mut share = 0;
+    let mut behind = Behind::default();
+    // Whether the last renewal failed; it may have rebuilt seats all the same.
+    let mut doubtful = false;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = renewals.tick() => renew(hub).await,
-            Ok(()) = recovered.changed() => {
-                behind = hub.held();
-                share = behind.len() * usize::try_from(PACE.as_millis()).unwrap_or(1) / CATCH_UP_MS + 1;
+            _ = renewals.tick() => {
+                let (rebuilt, failed) = renew(hub, doubtful).await;
+                doubtful = failed;
+                behind.add(rebuilt.into_iter().map(|held| (held, Missed::Presence)));
             }
-            _ = pace.tick(), if !behind.is_empty() => {
-                let resync = Bytes::from(ServerFrame::Resync.encode());
-                for (held, _) in behind.drain(behind.len().saturating_sub(share)..) {
-                    if let Some(handle) = hub.find(held.client, held.epoch) {
-                        handle.push(resync.clone());
-                    }
+            Ok(()) = recovered.changed() => {
+                behind.add(hub.held().into_iter().map(|(held, _)| (held, Missed::Hints)));
+            }
+            _ = pace.tick(), if !behind.sessions.is_empty() => behind.catch_up(hub).await,
+        }
+    }
+}
+
+/// Sessions that are still to be asked to catch up.
+#[derive(Default)]
+struct Behind {
+    sessions: Vec<(Held, Missed)>,
+    /// How many of them in every [`PACE`].
+    share: usize,
+}
+
+/// Why a session may not know all that it should.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missed {
+    /// The bus was away.
+    Hints,
+    /// Presence had forgotten the session: nothing was sent to it, and its peers may take it for offline.
+    Presence,
+}
+
+impl Behind {
+    fn add(&mut self, sessions: impl Iterator<Item = (Held, Missed)>) {
+        self.sessions.extend(sessions);
+        self.share = self.sessions.len() * usize::try_from(PACE.as_millis()).unwrap_or(1) / CATCH_UP_MS + 1;
+    }
+
+    /// Asks the next few.
+    async fn catch_up(&mut self, hub: &Hub) {
+        let resync = Bytes::from(ServerFrame::Resync.encode());
+        for (held, missed) in self.sessions.drain(self.sessions.len().saturating_sub(self.share)..) {
+            let Some(handle) = hub.find(held.client, held.epoch) else { continue };
+            handle.push(resync.clone());
+            if missed == Missed::Presence {
+                let changed = SessionChanged { client: held.client, epoch: held.epoch, change: SessionChange::Rebuilt };
+                if let Err(error) = hub.seams.bus.publish(&changed).await {
+                    tracing::warn!(error = telemetry::incident::chain(&error), "the return of a session was not told");
                 }
             }
         }
@@ -88,7 +124,9 @@ fn note(known: &mut BTreeMap<InstanceId, Heard>, instance: InstanceId, endpoints
     known.insert(instance, Heard { endpoints, at: Instant::now() });
 }
 
-async fn renew(hub: &Hub) {
+/// Renews every session. Returns those that presence had forgotten (all of them when `doubtful`), and whether it failed.
+async fn renew(hub: &Hub, doubtful: bool) -> (Vec<Held>, bool) {
+    let (mut rebuilt, mut failed) = (Vec::new(), false);
     for some in hub.held().chunks(BATCH) {
         let held: Vec<_> = some.iter().map(|(held, _)| *held).collect();
         let seams = &hub.seams;
@@ -97,19 +135,22 @@ async fn renew(hub: &Hub) {
             Err(error) => {
                 seams.metrics.renewals_failed.inc();
                 tracing::warn!(error = telemetry::incident::chain(&error), "sessions could not be renewed in presence");
+                failed = true;
                 continue;
             }
         };
         for (held, renewal) in held.iter().zip(renewals) {
             let Some(handle) = hub.find(held.client, held.epoch) else { continue };
             match renewal {
-                Renewal::Kept => {}
+                Renewal::Kept if !doubtful => {}
+                Renewal::Kept | Renewal::Rebuilt => rebuilt.push(*held),
                 Renewal::Replaced => handle.end(Refused::because(Code::Replaced)),
                 Renewal::Ended => handle.end(Refused::after(Code::Draining, Duration::from_secs(1))),
             }
         }
         report_again(hub, some).await;
     }
+    (rebuilt, failed)
 }
 
 /// Tells the profiles of sessions that presence holds without one, because it was emptied.

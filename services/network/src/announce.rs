@@ -108,6 +108,7 @@ impl Announcer {
         let over = seat.is_none_or(|seat| seat.epoch < epoch);
         let (stale, notice, reason) = match change {
             SessionChange::Up => (!current, Some(Notice::PeerUp(client)), Some(Wanted::Online)),
+            SessionChange::Rebuilt => (!current, Some(Notice::PeerUp(client)), None),
             SessionChange::Profiled => (!current, None, Some(Wanted::Profiled)),
             SessionChange::Down => (!over, Some(Notice::PeerDown(client)), None),
             SessionChange::Lost => (!over, Some(Notice::PeerLost(client)), None),

@@ -224,7 +224,7 @@ async fn seated() -> (Site, Presence) {
 /// The usual life of client 1, who may or may not be known.
 async fn works(presence: &Presence) {
     let renewed = presence.renew(gateway(1), &[held(1, Epoch(2_000), 1)], HOUR).await.unwrap();
-    assert_eq!(renewed, [Renewal::Kept]);
+    assert_eq!(renewed, [Renewal::Rebuilt]);
     let came = presence.up(client(1), gateway(2), tag(2), Epoch(1), UnixMillis(1), HOUR).await.unwrap();
     assert_eq!(came.epoch, Epoch(2_001));
     assert_eq!(presence.sessions(None, 9).await.unwrap().seats[0].gateway, gateway(2));

@@ -171,9 +171,10 @@ async fn a_renewal_after_a_flush_rebuilds_the_seat(site: Site) {
     site.flush().await;
     assert_eq!(seat(&presence, 1).await, None);
 
-    assert_eq!(presence.renew(gateway(1), &[held(1, came.epoch, 1)], HOUR).await.unwrap(), [Renewal::Kept]);
+    assert_eq!(presence.renew(gateway(1), &[held(1, came.epoch, 1)], HOUR).await.unwrap(), [Renewal::Rebuilt]);
 
     assert_eq!(seat(&presence, 1).await, before);
+    assert_eq!(presence.renew(gateway(1), &[held(1, came.epoch, 1)], HOUR).await.unwrap(), [Renewal::Kept]);
     assert_eq!(presence.sessions(None, 10).await.unwrap().seats.len(), 1);
     assert!(up(&presence, 1, 2, 2, HOUR).await.epoch > came.epoch);
 }
@@ -184,13 +185,13 @@ async fn after_a_flush_the_newer_session_wins_in_any_order(site: Site) {
     let renewal = async |(at, held)| presence.renew(at, &[held], HOUR).await.unwrap();
 
     site.flush().await;
-    assert_eq!(renewal(older).await, [Renewal::Kept]);
-    assert_eq!(renewal(newer).await, [Renewal::Kept]);
+    assert_eq!(renewal(older).await, [Renewal::Rebuilt]);
+    assert_eq!(renewal(newer).await, [Renewal::Rebuilt]);
     assert_eq!(renewal(older).await, [Renewal::Replaced]);
     assert_eq!(seat(&presence, 1).await.unwrap().epoch, newer.1.epoch);
 
     site.flush().await;
-    assert_eq!(renewal(newer).await, [Renewal::Kept]);
+    assert_eq!(renewal(newer).await, [Renewal::Rebuilt]);
     assert_eq!(renewal(older).await, [Renewal::Replaced]);
     assert_eq!(seat(&presence, 1).await.unwrap().epoch, newer.1.epoch);
 }
@@ -199,7 +200,7 @@ async fn two_sessions_with_one_epoch_leave_one_seat(site: Site) {
     let presence = site.presence().await;
     let epoch = Epoch(2_000);
 
-    assert_eq!(presence.renew(gateway(1), &[held(1, epoch, 1)], HOUR).await.unwrap(), [Renewal::Kept]);
+    assert_eq!(presence.renew(gateway(1), &[held(1, epoch, 1)], HOUR).await.unwrap(), [Renewal::Rebuilt]);
 
     assert_eq!(presence.renew(gateway(2), &[held(1, epoch, 2)], HOUR).await.unwrap(), [Renewal::Replaced]);
     assert_eq!(presence.renew(gateway(1), &[held(1, epoch, 1)], HOUR).await.unwrap(), [Renewal::Kept]);
@@ -282,7 +283,7 @@ async fn seats_are_found_in_the_order_asked(site: Site) {
     let presence = site.presence().await;
     let all: Vec<_> = (0..600).map(|number| held(number, Epoch(1_000 + u64::from(number)), 1)).collect();
     let odd: Vec<_> = all.iter().copied().skip(1).step_by(2).collect();
-    assert_eq!(presence.renew(gateway(1), &odd, HOUR).await.unwrap(), [Renewal::Kept; 300]);
+    assert_eq!(presence.renew(gateway(1), &odd, HOUR).await.unwrap(), [Renewal::Rebuilt; 300]);
 
     let clients: Vec<_> = all.iter().rev().map(|held| held.client).collect();
     let found = presence.find(&clients).await.unwrap();

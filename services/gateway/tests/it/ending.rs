@@ -157,8 +157,10 @@ async fn presence_that_was_emptied_is_whole_again_after_a_renewal() {
 
     lab.memory.flush();
     until("the seat is back with its profile", async || lab.presence.find(&[id(1)]).await.unwrap() == before).await;
+    assert!(matches!(client.receive().await, Some(ServerFrame::Resync)), "what was not sent to it is asked for");
+    assert_eq!(lab.changed().await, (id(1), SessionChange::Rebuilt));
     client.is_alive().await;
-    assert!(lab.changed.try_recv().is_err(), "nobody noticed");
+    assert!(lab.changed.try_recv().is_err(), "it is told once");
     lab.end().await;
 }
 

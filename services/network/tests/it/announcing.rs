@@ -86,6 +86,10 @@ async fn peers_are_told_of_sessions_and_pairs_are_made() {
     lab.session(two, epoch, SessionChange::Profiled).await;
     lab.wanted(Wanted::Profiled).await;
 
+    lab.session(two, epoch, SessionChange::Rebuilt).await;
+    let (to, _) = east.told_that(|notice| *notice == Notice::PeerUp(two)).await;
+    assert_eq!(to, [one], "who took it for offline");
+
     lab.presence.down(two, epoch).await.unwrap();
     lab.session(two, epoch, SessionChange::Down).await;
     east.told_that(|notice| *notice == Notice::PeerDown(two)).await;
@@ -107,7 +111,8 @@ async fn what_happened_to_an_older_session_is_not_told() {
     let old = lab.seat(two, &gateway, Duration::from_secs(60)).await;
     lab.seat(two, &gateway, Duration::from_secs(60)).await;
 
-    for change in [SessionChange::Up, SessionChange::Lost, SessionChange::Down, SessionChange::Profiled] {
+    let (comes, goes) = ([SessionChange::Up, SessionChange::Rebuilt], [SessionChange::Lost, SessionChange::Down]);
+    for change in comes.into_iter().chain(goes).chain([SessionChange::Profiled]) {
         lab.session(two, old, change).await;
     }
     let now = lab.online(one, &gateway).await;

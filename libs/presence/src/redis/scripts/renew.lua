@@ -1,11 +1,13 @@
 -- ARGV: ttl, then for each session client, gateway, tag, epoch, since.
-local KEPT, REPLACED, ENDED = 0, 1, 2
+local KEPT, REPLACED, ENDED, REBUILT = 0, 1, 2, 3
 
 local function renew(client, gateway, tag, epoch, since, ttl)
   local standing = read(client)
   if not epoch or epoch < standing.highest then return REPLACED end
   if epoch > standing.highest then
     write(client, { highest = epoch, gateway = gateway, tag = tag, since = since })
+    list(client, ttl)
+    return REBUILT
   elseif not standing.gateway then
     return ENDED
   elseif standing.gateway ~= gateway or standing.tag ~= tag then
