@@ -8,6 +8,8 @@ use std::{
     process::Command,
 };
 
+use serde_json::Value;
+
 use crate::{
     lab::{Lab, SERVERS},
     nat::Nat,
@@ -71,6 +73,11 @@ fn a_relayed_pair_is_back_after_the_kill_of_each_role() {
     World::on(Seams::Cluster).a_relayed_pair_is_back_after_the_kill_of_each_role();
 }
 
+#[test]
+fn the_doctor_names_a_service_that_is_down_and_nobody_is_lost_with_it() {
+    World::on(Seams::Cluster).the_doctor_names_a_service_that_is_down_and_nobody_is_lost_with_it();
+}
+
 /// Databases of its own on the services that the environment names, and a configuration for each role.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -119,6 +126,17 @@ impl Cluster {
         self.folder.join(format!("{role}.toml"))
     }
 
+    /// Runs the doctor beside the servers. Returns the names of what is wrong, and the remedies.
+    pub(crate) fn ailments(&self, lab: &Lab) -> Vec<(String, String)> {
+        let mut command = lab.servers().command(executable("mediator"));
+        let output = command.args(["doctor", "--json", "--config"]).arg(self.config("network")).output().unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        assert_eq!(found["healthy"], output.status.success());
+        let text = |check: &Value, key: &str| check[key].as_str().unwrap_or_default().to_owned();
+        let checks = found["checks"].as_array().unwrap().iter();
+        checks.filter(|check| check["ok"] != true).map(|check| (text(check, "name"), text(check, "remedy"))).collect()
+    }
+
     /// An embedded deployment makes every secret at its first start.
     fn make_secrets(&self, lab: &Lab) {
         let mut command = lab.servers().command(executable("mediator"));
@@ -132,6 +150,11 @@ impl Drop for Cluster {
         let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
         let _ = Command::new("psql").args([&service("BURI_TEST_POSTGRES"), "-qc", &drop]).status();
     }
+}
+
+/// Kills or starts one of the services: Postgres, Redis or RabbitMQ.
+pub(crate) fn service_must(action: &str, name: &str) {
+    run(Command::new(service("BURI_TEST_SERVICES")).args([action, name]));
 }
 
 /// Lets the servers' namespace reach a service on our loopback, at the same port of its own.

@@ -4,8 +4,10 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use crate::{
     client::Client,
+    cluster::service_must,
     lab::{Host, Lab},
     nat::Nat,
+    process::eventually,
     server::{Seams, Servers},
     traffic::{self, Ping},
 };
@@ -181,6 +183,35 @@ impl World {
             let back = Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 15);
             assert!(back.longest_gap() <= 50, "ten seconds after {role} is back, so is the pair: {back:?}");
         }
+    }
+
+    pub(crate) fn the_doctor_names_a_service_that_is_down_and_nobody_is_lost_with_it(mut self) {
+        let pair = self.pair(Nat::Home, Nat::Home);
+        pair.wait("direct");
+        let ping = Ping::start(&self.lab, pair.anna.host(), pair.bert_at);
+        for (service, check) in [("redis", "presence"), ("postgres", "store"), ("rabbitmq", "bus")] {
+            self.await_health();
+            service_must("stop", service);
+            let ailments = self.servers.cluster().ailments(&self.lab);
+            let (_, remedy) = ailments.iter().find(|(name, _)| name == check).unwrap_or_else(|| panic!("{ailments:?}"));
+            assert!(remedy.contains("start"), "{remedy}");
+
+            service_must("start", service);
+            self.await_health();
+            pair.await_control();
+            pair.anna.await_peer(pair.bert_at, "presence", "online", RECOVERY);
+            pair.await_change(&format!("after-{service}"));
+            pair.anna.create(service);
+            pair.bert.join(service);
+        }
+        ping.stop().assert_uninterrupted();
+    }
+
+    #[track_caller]
+    fn await_health(&self) {
+        eventually("the doctor finds everything well", RECOVERY, || {
+            self.servers.cluster().ailments(&self.lab).is_empty().then_some(())
+        });
     }
 
     fn pair(&mut self, first: Nat, second: Nat) -> Pair {

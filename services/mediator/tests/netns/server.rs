@@ -48,6 +48,15 @@ impl Servers {
         &self.url
     }
 
+    /// The services below, when they are not embedded.
+    #[track_caller]
+    pub(crate) fn cluster(&self) -> &Cluster {
+        match &self.plan {
+            Plan::Embedded => panic!("an embedded deployment stands on nothing"),
+            Plan::Cluster(cluster) => cluster,
+        }
+    }
+
     /// The processes by name.
     pub(crate) fn names(&self) -> Vec<&'static str> {
         match &self.plan {
