@@ -125,7 +125,13 @@ impl Nat {
         let measurement =
             self.session.as_ref().map(|session| Measurement::new(now, count, session.reflectors, session.tag, seed));
         if measurement.is_none() {
-            let ready = PunchReady { punch: preparation.punch, observations: Vec::new(), local: local.clone() };
+            let ready = PunchReady {
+                punch: preparation.punch,
+                observations: Vec::new(),
+                local: local.clone(),
+                mapped: None,
+                lan: None,
+            };
             outputs.push_back(Output::Say(ClientFrame::PunchReady(ready)));
         }
         let attempt = Attempt {
@@ -321,7 +327,8 @@ impl Attempt {
                 outputs.extend(socket.map(|socket| question(socket, &ask)));
             }
             if let Some(observations) = measurement.poll_event() {
-                let ready = PunchReady { punch: self.punch.id(), observations, local: std::mem::take(&mut self.local) };
+                let local = std::mem::take(&mut self.local);
+                let ready = PunchReady { punch: self.punch.id(), observations, local, mapped: None, lan: None };
                 outputs.push_back(Output::Say(ClientFrame::PunchReady(ready)));
                 self.measurement = None;
             }

@@ -486,7 +486,7 @@ impl Lab {
         let punch = PunchId { leader: InstanceId::from_bytes([1; 16]), number: 11 };
         for side in [Side::Alice, Side::Bob] {
             let peer = self.node(other_side(side)).id;
-            let preparation = PunchPreparation { punch, peer, key: [8; 32], sockets: 0 };
+            let preparation = PunchPreparation { punch, peer, key: [8; 32], sockets: 0, tcp: false };
             self.tell(side, ServerFrame::Prepare(preparation));
         }
         self.run(Duration::from_millis(10));
@@ -497,8 +497,10 @@ impl Lab {
                 wait_us: 10_000,
                 gap_us: 50_000,
                 opener_ttl: 3,
-                candidates: vec![Candidate { endpoint: endpoint(other_side(side)), local: false }],
+                candidates: vec![Candidate { endpoint: endpoint(other_side(side)), local: false, main: false }],
                 attempt: 1,
+                spray: None,
+                sockets: 0,
             };
             self.tell(side, ServerFrame::Go(order));
         }

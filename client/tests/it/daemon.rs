@@ -269,7 +269,8 @@ impl Server {
     fn punch(&self, alice: &mut Machine, bob: &mut Machine) {
         let punch = PunchId { leader: InstanceId::from_bytes([1; 16]), number: 5 };
         for (machine, peer) in [(&*alice, &*bob), (&*bob, &*alice)] {
-            let preparation = PunchPreparation { punch, peer: peer.member().client, key: [8; 32], sockets: 0 };
+            let preparation =
+                PunchPreparation { punch, peer: peer.member().client, key: [8; 32], sockets: 0, tcp: false };
             machine.told(ServerFrame::Prepare(preparation));
             machine.told(ServerFrame::Go(PunchOrder {
                 punch,
@@ -277,8 +278,10 @@ impl Server {
                 wait_us: 10_000,
                 gap_us: 20_000,
                 opener_ttl: 3,
-                candidates: vec![Candidate { endpoint: peer.endpoint(), local: false }],
+                candidates: vec![Candidate { endpoint: peer.endpoint(), local: false, main: false }],
                 attempt: 1,
+                spray: None,
+                sockets: 0,
             }));
         }
     }

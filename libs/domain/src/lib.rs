@@ -23,10 +23,10 @@ pub use id::{ClientId, Epoch, GatewayId, InstanceId, NetworkId, ParseIdError, Re
 pub use key::{IdentityKey, KeyError, Signature, TUNNEL_KEY_CONTEXT, TunnelKey};
 pub use member::{KnownNetwork, Member, NetworkChange, PeerPresence};
 pub use name::{NameError, NetworkName, Nickname};
-pub use nat::{Filtering, Mapping, NatClass, NatProfile, Probe, Reflected, TransactionId, Vantage, hops};
+pub use nat::{Allocation, Filtering, Mapping, NatClass, NatProfile, Probe, Reflected, TransactionId, Vantage, hops};
 pub use pair::{
     Candidate, Observation, PairOutcome, PairRecord, PunchId, PunchKind, PunchOrder, PunchPacket, PunchPreparation,
-    PunchReady, PunchReport, Reflector, RelayOffer, SessionTag, Strategy,
+    PunchReady, PunchReport, Reflector, RelayOffer, SessionTag, Spray, Strategy, Via,
 };
 pub use password::{MAX_PASSWORD_BYTES, PASSWORD_CONTEXT, PasswordSuite};
 pub use plan::Plan;

@@ -38,7 +38,34 @@ pub enum Filtering {
     AddressAndPortDependent,
 }
 
-/// What decides how a pair of clients is connected.
+/// How a NAT whose mapping depends on the destination chooses the next external port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Allocation {
+    /// Each new flow gets the port of the one before plus `step`, which is not 0.
+    #[n(0)]
+    Sequential {
+        #[n(0)]
+        step: i16,
+    },
+    /// Any port.
+    #[n(1)]
+    Random,
+    /// Any port as even or odd as the inner one (RFC 4787, section 4.2.2).
+    #[n(2)]
+    RandomParity,
+    /// Any port of a block that a carrier gives to one subscriber.
+    #[n(3)]
+    Block {
+        #[n(0)]
+        first: u16,
+        /// Ports in the block: a power of two.
+        #[n(1)]
+        size: u16,
+    },
+}
+
+/// What decides how a pair of clients is connected, in the order of rising difficulty.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize, serde::Deserialize,
 )]
@@ -51,9 +78,12 @@ pub enum NatClass {
     /// Endpoint-independent mapping with a strict filter: the usual home router.
     #[n(1)]
     Easy,
-    /// Any other mapping.
+    /// A new port for every destination, but a predictable one.
+    #[n(4)]
+    Sequential,
+    /// A new port for every destination, and nobody knows which.
     #[n(2)]
-    Hard,
+    Random,
     /// No UDP at all.
     #[n(3)]
     Blocked,
@@ -61,7 +91,7 @@ pub enum NatClass {
 
 impl NatClass {
     /// Every class, for tables and metrics.
-    pub const ALL: [Self; 4] = [Self::EasyOpen, Self::Easy, Self::Hard, Self::Blocked];
+    pub const ALL: [Self; 5] = [Self::EasyOpen, Self::Easy, Self::Sequential, Self::Random, Self::Blocked];
 
     /// The word for tables, metrics and people.
     #[must_use]
@@ -69,13 +99,26 @@ impl NatClass {
         match self {
             Self::EasyOpen => "easy-open",
             Self::Easy => "easy",
-            Self::Hard => "hard",
+            Self::Sequential => "sequential",
+            Self::Random => "random",
             Self::Blocked => "blocked",
         }
     }
+
+    /// Whether one observed port is the port for everybody.
+    #[must_use]
+    pub const fn is_easy(self) -> bool {
+        matches!(self, Self::EasyOpen | Self::Easy)
+    }
+
+    /// Whether every destination gets another port.
+    #[must_use]
+    pub const fn is_hard(self) -> bool {
+        matches!(self, Self::Sequential | Self::Random)
+    }
 }
 
-/// The result of one discovery, about 20 bytes when it travels.
+/// The result of one discovery, about 40 bytes when it travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize)]
 pub struct NatProfile {
     /// Whether UDP reaches any reflector.
@@ -94,25 +137,70 @@ pub struct NatProfile {
     /// Routers between the client and the nearest reflector; 0 when unknown.
     #[n(5)]
     pub hops: u8,
+    /// Known when the mapping depends on the destination.
+    #[n(6)]
+    pub allocation: Option<Allocation>,
+    /// Flows a second that others open behind the same NAT.
+    #[n(7)]
+    #[cbor(default)]
+    pub foreign_rate: u16,
+    /// Seen with more than one public address at a time.
+    #[n(8)]
+    #[cbor(default)]
+    pub pool: bool,
+    /// Whether the NAT sends packets for its own public address back inside.
+    #[n(9)]
+    pub hairpin: Option<bool>,
+    /// The mapping of TCP connections; `None` when no TCP reflector answered.
+    #[n(10)]
+    pub tcp: Option<Mapping>,
+    /// Silence in seconds that a mapping survived.
+    #[n(11)]
+    pub lifetime_s: Option<u16>,
+    /// A port mapping (PCP, NAT-PMP, UPnP) leads to the main socket.
+    #[n(12)]
+    #[cbor(default)]
+    pub port_mapping: bool,
+    /// A reflector was reached over IPv6.
+    #[n(13)]
+    #[cbor(default)]
+    pub ipv6: bool,
+    /// Another number in every network that the client moves to: what was tried in an old one says nothing.
+    #[n(14)]
+    #[cbor(default)]
+    pub place: u32,
 }
 
 impl NatProfile {
     /// The profile of a client from which no UDP came back.
-    pub const BLOCKED: Self =
-        Self { udp: false, mapping: None, filtering: None, keeps_port: false, unsure: false, hops: 0 };
+    pub const BLOCKED: Self = Self {
+        udp: false,
+        mapping: None,
+        filtering: None,
+        keeps_port: false,
+        unsure: false,
+        hops: 0,
+        allocation: None,
+        foreign_rate: 0,
+        pool: false,
+        hairpin: None,
+        tcp: None,
+        lifetime_s: None,
+        port_mapping: false,
+        ipv6: false,
+        place: 0,
+    };
 
     /// The class that the profile amounts to.
     #[must_use]
     pub fn class(&self) -> NatClass {
-        match (self.udp, self.mapping, self.filtering) {
-            (false, _, _) => NatClass::Blocked,
-            (
-                true,
-                Some(Mapping::EndpointIndependent),
-                Some(Filtering::EndpointIndependent | Filtering::AddressDependent),
-            ) => NatClass::EasyOpen,
-            (true, Some(Mapping::EndpointIndependent), _) => NatClass::Easy,
-            (true, _, _) => NatClass::Hard,
+        let weak = matches!(self.filtering, Some(Filtering::EndpointIndependent | Filtering::AddressDependent));
+        match (self.udp, self.mapping, self.allocation) {
+            (false, ..) => NatClass::Blocked,
+            (true, Some(Mapping::EndpointIndependent), _) if !self.pool && weak => NatClass::EasyOpen,
+            (true, Some(Mapping::EndpointIndependent), _) if !self.pool => NatClass::Easy,
+            (true, _, Some(Allocation::Sequential { .. })) if !self.pool => NatClass::Sequential,
+            (true, ..) => NatClass::Random,
         }
     }
 }

@@ -43,6 +43,18 @@ pub enum Strategy {
     /// The easy side opens its filter for the hard side's address; the hard side's first packet shows its port.
     #[n(1)]
     Reveal,
+    /// The easy side sends to the ports that a sequential NAT will use next.
+    #[n(3)]
+    Predict,
+    /// Both NATs are sequential: both sides send from many sockets to one port that the other one's burst passes over.
+    #[n(4)]
+    Sweep,
+    /// Many sockets behind a random NAT and many random ports from the easy side: some of them meet.
+    #[n(5)]
+    Birthday,
+    /// TCP simultaneous open (RFC 5382, section 4.2), for a side without UDP.
+    #[n(6)]
+    Tcp,
     /// Nothing can work: the pair stays on the relay.
     #[n(2)]
     Relay,
@@ -50,7 +62,8 @@ pub enum Strategy {
 
 impl Strategy {
     /// Every strategy, for tables and metrics.
-    pub const ALL: [Self; 3] = [Self::Direct, Self::Reveal, Self::Relay];
+    pub const ALL: [Self; 7] =
+        [Self::Direct, Self::Reveal, Self::Predict, Self::Sweep, Self::Birthday, Self::Tcp, Self::Relay];
 
     /// The word for tables, metrics and people.
     #[must_use]
@@ -58,6 +71,10 @@ impl Strategy {
         match self {
             Self::Direct => "direct",
             Self::Reveal => "reveal",
+            Self::Predict => "predict",
+            Self::Sweep => "sweep",
+            Self::Birthday => "birthday",
+            Self::Tcp => "tcp",
             Self::Relay => "relay",
         }
     }
@@ -73,9 +90,14 @@ pub struct PunchPreparation {
     /// Authenticates the probes between the two.
     #[cbor(n(2), with = "minicbor::bytes")]
     pub key: [u8; 32],
-    /// Fresh sockets to punch from; 0 punches from the main socket.
+    /// Fresh sockets to punch from, all with even ports; 0 punches from the main socket. Behind a NAT whose next port
+    /// matters a question must come from a socket that never asked before, so every try is another socket's.
     #[n(3)]
     pub sockets: u16,
+    /// Measure TCP instead: connect to a reflector from the port that will punch, and keep that connection.
+    #[n(4)]
+    #[cbor(default)]
+    pub tcp: bool,
 }
 
 impl std::fmt::Debug for PunchPreparation {
@@ -89,12 +111,18 @@ impl std::fmt::Debug for PunchPreparation {
 pub struct PunchReady {
     #[n(0)]
     pub punch: PunchId,
-    /// Of the sockets that will punch, in their order.
+    /// Of the socket that punches, and of the main socket over IPv6.
     #[n(1)]
     pub observations: Vec<Observation>,
-    /// Where the punching socket is bound on the client's own interfaces.
+    /// Where the main socket is bound on the client's own interfaces.
     #[n(2)]
     pub local: Vec<SocketAddr>,
+    /// The outer end of a port mapping that leads to the main socket.
+    #[n(3)]
+    pub mapped: Option<SocketAddr>,
+    /// A hash of the default router's addresses: equal for clients of one LAN.
+    #[n(4)]
+    pub lan: Option<u64>,
 }
 
 /// An address to send punch packets to.
@@ -105,6 +133,42 @@ pub struct Candidate {
     /// On the same LAN, presumably: no opener is needed.
     #[n(1)]
     pub local: bool,
+    /// Reached from the main socket, also when the order punches from fresh ones.
+    #[n(2)]
+    #[cbor(default)]
+    pub main: bool,
+}
+
+/// More ports to send to, at the addresses of the candidates that are not for the main socket alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Spray {
+    /// `first`, `first + step` and so on, in every round.
+    #[n(0)]
+    Window {
+        #[n(0)]
+        first: u16,
+        #[n(1)]
+        step: i16,
+        #[n(2)]
+        count: u16,
+    },
+    /// `count` ports of `low`, `low + step` ... `high` in an order drawn from `seed`, leaving out the first `skip` of that
+    /// order; once, one after another.
+    #[n(1)]
+    Scatter {
+        #[n(0)]
+        low: u16,
+        #[n(1)]
+        high: u16,
+        #[n(2)]
+        step: u8,
+        #[n(3)]
+        seed: u64,
+        #[n(4)]
+        skip: u16,
+        #[n(5)]
+        count: u16,
+    },
 }
 
 /// GO: the plan of one side. All times count from the receipt of the order.
@@ -129,6 +193,12 @@ pub struct PunchOrder {
     /// Counted from 1; every attempt differs from the one before.
     #[n(6)]
     pub attempt: u8,
+    #[n(7)]
+    pub spray: Option<Spray>,
+    /// How many of the fresh sockets of PREPARE send to the candidates; 0: the main socket does.
+    #[n(8)]
+    #[cbor(default)]
+    pub sockets: u16,
 }
 
 /// RESULT of one side.
@@ -212,6 +282,31 @@ pub enum PairOutcome {
     Pending,
 }
 
+/// What a direct path runs over.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize, serde::Deserialize,
+)]
+#[cbor(index_only)]
+#[serde(rename_all = "kebab-case")]
+pub enum Via {
+    /// Public addresses of IPv4.
+    #[n(0)]
+    Ipv4,
+    #[n(1)]
+    Ipv6,
+    /// Addresses of a network that both are in.
+    #[n(2)]
+    Lan,
+    /// One side's port mapping.
+    #[n(3)]
+    PortMapping,
+    /// The public address of the NAT that both are behind.
+    #[n(4)]
+    Hairpin,
+    #[n(5)]
+    Tcp,
+}
+
 /// Why a pair is connected as it is: made by rendezvous after every step, shown by `buri why` and the admin API.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize)]
 pub struct PairRecord {
@@ -245,4 +340,15 @@ pub struct PairRecord {
     /// Identifies the negotiation in the logs.
     #[n(12)]
     pub trace: u64,
+    /// Of a direct path.
+    #[n(13)]
+    pub via: Option<Via>,
+    /// The most packets that the last plan allowed to both sides together.
+    #[n(14)]
+    #[cbor(default)]
+    pub budget: u32,
+    /// [`crate::NatProfile::place`] of both when it was tried.
+    #[n(15)]
+    #[cbor(default)]
+    pub places: [u32; 2],
 }

@@ -41,6 +41,7 @@ pub fn classify(sightings: &Sightings) -> NatProfile {
         keeps_port: any.port() == sightings.local_port,
         unsure,
         hops: hops(sightings.ttl),
+        ..NatProfile::BLOCKED
     }
 }
 
@@ -108,7 +109,7 @@ mod tests {
             (["203.0.113.1:7000", "203.0.113.1:7000", "203.0.113.2:7000"], Mapping::AddressAndPortDependent),
         ] {
             let profile = classify(&seen(sightings.map(Some)));
-            assert_eq!((profile.mapping, profile.class()), (Some(mapping), NatClass::Hard), "{sightings:?}");
+            assert_eq!((profile.mapping, profile.class()), (Some(mapping), NatClass::Random), "{sightings:?}");
         }
     }
 
@@ -117,7 +118,7 @@ mod tests {
         let equal = classify(&seen([Some("203.0.113.1:7000"), Some("203.0.113.1:7000"), None]));
         assert_eq!((equal.class(), equal.unsure), (NatClass::Easy, true));
         let alone = classify(&seen([None, None, Some("203.0.113.1:7000")]));
-        assert_eq!((alone.class(), alone.unsure), (NatClass::Hard, true));
+        assert_eq!((alone.class(), alone.unsure), (NatClass::Random, true));
         assert_eq!(classify(&seen([None; 3])), NatProfile::BLOCKED);
     }
 

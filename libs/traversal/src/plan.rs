@@ -59,12 +59,12 @@ pub struct Plan {
 /// What classes alone tell.
 #[must_use]
 pub const fn outlook(a: NatClass, b: NatClass) -> Outlook {
-    use NatClass::{Blocked, Easy, EasyOpen, Hard};
+    use NatClass::{Blocked, Easy, EasyOpen, Random, Sequential};
     match (a, b) {
         (Blocked, _) | (_, Blocked) => Outlook::Hopeless,
         (EasyOpen | Easy, EasyOpen | Easy) => Outlook::Promising(Strategy::Direct),
-        (EasyOpen, Hard) | (Hard, EasyOpen) => Outlook::Promising(Strategy::Reveal),
-        (Easy, Hard) | (Hard, Easy | Hard) => Outlook::Doubtful,
+        (EasyOpen, Sequential | Random) | (Sequential | Random, EasyOpen) => Outlook::Promising(Strategy::Reveal),
+        (Easy, Sequential | Random) | (Sequential | Random, Easy | Sequential | Random) => Outlook::Doubtful,
     }
 }
 
@@ -110,6 +110,8 @@ pub fn plan(punch: PunchId, attempt: u8, a: &Measured, b: &Measured) -> Plan {
         opener_ttl: if opens(strategy, own, peer) { ttl } else { 0 },
         candidates: candidates(own, peer),
         attempt,
+        spray: None,
+        sockets: 0,
     };
     let orders = [order(a, b, rtts[0], lead), order(b, a, rtts[1], Duration::ZERO)];
     let patience = start + lead + gap + ROUNDS[ROUNDS.len() - 1] + LAST_ANSWER + rtts[0].max(rtts[1]) + LATE_REPORT;
@@ -151,7 +153,8 @@ fn opens(strategy: Strategy, own: &Measured, peer: &Measured) -> bool {
     match strategy {
         Strategy::Direct => true,
         Strategy::Reveal => own.class < peer.class,
-        Strategy::Relay => false,
+        Strategy::Predict | Strategy::Sweep | Strategy::Birthday => true,
+        Strategy::Tcp | Strategy::Relay => false,
     }
 }
 
@@ -159,7 +162,7 @@ fn opens(strategy: Strategy, own: &Measured, peer: &Measured) -> bool {
 fn candidates(own: &Measured, peer: &Measured) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     if may_meet(own.seen.ip(), peer.seen.ip()) {
-        candidates.push(Candidate { endpoint: peer.seen, local: false });
+        candidates.push(Candidate { endpoint: peer.seen, local: false, main: false });
     }
     for &endpoint in &peer.local {
         let known = candidates.iter().any(|candidate| candidate.endpoint == endpoint);
@@ -167,7 +170,7 @@ fn candidates(own: &Measured, peer: &Measured) -> Vec<Candidate> {
             && scope(endpoint.ip()) == Scope::Private
             && pairs_well(own.seen.ip(), peer.seen.ip(), endpoint);
         if welcome && !known && candidates.len() < MAX_CANDIDATES {
-            candidates.push(Candidate { endpoint, local: true });
+            candidates.push(Candidate { endpoint, local: true, main: true });
         }
     }
     candidates
@@ -237,7 +240,7 @@ mod tests {
     #[test]
     fn only_the_open_side_of_a_revealing_pair_opens() {
         let open = Measured { class: NatClass::EasyOpen, ..easy("203.0.113.1:1000") };
-        let hard = Measured { class: NatClass::Hard, ..easy("198.51.100.1:2000") };
+        let hard = Measured { class: NatClass::Random, ..easy("198.51.100.1:2000") };
         for (a, b, opener) in [(&open, &hard, 0), (&hard, &open, 1)] {
             let plan = plan(id(), 1, a, b);
             assert_eq!(plan.strategy, Strategy::Reveal);
@@ -254,8 +257,8 @@ mod tests {
                 .map(|address| SocketAddr::new(address.parse().unwrap(), port))
                 .to_vec()
         };
-        let a = Measured { class: NatClass::Hard, local: lan(1000), ..easy("203.0.113.1:1000") };
-        let b = Measured { class: NatClass::Hard, local: lan(2000), ..easy("203.0.113.1:2000") };
+        let a = Measured { class: NatClass::Random, local: lan(1000), ..easy("203.0.113.1:1000") };
+        let b = Measured { class: NatClass::Random, local: lan(2000), ..easy("203.0.113.1:2000") };
         let together = plan(id(), 1, &a, &b);
         assert_eq!(together.strategy, Strategy::Direct);
         let expected = [
@@ -296,7 +299,7 @@ mod tests {
     }
 
     fn candidate(endpoint: &str, local: bool) -> Candidate {
-        Candidate { endpoint: endpoint.parse().unwrap(), local }
+        Candidate { endpoint: endpoint.parse().unwrap(), local, main: local }
     }
 
     fn id() -> PunchId {

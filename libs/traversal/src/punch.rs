@@ -482,7 +482,7 @@ mod tests {
     fn a_local_candidate_is_probed_at_once() {
         let mut lab = Lab::new();
         let mut order = order(Strategy::Direct, 4, PEER);
-        order.candidates.push(Candidate { endpoint: "192.168.1.9:4000".parse().unwrap(), local: true });
+        order.candidates.push(Candidate { endpoint: "192.168.1.9:4000".parse().unwrap(), local: true, main: false });
         lab.go(order);
         let sent = lab.run_until(Duration::from_millis(40));
         let kinds: Vec<_> = sent.iter().map(|(at, t)| (*at, t.packet.kind, t.to.to_string())).collect();
@@ -608,8 +608,10 @@ mod tests {
             wait_us: 30_000,
             gap_us: 100_000,
             opener_ttl,
-            candidates: vec![Candidate { endpoint: candidate.parse().unwrap(), local: false }],
+            candidates: vec![Candidate { endpoint: candidate.parse().unwrap(), local: false, main: false }],
             attempt: 1,
+            spray: None,
+            sockets: 0,
         }
     }
 

@@ -477,7 +477,7 @@ impl Schedule {
         let punch = PunchId { leader: self.leader, number };
         let [a, b] = negotiation.parties;
         for (to, peer) in [(a, b.client), (b, a.client)] {
-            let preparation = PunchPreparation { punch, peer, key: negotiation.key, sockets: 0 };
+            let preparation = PunchPreparation { punch, peer, key: negotiation.key, sockets: 0, tcp: false };
             self.actions.push_back(Action::Prepare { to, preparation });
         }
         self.enter(number, Stage::Preparing, Some(now + READY_PATIENCE));
@@ -610,6 +610,9 @@ impl Schedule {
             relay: None,
             hint,
             trace: number,
+            via: None,
+            budget: 0,
+            places: [0; 2],
         };
         let fastest = reports().filter(|report| report.endpoint.is_some()).map(|report| report.took_us).min();
         let punched = fastest.map(Duration::from_micros);
@@ -776,7 +779,7 @@ impl Negotiation {
 
     /// The public addresses behind which nobody else may punch meanwhile: those of hard sides, each once.
     fn locks(&self) -> Vec<SourcePrefix> {
-        let hard = (0..2).filter(|&side| self.classes[side] == NatClass::Hard);
+        let hard = (0..2).filter(|&side| self.classes[side].is_hard());
         let mut locks: Vec<_> =
             hard.filter_map(|side| Some(SourcePrefix::of(self.ready[side].as_ref()?.seen?.0.ip()))).collect();
         locks.sort_unstable();
@@ -809,6 +812,9 @@ fn empty_record(parties: &[Party; 2], at: UnixMillis) -> PairRecord {
         relay: None,
         hint: String::new(),
         trace: 0,
+        via: None,
+        budget: 0,
+        places: [0; 2],
     }
 }
 

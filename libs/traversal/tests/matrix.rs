@@ -124,10 +124,10 @@ fn check(a: Site, b: Site, seed: usize, verdict: &Verdict) {
 }
 
 fn expected(a: NatClass, b: NatClass) -> Expected {
-    use NatClass::{Easy, EasyOpen, Hard};
+    use NatClass::{Easy, EasyOpen, Random, Sequential};
     match (a, b) {
         (Easy | EasyOpen, Easy | EasyOpen) => Expected::Direct(Strategy::Direct),
-        (EasyOpen, Hard) | (Hard, EasyOpen) => Expected::Direct(Strategy::Reveal),
+        (EasyOpen, Sequential | Random) | (Sequential | Random, EasyOpen) => Expected::Direct(Strategy::Reveal),
         _ => Expected::Relay,
     }
 }
@@ -142,7 +142,7 @@ const fn class(site: Site) -> NatClass {
         | Site::RandomCone
         | Site::HomeBehindCarrier => NatClass::Easy,
         Site::HomeBehindSymmetric | Site::SymmetricSequential | Site::SymmetricRandom | Site::AddressSymmetric => {
-            NatClass::Hard
+            NatClass::Random
         }
         Site::Blocked => NatClass::Blocked,
     }

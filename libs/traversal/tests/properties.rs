@@ -175,7 +175,8 @@ fn path_step() -> impl Generator<Value = PathStep> {
 }
 
 fn order() -> impl Generator<Value = PunchOrder> {
-    let candidate = (endpoint(), any::<bool>()).prop_map(|(endpoint, local)| Candidate { endpoint, local });
+    let candidate =
+        (endpoint(), any::<bool>()).prop_map(|(endpoint, local)| Candidate { endpoint, local, main: false });
     let strategy = prop_oneof![Just(Strategy::Direct), Just(Strategy::Reveal), Just(Strategy::Relay)];
     let candidates = proptest::collection::vec(candidate, 0..40);
     (strategy, any::<u64>(), any::<u64>(), any::<u8>(), candidates, any::<u8>()).prop_map(
@@ -187,6 +188,8 @@ fn order() -> impl Generator<Value = PunchOrder> {
             opener_ttl,
             candidates,
             attempt,
+            spray: None,
+            sockets: 0,
         },
     )
 }

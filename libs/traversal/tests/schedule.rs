@@ -195,6 +195,7 @@ const HARD: NatProfile = NatProfile {
     keeps_port: false,
     unsure: false,
     hops: 7,
+    ..NatProfile::BLOCKED
 };
 
 /// A schedule, its seams, and clients that do what they are told within 10 ms.

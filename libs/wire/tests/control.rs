@@ -4,10 +4,10 @@
 use std::fmt::Write as _;
 
 use domain::{
-    Bandwidth, Candidate, ClientId, Epoch, Filtering, IdentityKey, InstanceId, KnownNetwork, Mapping, Member, NatClass,
-    NatProfile, NetworkChange, NetworkId, Observation, PairOutcome, PairRecord, PeerPresence, PunchId, PunchOrder,
-    PunchPreparation, PunchReady, PunchReport, RelayId, RelayOffer, Revision, SessionTag, Signature, Strategy,
-    TunnelKey, UnixMillis, VirtualAddresses,
+    Allocation, Bandwidth, Candidate, ClientId, Epoch, Filtering, IdentityKey, InstanceId, KnownNetwork, Mapping,
+    Member, NatClass, NatProfile, NetworkChange, NetworkId, Observation, PairOutcome, PairRecord, PeerPresence,
+    PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayId, RelayOffer, Revision, SessionTag,
+    Signature, Spray, Strategy, TunnelKey, UnixMillis, VirtualAddresses,
 };
 use proptest::prelude::*;
 use wire::{
@@ -167,6 +167,9 @@ fn record() -> PairRecord {
         relay: Some(RelayId::from_bytes([0x44; 16])),
         hint: "so".into(),
         trace: 9,
+        via: None,
+        budget: 0,
+        places: [0; 2],
     }
 }
 
@@ -208,6 +211,7 @@ fn client_frames() -> Vec<(&'static str, ClientFrame)> {
                     keeps_port: true,
                     unsure: false,
                     hops: 3,
+                    ..NatProfile::BLOCKED
                 },
                 observations: vec![Observation(vec![9, 9])],
             }),
@@ -218,6 +222,8 @@ fn client_frames() -> Vec<(&'static str, ClientFrame)> {
                 punch: punch(),
                 observations: vec![Observation(vec![8])],
                 local: vec!["192.168.1.2:4000".parse().unwrap()],
+                mapped: None,
+                lan: None,
             }),
         ),
         (
@@ -228,6 +234,25 @@ fn client_frames() -> Vec<(&'static str, ClientFrame)> {
                 rtt_us: 20_000,
                 packets: 5,
                 took_us: 90_000,
+            }),
+        ),
+        (
+            "nat-hard",
+            ClientFrame::Nat(NatReport {
+                profile: NatProfile {
+                    udp: true,
+                    mapping: Some(Mapping::AddressAndPortDependent),
+                    allocation: Some(Allocation::Sequential { step: -2 }),
+                    foreign_rate: 50,
+                    pool: true,
+                    hairpin: Some(true),
+                    tcp: Some(Mapping::EndpointIndependent),
+                    lifetime_s: Some(125),
+                    port_mapping: true,
+                    ipv6: true,
+                    ..NatProfile::BLOCKED
+                },
+                observations: vec![],
             }),
         ),
         ("goodbye", ClientFrame::Goodbye),
@@ -299,7 +324,13 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
         ),
         (
             "prepare",
-            ServerFrame::Prepare(PunchPreparation { punch: punch(), peer: client(), key: [8; 32], sockets: 0 }),
+            ServerFrame::Prepare(PunchPreparation {
+                punch: punch(),
+                peer: client(),
+                key: [8; 32],
+                sockets: 0,
+                tcp: false,
+            }),
         ),
         (
             "go",
@@ -309,8 +340,28 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                 wait_us: 20_000,
                 gap_us: 50_000,
                 opener_ttl: 4,
-                candidates: vec![Candidate { endpoint: "[2001:db8::1]:4000".parse().unwrap(), local: false }],
+                candidates: vec![Candidate {
+                    endpoint: "[2001:db8::1]:4000".parse().unwrap(),
+                    local: false,
+                    main: false,
+                }],
                 attempt: 1,
+                spray: None,
+                sockets: 0,
+            }),
+        ),
+        (
+            "go-spray",
+            ServerFrame::Go(PunchOrder {
+                punch: punch(),
+                strategy: Strategy::Birthday,
+                wait_us: 20_000,
+                gap_us: 50_000,
+                opener_ttl: 4,
+                candidates: vec![Candidate { endpoint: "203.0.113.1:4000".parse().unwrap(), local: false, main: true }],
+                attempt: 2,
+                spray: Some(Spray::Scatter { low: 1_024, high: 65_534, step: 2, seed: 5, skip: 1_024, count: 512 }),
+                sockets: 64,
             }),
         ),
         ("record", ServerFrame::Record(Box::new(record()))),

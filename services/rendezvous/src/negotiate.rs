@@ -376,5 +376,8 @@ fn waiting_record(seats: &[Seat; 2], at: UnixMillis) -> PairRecord {
         relay: None,
         hint: "relayed while a direct path is looked for".to_owned(),
         trace: 0,
+        via: None,
+        budget: 0,
+        places: [0; 2],
     }
 }

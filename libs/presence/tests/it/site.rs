@@ -141,5 +141,8 @@ pub(crate) fn record(a: u16, b: u16, hint: &str) -> PairRecord {
         relay: None,
         hint: hint.to_owned(),
         trace: 8,
+        via: None,
+        budget: 0,
+        places: [0; 2],
     }
 }

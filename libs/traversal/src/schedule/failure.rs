@@ -16,7 +16,7 @@ pub(super) enum Failure {
 impl Failure {
     /// One sentence for a person, with the remedy.
     pub(super) fn hint(self, outlook: Outlook, classes: [NatClass; 2], attempt: u8) -> String {
-        use NatClass::{Easy, EasyOpen, Hard};
+        use NatClass::{Easy, EasyOpen, Random, Sequential};
         match (self, outlook, classes) {
             (Self::NotReady, ..) => "a client did not get ready in time: relayed; it is tried again".to_owned(),
             (Self::Unmeasured, ..) => {
@@ -25,7 +25,7 @@ impl Failure {
                     .to_owned()
             }
             (Self::Crowded, ..) => "too many attempts behind one public address: relayed; it is tried later".to_owned(),
-            (Self::NoContact, Outlook::Doubtful, [Hard, Hard]) => {
+            (Self::NoContact, Outlook::Doubtful, [Sequential | Random, Sequential | Random]) => {
                 "both routers take a new port for every destination: relayed; a port mapping on either side would fix it"
                     .to_owned()
             }

@@ -56,7 +56,12 @@ impl History {
 pub(super) const fn retry_outlook(record: &PairRecord) -> Outlook {
     match record.strategy {
         Strategy::Relay => Outlook::Doubtful,
-        Strategy::Direct | Strategy::Reveal => Outlook::Promising(record.strategy),
+        Strategy::Direct
+        | Strategy::Reveal
+        | Strategy::Predict
+        | Strategy::Sweep
+        | Strategy::Birthday
+        | Strategy::Tcp => Outlook::Promising(record.strategy),
     }
 }
 

@@ -240,8 +240,8 @@ fn pair(wanted: Pair) -> PairReply {
         record: known.then(|| PairRecord {
             a: wanted.a,
             b: wanted.b,
-            class_a: Some(NatClass::Hard),
-            class_b: Some(NatClass::Hard),
+            class_a: Some(NatClass::Random),
+            class_b: Some(NatClass::Random),
             strategy: Strategy::Relay,
             outcome: PairOutcome::Relayed,
             attempts: 0,
@@ -251,6 +251,9 @@ fn pair(wanted: Pair) -> PairReply {
             relay: None,
             hint: "both routers are hard".into(),
             trace: 3,
+            via: None,
+            budget: 0,
+            places: [0; 2],
         }),
     }
 }

@@ -284,7 +284,13 @@ impl Lab {
 
     /// `client` claims to be ready for `punch`.
     pub(crate) async fn say_ready(&self, client: ClientId, punch: PunchId) {
-        let ready = PunchReady { punch, observations: vec![observe(client, Script::Succeeds)], local: vec![] };
+        let ready = PunchReady {
+            punch,
+            observations: vec![observe(client, Script::Succeeds)],
+            local: vec![],
+            mapped: None,
+            lan: None,
+        };
         let word = PunchWord { from: client, tag: tag(client), control_rtt_us: 0, said: PunchSaid::Ready(ready) };
         self.gateway.publish_to(punch.leader, &word).await.unwrap();
     }
@@ -315,7 +321,13 @@ impl Lab {
             (Notice::Prepare(preparation), _) => {
                 let observation = observe(client, script);
                 let local = vec![];
-                PunchSaid::Ready(PunchReady { punch: preparation.punch, observations: vec![observation], local })
+                PunchSaid::Ready(PunchReady {
+                    punch: preparation.punch,
+                    observations: vec![observation],
+                    local,
+                    mapped: None,
+                    lan: None,
+                })
             }
             (Notice::Go(order), _) => PunchSaid::Report(report(order, script)),
             _ => return,
@@ -342,6 +354,7 @@ pub(crate) const fn hard() -> NatProfile {
         keeps_port: false,
         unsure: false,
         hops: 7,
+        ..NatProfile::BLOCKED
     }
 }
 
