@@ -65,9 +65,9 @@ impl Client {
         self.must(&["join", network, "--password-file", "-"], PASSWORD);
     }
 
-    /// Changes the nickname.
-    pub(crate) fn rename(&self, nick: &str) {
-        self.must(&["nick", nick], "");
+    /// Changes the nickname; whether that was possible.
+    pub(crate) fn rename(&self, nick: &str) -> bool {
+        self.ask(&["nick", nick], "").is_ok()
     }
 
     /// What `status` says.

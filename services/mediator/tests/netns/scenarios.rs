@@ -247,7 +247,8 @@ impl Pair {
     /// Makes a change that only working servers can pass on, and waits for it on the other side.
     #[track_caller]
     fn await_change(&self, nick: &str) {
-        self.anna.rename(nick);
+        // A role that looks for its broker refuses, and says so.
+        eventually("the servers take a change", RECOVERY, || self.anna.rename(nick).then_some(()));
         self.bert.await_peer(self.anna_at, "nick", nick, RECOVERY);
     }
 }
