@@ -13,6 +13,11 @@ fn a_home_reaches_a_full_cone_directly() {
 }
 
 #[test]
+fn openers_come_before_packets_that_would_move_a_mapping() {
+    World::on(Seams::Embedded).a_pair_goes_direct(Nat::HomeWithoutInputFilter, Nat::HomeWithoutInputFilter);
+}
+
+#[test]
 fn a_symmetric_nat_reaches_a_full_cone_directly() {
     World::on(Seams::Embedded).a_pair_goes_direct(Nat::Symmetric, Nat::FullCone);
 }

@@ -5,6 +5,9 @@
 pub(crate) enum Nat {
     /// Endpoint-independent mapping, address-and-port-dependent filtering: a usual home router.
     Home,
+    /// The same on a Linux machine without a filter for itself: who knocks at a port before it was opened towards him takes it,
+    /// and the mapping moves to another. Openers must be first.
+    HomeWithoutInputFilter,
     /// Endpoint-independent mapping and filtering.
     FullCone,
     /// A random port for each destination, address-and-port-dependent filtering.
@@ -17,10 +20,11 @@ impl Nat {
     /// The rules of a router between `lan` and `wan`.
     pub(crate) fn rules(self) -> String {
         match self {
-            Self::Home => format!("{MASQUERADE}\n{FILTER}"),
-            Self::FullCone => format!("{FULL_CONE}\n{FILTER}"),
-            Self::Symmetric => format!("{RANDOM}\n{FILTER}"),
-            Self::UdpBlocked => format!("{MASQUERADE}\n{NO_UDP}\n{FILTER}"),
+            Self::Home => [MASQUERADE, FORWARD, INPUT].concat(),
+            Self::HomeWithoutInputFilter => [MASQUERADE, FORWARD].concat(),
+            Self::FullCone => [FULL_CONE, FORWARD, INPUT].concat(),
+            Self::Symmetric => [RANDOM, FORWARD, INPUT].concat(),
+            Self::UdpBlocked => [MASQUERADE, NO_UDP, FORWARD, INPUT].concat(),
         }
     }
 }
@@ -49,15 +53,20 @@ table ip nat {
     }
 }";
 
-/// Inside out, and what belongs to it, and what was translated by a rule. The router itself offers nothing to the outside.
-const FILTER: &str = "
-table ip filter {
+/// Inside out, and what belongs to it, and what was translated by a rule.
+const FORWARD: &str = "
+table ip forward {
     chain forward {
         type filter hook forward priority filter; policy drop;
         ct state established,related accept;
         ct status dnat accept;
         iifname lan accept;
     }
+}";
+
+/// The router itself offers nothing to the outside.
+const INPUT: &str = "
+table ip input {
     chain input {
         type filter hook input priority filter; policy drop;
         ct state established,related accept;

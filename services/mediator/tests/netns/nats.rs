@@ -26,6 +26,27 @@ fn a_full_cone_maps_alike_for_everybody_and_lets_in_everybody() {
 }
 
 #[test]
+fn a_router_without_input_filter_moves_a_mapping_that_was_knocked_at() {
+    let mut lab = Lab::new();
+    let host = lab.host_behind(Nat::HomeWithoutInputFilter);
+    let reflectors = reflectors(&lab);
+    let [knocked, unknocked] = [true, false].map(|knock| {
+        let socket = socket_of(&host);
+        socket.send_to(b"?", reflectors[0].local_addr().unwrap()).unwrap();
+        let mapped = heard(&reflectors[0]);
+        if knock {
+            // The answer to the asked one comes after it, and so does what the socket sends then.
+            reflectors[2].send_to(b"!", mapped).unwrap();
+            reflectors[0].send_to(b"!", mapped).unwrap();
+            assert_eq!(heard(&socket), reflectors[0].local_addr().unwrap());
+        }
+        socket.send_to(b"?", reflectors[2].local_addr().unwrap()).unwrap();
+        heard(&reflectors[2]) == mapped
+    });
+    assert!(!knocked && unknocked);
+}
+
+#[test]
 fn a_symmetric_router_maps_anew_for_each_destination() {
     let seen = Seen::through(Nat::Symmetric);
     assert_eq!(seen.mappings(), 3, "{seen:?}");
