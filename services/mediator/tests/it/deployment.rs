@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU8, Ordering},
@@ -66,6 +66,21 @@ impl Deployment {
     /// The operator's bearer token.
     pub(crate) fn operator_token(&self) -> String {
         fs::read_to_string(self.ready["operator_token_file"].as_str().unwrap()).unwrap().trim().to_owned()
+    }
+
+    /// The addresses that its servers listen on.
+    pub(crate) fn bound(&self) -> [IpAddr; 2] {
+        self.bind.map(IpAddr::V4)
+    }
+
+    /// The bytes of one of its secrets.
+    pub(crate) fn secret(&self, name: &str) -> Vec<u8> {
+        fs::read(self.dir.join("data/secrets").join(name)).unwrap()
+    }
+
+    /// Everything that its servers logged so far.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8(fs::read(self.dir.join("mediator.log")).unwrap()).unwrap()
     }
 
     /// The configuration that `all` settled on.

@@ -15,6 +15,7 @@ pub(crate) struct Device {
     home: TempDir,
     daemon: Option<Child>,
     arguments: Vec<String>,
+    log_filter: Option<&'static str>,
 }
 
 /// How one command ended.
@@ -32,11 +33,16 @@ impl Device {
 
     /// The same with more arguments.
     pub(crate) fn start_with(server: &str, more: &[&str]) -> Self {
+        Self::start_logging(server, more, None)
+    }
+
+    /// The same with another log filter than the default.
+    pub(crate) fn start_logging(server: &str, more: &[&str], log_filter: Option<&'static str>) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut arguments =
             vec!["daemon".into(), "--server".into(), server.into(), "--adapter".into(), "memory".into()];
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
-        let mut device = Self { home, daemon: None, arguments };
+        let mut device = Self { home, daemon: None, arguments, log_filter };
         device.resume();
         device
     }
@@ -45,7 +51,8 @@ impl Device {
     pub(crate) fn resume(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         let mut command = buri();
-        command.arg("--home").arg(self.home.path()).args(&self.arguments);
+        command.arg("--home").arg(self.home.path()).args(&self.arguments).env_remove("BURI_LOG");
+        command.envs(self.log_filter.map(|filter| ("BURI_LOG", filter)));
         self.daemon = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
         // The runner's time-out ends a daemon that never answers.
         while self.run(&["status"]).status != 0 {
@@ -100,6 +107,11 @@ impl Device {
     /// The client's id.
     pub(crate) fn id(&self) -> String {
         self.status()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The bytes of a file in the client's home.
+    pub(crate) fn kept(&self, name: &str) -> Vec<u8> {
+        fs::read(self.home.path().join(name)).unwrap()
     }
 
     fn log_file(&self) -> PathBuf {

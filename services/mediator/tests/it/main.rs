@@ -4,6 +4,8 @@
 mod deployment;
 mod device;
 mod journeys;
+mod leaks;
+mod needles;
 mod operators;
 mod refusals;
 mod seams;

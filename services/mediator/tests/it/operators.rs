@@ -69,14 +69,16 @@ fn items(page: &Value) -> &Vec<Value> {
     page["items"].as_array().unwrap_or_else(|| panic!("no items in {page}"))
 }
 
-fn get(deployment: &Deployment, path: &str) -> Value {
+/// What the API says to the operator.
+pub(crate) fn get(deployment: &Deployment, path: &str) -> Value {
     let token = format!("Authorization: Bearer {}\r\n", deployment.operator_token());
     let (status, body) = http(deployment.admin(), path, &token);
     assert_eq!(status, 200, "{body}");
     serde_json::from_str(&body).unwrap()
 }
 
-fn http(address: &str, path: &str, headers: &str) -> (u16, String) {
+/// What a request for `path` is answered, with these header lines.
+pub(crate) fn http(address: &str, path: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: buri\r\nConnection: close\r\n{headers}\r\n").unwrap();
     let mut answer = String::new();
