@@ -1,43 +1,50 @@
 //! Hosts, boxes, reflectors and the packets between them.
+//!
+//! Hosts sit in networks, and a network has a gateway to the one outside of it; number 0 is the Internet. A packet climbs
+//! through gateways until somebody owns its destination. Only the Internet takes time and loses packets.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
-use domain::{Filtering, Mapping, Observation, Probe, PunchPacket, Reflected, Vantage};
-use rand::{Rng as _, rngs::StdRng};
+use domain::{Filtering, Observation, Probe, PunchPacket, Reflected, Vantage};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
-use super::{Allocation, BoxKind};
+use super::{Access, BoxKind, Ipv6, Premises, nat::NatBox};
 
-/// Endpoints of the reflectors: R1:p, R1:q, R2:p, R2:q.
-pub const REFLECTORS: [SocketAddr; 4] = [
+/// Endpoints of the reflectors: R1:p, R1:q, R2:p, R2:q, and R1:p over IPv6.
+pub const REFLECTORS: [SocketAddr; 5] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 3478),
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 3479),
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2)), 3478),
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2)), 3479),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)), 3478),
 ];
 
-/// Routers between any two sites, and between a site and the reflectors.
-const CORE_HOPS: u8 = 7;
+const INTERNET: usize = 0;
 const INITIAL_TTL: u8 = 64;
 const LAN_DELAY: Duration = Duration::from_micros(200);
+/// Reflectors are in the middle of the Internet.
+const REFLECTOR: Access = Access { up: Duration::ZERO, down: Duration::ZERO, hops: 3 };
 
 /// How good the Internet is today.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conditions {
-    /// One way between any two sites.
-    pub delay: Duration,
-    /// At most this much more.
+    /// At most this much more than the way takes, which puts packets out of order.
     pub jitter: Duration,
     /// Chance that a packet is lost.
     pub loss: f64,
+    /// Chance that a packet takes five jitters more.
+    pub straggling: f64,
+    /// Whether IPv6 gets from one site to another; to the reflectors it does.
+    pub ipv6: bool,
 }
 
 impl Conditions {
     /// What the lab figures were measured with.
-    pub const USUAL: Self = Self { delay: Duration::from_millis(15), jitter: Duration::from_millis(5), loss: 0.01 };
+    pub const USUAL: Self = Self { jitter: Duration::from_millis(5), loss: 0.01, straggling: 0.01, ipv6: true };
 }
 
 /// What packets carry.
@@ -57,23 +64,51 @@ pub struct Delivery {
     pub payload: Payload,
 }
 
+/// What left one public address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub packets: usize,
+    /// In the busiest second.
+    pub most_packets: usize,
+    /// Of UDP flows in the busiest 30 seconds; a flow that rested for 30 seconds is new again.
+    pub most_new_flows: usize,
+}
+
 /// The virtual network.
 #[derive(Debug)]
 pub struct Net {
+    now: Instant,
     conditions: Conditions,
     rng: StdRng,
+    networks: Vec<Network>,
     hosts: Vec<Host>,
-    boxes: Vec<NatBox>,
-    owners: BTreeMap<IpAddr, Owner>,
+    boxes: Vec<Attached>,
+    owners: BTreeMap<(usize, IpAddr), Owner>,
+    /// Of public addresses.
+    access: BTreeMap<IpAddr, Access>,
+    ledgers: BTreeMap<IpAddr, Ledger>,
+    sites: u8,
     queue: BTreeMap<(Instant, u64), Flight>,
     flights: u64,
 }
 
+/// Numbers of boxes, for IPv4 and IPv6; the Internet has none.
+#[derive(Debug, Default)]
+struct Network {
+    gateways: [Option<usize>; 2],
+}
+
 #[derive(Debug)]
 struct Host {
-    address: IpAddr,
-    /// From the host outwards.
-    chain: Vec<usize>,
+    network: usize,
+    addresses: [Option<IpAddr>; 2],
+}
+
+#[derive(Debug)]
+struct Attached {
+    nat: NatBox,
+    inside: usize,
+    outside: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,108 +121,77 @@ enum Owner {
 /// A packet under way, in the words of the network that it will arrive in.
 #[derive(Debug)]
 struct Flight {
+    network: usize,
     from: SocketAddr,
     to: SocketAddr,
     ttl: u8,
     payload: Payload,
-    lan: Option<usize>,
 }
 
-#[derive(Debug)]
-struct NatBox {
-    kind: BoxKind,
-    public: IpAddr,
-    mappings: BTreeMap<(SocketAddr, Option<IpAddr>, Option<u16>), u16>,
-    external: BTreeMap<u16, External>,
-    /// Flows of the router itself, begun by early packets from outside.
-    taken: BTreeSet<(u16, SocketAddr)>,
-    next_port: u16,
-}
-
-#[derive(Debug)]
-struct External {
-    inner: SocketAddr,
-    sent_to: BTreeSet<SocketAddr>,
+#[derive(Debug, Default)]
+struct Ledger {
+    usage: Usage,
+    second: VecDeque<Instant>,
+    new_flows: VecDeque<Instant>,
+    flows: BTreeMap<(u16, SocketAddr), Instant>,
 }
 
 impl Net {
     /// A network with nothing but the reflectors.
     #[must_use]
-    pub fn new(conditions: Conditions, rng: StdRng) -> Self {
-        let owners = REFLECTORS.iter().map(|endpoint| (endpoint.ip(), Owner::Reflector)).collect();
-        Self { conditions, rng, hosts: vec![], boxes: vec![], owners, queue: BTreeMap::new(), flights: 0 }
+    pub fn new(now: Instant, conditions: Conditions, rng: StdRng) -> Self {
+        let reflectors = || REFLECTORS.iter().map(SocketAddr::ip);
+        Self {
+            now,
+            conditions,
+            rng,
+            networks: vec![Network::default()],
+            hosts: vec![],
+            boxes: vec![],
+            owners: reflectors().map(|address| ((INTERNET, address), Owner::Reflector)).collect(),
+            access: reflectors().map(|address| (address, REFLECTOR)).collect(),
+            ledgers: BTreeMap::new(),
+            sites: 0,
+            queue: BTreeMap::new(),
+            flights: 0,
+        }
     }
 
-    /// Adds a site with `hosts` hosts behind `kinds`, from the hosts outwards. Returns the number of its first host.
-    pub fn add_site(&mut self, kinds: &[BoxKind], hosts: u8) -> usize {
-        let site = u8::try_from(self.hosts.len()).unwrap_or(u8::MAX);
-        let first = self.hosts.len();
-        let mut chain = Vec::new();
-        for (depth, kind) in kinds.iter().enumerate() {
-            let depth = u8::try_from(depth).unwrap_or(u8::MAX);
-            let outermost = usize::from(depth) + 1 == kinds.len();
-            let address = if outermost { [203, 0, 113, site + 1] } else { [100, 64, site, depth + 1] };
-            let public = IpAddr::from(address);
-            let next_port = self.rng.random_range(20_000..50_000);
-            chain.push(self.boxes.len());
-            self.owners.insert(public, Owner::Box(self.boxes.len()));
-            self.boxes.push(NatBox {
-                kind: *kind,
-                public,
-                mappings: BTreeMap::new(),
-                external: BTreeMap::new(),
-                taken: BTreeSet::new(),
-                next_port,
-            });
-        }
-        for number in 0..hosts {
-            let routable = kinds.iter().all(|kind| kind.transparent);
-            let address = if routable { [203, 0, 113, site + 1] } else { [192, 168, site, number + 2] };
-            let host = self.hosts.len();
-            let address = IpAddr::from(address);
-            self.owners.entry(address).or_insert(Owner::Host(host));
-            self.hosts.push(Host { address, chain: chain.clone() });
-        }
-        first
+    /// Adds a site of `hosts` hosts on one LAN. Returns the number of the first.
+    pub fn add_site(&mut self, premises: &Premises, hosts: u8) -> usize {
+        self.add(INTERNET, premises, hosts)
     }
 
-    /// Address of a host on its own interface.
+    /// Adds sites of one host each behind boxes that they share. Returns the numbers of the hosts.
+    pub fn add_customers(&mut self, carrier: &Premises, sites: &[Premises]) -> Vec<usize> {
+        self.sites += 1;
+        let network = self.build(INTERNET, carrier);
+        sites.iter().map(|premises| self.add(network, premises, 1)).collect()
+    }
+
+    /// The address of a host on its own interface.
+    ///
+    /// # Panics
+    /// Never: every host has one of IPv4.
     #[must_use]
     pub fn address(&self, host: usize) -> IpAddr {
-        self.hosts[host].address
+        self.hosts[host].addresses[0].expect("every host has IPv4")
+    }
+
+    /// Has the box next to `host` let everybody reach `port`.
+    pub fn map_port(&mut self, now: Instant, host: usize, port: u16) -> Option<SocketAddr> {
+        let inner = SocketAddr::new(self.address(host), port);
+        let gateway = self.networks[self.hosts[host].network].gateways[0]?;
+        self.boxes[gateway].nat.map_port(now, inner)
     }
 
     /// A host sends a packet.
     pub fn send(&mut self, now: Instant, host: usize, port: u16, to: SocketAddr, ttl: Option<u8>, payload: Payload) {
-        let from = SocketAddr::new(self.hosts[host].address, port);
-        let mut flight = Flight { from, to, ttl: ttl.unwrap_or(INITIAL_TTL), payload, lan: None };
-        let chain = self.hosts[host].chain.clone();
-        let neighbour = self.hosts.iter().position(|other| other.address == to.ip() && other.chain == chain);
-        if let Some(neighbour) = neighbour.filter(|_| !chain.is_empty()) {
-            flight.lan = Some(neighbour);
-            self.fly(now + LAN_DELAY, flight);
-            return;
-        }
-        if to.ip().is_ipv4() && matches!(domain::scope(to.ip()), domain::Scope::Private) {
-            return;
-        }
-        for number in chain {
-            flight.ttl -= 1;
-            let nat = &mut self.boxes[number];
-            if flight.ttl == 0 || nat.kind.blocks_udp {
-                return;
-            }
-            let source = nat.outbound(flight.from, to, &mut self.rng);
-            if to.ip() == nat.public && !nat.kind.transparent {
-                if nat.kind.hairpin {
-                    flight.from = source;
-                    self.fly(now + LAN_DELAY, flight);
-                }
-                return;
-            }
-            flight.from = source;
-        }
-        self.cross(now, flight);
+        let Host { network, addresses } = &self.hosts[host];
+        let Some(address) = addresses[family(to.ip())] else { return };
+        let from = SocketAddr::new(address, port);
+        let flight = Flight { network: *network, from, to, ttl: ttl.unwrap_or(INITIAL_TTL), payload };
+        self.climb(now, flight);
     }
 
     /// When the next packet arrives somewhere.
@@ -206,13 +210,129 @@ impl Net {
         deliveries
     }
 
+    /// What left each public address so far.
+    pub fn usage(&self) -> impl Iterator<Item = (IpAddr, Usage)> {
+        self.ledgers.iter().map(|(address, ledger)| (*address, ledger.usage))
+    }
+
+    fn add(&mut self, outside: usize, premises: &Premises, hosts: u8) -> usize {
+        self.sites += 1;
+        let site = self.sites;
+        let network = self.build(outside, premises);
+        let has_ipv6 = premises.ipv6 != Ipv6::None;
+        let first = self.hosts.len();
+        for number in 0..hosts {
+            let translated = premises.boxes.iter().any(|kind| !kind.transparent);
+            // All homes use the same prefix.
+            let v4 = if translated { [192, 168, 1, 2 + number] } else { [198, 18, site, 2 + number] };
+            let v6 = Ipv6Addr::new(0x2001, 0xdb8, site.into(), 0, 0, 0, 0, 2 + u16::from(number));
+            let addresses = [Some(IpAddr::from(v4)), has_ipv6.then_some(IpAddr::from(v6))];
+            for (family, address) in addresses.iter().enumerate() {
+                let Some(address) = *address else { continue };
+                let owner = Owner::Host(self.hosts.len());
+                self.owners.insert((network, address), owner);
+                match self.networks[network].gateways[family] {
+                    Some(gateway) if family == 1 || !translated => {
+                        self.owners.insert((INTERNET, address), Owner::Box(gateway));
+                    }
+                    Some(_) => continue,
+                    None => {
+                        self.owners.insert((INTERNET, address), owner);
+                    }
+                }
+                self.access.insert(address, premises.access);
+            }
+            self.hosts.push(Host { network, addresses });
+        }
+        first
+    }
+
+    /// Puts the boxes of `premises` in a row and returns the network behind them.
+    fn build(&mut self, outside: usize, premises: &Premises) -> usize {
+        let mut network = outside;
+        for kind in premises.boxes.iter().rev() {
+            let addresses: Vec<_> = (1..=kind.addresses())
+                .map(|last| {
+                    let prefix = if network == INTERNET { [198, 18] } else { [100, 64] };
+                    IpAddr::from([prefix[0], prefix[1], self.sites, last])
+                })
+                .collect();
+            let number = self.attach(*kind, addresses.clone(), network);
+            for address in addresses.into_iter().filter(|_| !kind.transparent) {
+                self.owners.insert((network, address), Owner::Box(number));
+                self.access.insert(address, premises.access);
+            }
+            network = self.networks.len();
+            self.networks.push(Network { gateways: [Some(number), None] });
+        }
+        // A host without any box is on the Internet itself, unless it has a firewall for IPv6.
+        if premises.ipv6 == Ipv6::Firewall {
+            if network == outside {
+                network = self.networks.len();
+                self.networks.push(Network::default());
+            }
+            let strict = Filtering::AddressAndPortDependent;
+            let firewall = BoxKind { transparent: true, filtering: strict, ..BoxKind::HOME };
+            let number = self.attach(firewall, vec![], INTERNET);
+            self.boxes[number].inside = network;
+            self.networks[network].gateways[1] = Some(number);
+        }
+        network
+    }
+
+    fn attach(&mut self, kind: BoxKind, addresses: Vec<IpAddr>, outside: usize) -> usize {
+        let nat = NatBox::new(self.now, kind, addresses, StdRng::from_seed(self.rng.random()));
+        self.boxes.push(Attached { nat, inside: self.networks.len(), outside });
+        self.boxes.len() - 1
+    }
+
+    /// From gateway to gateway outwards, until somebody owns the destination.
+    fn climb(&mut self, now: Instant, mut flight: Flight) {
+        while flight.network != INTERNET {
+            if self.owners.contains_key(&(flight.network, flight.to.ip())) {
+                return self.fly(now + LAN_DELAY, flight);
+            }
+            let gateway = self.networks[flight.network].gateways[family(flight.to.ip())];
+            let Some(number) = gateway else {
+                flight.network = INTERNET;
+                break;
+            };
+            let Attached { nat, outside, .. } = &mut self.boxes[number];
+            flight.ttl -= 1;
+            if flight.ttl == 0 {
+                return;
+            }
+            let Some(source) = nat.outbound(now, flight.from, flight.to) else { return };
+            flight.from = source;
+            flight.network = *outside;
+            if nat.owns(flight.to.ip()) {
+                if nat.kind().hairpin {
+                    self.fly(now + LAN_DELAY, flight);
+                }
+                return;
+            }
+        }
+        self.cross(now, flight);
+    }
+
     fn cross(&mut self, now: Instant, mut flight: Flight) {
-        if flight.ttl <= CORE_HOPS || self.rng.random_bool(self.conditions.loss) {
+        let (from, to) = (flight.from.ip(), flight.to.ip());
+        let Some(&Access { up, hops, .. }) = self.access.get(&from) else { return };
+        if hops != REFLECTOR.hops {
+            self.ledgers.entry(from).or_default().note(now, flight.from.port(), flight.to);
+        }
+        let Some(&Access { down, hops: further, .. }) = self.access.get(&to) else { return };
+        let between_sites = hops != REFLECTOR.hops && further != REFLECTOR.hops;
+        let lost = self.rng.random_bool(self.conditions.loss);
+        if flight.ttl <= hops + further || lost || (to.is_ipv6() && between_sites && !self.conditions.ipv6) {
             return;
         }
-        flight.ttl -= CORE_HOPS;
-        let jitter = self.conditions.jitter.mul_f64(self.rng.random());
-        self.fly(now + self.conditions.delay + jitter, flight);
+        flight.ttl -= hops + further;
+        let mut jitters: f64 = self.rng.random();
+        if self.rng.random_bool(self.conditions.straggling) {
+            jitters += 5.0;
+        }
+        self.fly(now + up + down + self.conditions.jitter.mul_f64(jitters), flight);
     }
 
     fn fly(&mut self, arrival: Instant, flight: Flight) {
@@ -221,11 +341,8 @@ impl Net {
     }
 
     fn arrive(&mut self, now: Instant, mut flight: Flight) -> Option<Delivery> {
-        if let Some(host) = flight.lan {
-            return Some(Delivery { host, port: flight.to.port(), from: flight.from, payload: flight.payload });
-        }
         loop {
-            match *self.owners.get(&flight.to.ip())? {
+            match *self.owners.get(&(flight.network, flight.to.ip()))? {
                 Owner::Reflector => {
                     self.reflect(now, flight);
                     return None;
@@ -234,14 +351,10 @@ impl Net {
                     return Some(Delivery { host, port: flight.to.port(), from: flight.from, payload: flight.payload });
                 }
                 Owner::Box(number) => {
-                    let nat = &mut self.boxes[number];
-                    let inner = nat.inbound(flight.to.port(), flight.from)?;
+                    let Attached { nat, inside, .. } = &mut self.boxes[number];
+                    flight.to = nat.inbound(now, flight.to, flight.from)?;
                     flight.ttl = flight.ttl.checked_sub(1).filter(|&ttl| ttl > 0)?;
-                    if nat.kind.transparent {
-                        let host = self.hosts.iter().position(|host| host.address == inner.ip())?;
-                        return Some(Delivery { host, port: inner.port(), from: flight.from, payload: flight.payload });
-                    }
-                    flight.to = inner;
+                    flight.network = *inside;
                 }
             }
         }
@@ -252,6 +365,8 @@ impl Net {
         let Some(at) = REFLECTORS.iter().position(|endpoint| *endpoint == flight.to) else { return };
         let answering = match probe.answer_from {
             Vantage::Asked => at,
+            // There is one endpoint of IPv6.
+            Vantage::OtherPort | Vantage::OtherAddress | Vantage::Opposite if at >= 4 => return,
             Vantage::OtherPort => at ^ 1,
             Vantage::OtherAddress => at ^ 2,
             Vantage::Opposite => at ^ 3,
@@ -263,66 +378,34 @@ impl Net {
             // Unsealed: there is nobody to deceive here.
             observation: Some(Observation(format!("{} {}", flight.from, flight.ttl).into_bytes())),
         };
-        let payload = Payload::Answer(reflected);
-        self.cross(now, Flight { from: REFLECTORS[answering], to: flight.from, ttl: INITIAL_TTL, payload, lan: None });
+        let (from, to, payload) = (REFLECTORS[answering], flight.from, Payload::Answer(reflected));
+        self.cross(now, Flight { network: INTERNET, from, to, ttl: INITIAL_TTL, payload });
     }
 }
 
-impl NatBox {
-    /// The source that a packet from `inner` to `to` leaves with.
-    fn outbound(&mut self, inner: SocketAddr, to: SocketAddr, rng: &mut StdRng) -> SocketAddr {
-        let key = match self.kind.mapping {
-            Mapping::EndpointIndependent => (inner, None, None),
-            Mapping::AddressDependent => (inner, Some(to.ip()), None),
-            Mapping::AddressAndPortDependent => (inner, Some(to.ip()), Some(to.port())),
-        };
-        let mut port = self.mappings.get(&key).copied();
-        if let Some(taken) = port.filter(|&port| self.taken.contains(&(port, to))) {
-            // The router's own flow has this port towards that peer: the new flow gets another.
-            let own = (inner, Some(to.ip()), Some(to.port()));
-            port = self.mappings.get(&own).copied().filter(|&port| port != taken);
-            if port.is_none() {
-                let moved = self.allocate(inner, rng, Allocation::Random);
-                self.mappings.insert(own, moved);
-                port = Some(moved);
-            }
+impl Ledger {
+    fn note(&mut self, now: Instant, port: u16, to: SocketAddr) {
+        self.usage.packets += 1;
+        enter(&mut self.second, now, Duration::from_secs(1));
+        self.usage.most_packets = self.usage.most_packets.max(self.second.len());
+        let last = self.flows.insert((port, to), now);
+        if last.is_none_or(|last| now.saturating_duration_since(last) >= FLOW) {
+            enter(&mut self.new_flows, now, FLOW);
+            self.usage.most_new_flows = self.usage.most_new_flows.max(self.new_flows.len());
         }
-        let port = port.unwrap_or_else(|| {
-            let port = self.allocate(inner, rng, self.kind.allocation);
-            self.mappings.insert(key, port);
-            port
-        });
-        if let Some(external) = self.external.get_mut(&port) {
-            external.sent_to.insert(to);
-        }
-        SocketAddr::new(self.public, port)
     }
+}
 
-    /// Where a packet to the external `port` goes; `None` when the filter drops it.
-    fn inbound(&mut self, port: u16, from: SocketAddr) -> Option<SocketAddr> {
-        let passes = |external: &External| match self.kind.filtering {
-            Filtering::EndpointIndependent => true,
-            Filtering::AddressDependent => external.sent_to.iter().any(|known| known.ip() == from.ip()),
-            Filtering::AddressAndPortDependent => external.sent_to.contains(&from),
-        };
-        let inner = self.external.get(&port).filter(|external| passes(external)).map(|external| external.inner);
-        if inner.is_none() && self.kind.input_accepts {
-            self.taken.insert((port, from));
-        }
-        inner
-    }
+const FLOW: Duration = Duration::from_secs(30);
 
-    fn allocate(&mut self, inner: SocketAddr, rng: &mut StdRng, allocation: Allocation) -> u16 {
-        let mut port = match allocation {
-            Allocation::Preserving => inner.port(),
-            Allocation::Sequential => self.next_port,
-            Allocation::Random => rng.random_range(1_024..=u16::MAX),
-        };
-        while self.external.contains_key(&port) {
-            port = port.checked_add(1).unwrap_or(1_024);
-        }
-        self.next_port = port.checked_add(1).unwrap_or(1_024);
-        self.external.insert(port, External { inner, sent_to: BTreeSet::new() });
-        port
+/// Adds an event to those of the last `span`.
+fn enter(events: &mut VecDeque<Instant>, now: Instant, span: Duration) {
+    while events.front().is_some_and(|&first| now.saturating_duration_since(first) >= span) {
+        events.pop_front();
     }
+    events.push_back(now);
+}
+
+fn family(address: IpAddr) -> usize {
+    usize::from(address.is_ipv6())
 }

@@ -13,7 +13,7 @@ use domain::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    BoxKind,
+    Access, Premises,
     net::{Conditions, Delivery, Net, Payload, REFLECTORS},
     origin,
 };
@@ -53,10 +53,9 @@ impl Verdict {
 /// Where the two clients are.
 #[derive(Clone, Debug)]
 pub enum Place {
-    /// Each behind its own boxes.
-    Apart([Vec<BoxKind>; 2]),
-    /// Both behind the same.
-    Together(Vec<BoxKind>),
+    Apart([Premises; 2]),
+    /// On one LAN.
+    Together(Premises),
 }
 
 /// Runs a pair until it is direct or `patience` is over.
@@ -93,6 +92,7 @@ struct World {
 struct Client {
     id: ClientId,
     host: usize,
+    access: Access,
     discovery: Discovery,
     profile: Option<NatProfile>,
     measurement: Option<(u64, Measurement)>,
@@ -117,7 +117,11 @@ impl World {
     fn new(place: &Place, conditions: Conditions, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let now = origin();
-        let mut net = Net::new(conditions, StdRng::from_seed(rng.random()));
+        let mut net = Net::new(now, conditions, StdRng::from_seed(rng.random()));
+        let access = match place {
+            Place::Apart([a, b]) => [a.access, b.access],
+            Place::Together(premises) => [premises.access; 2],
+        };
         let hosts = match place {
             Place::Apart([a, b]) => [net.add_site(a, 1), net.add_site(b, 1)],
             Place::Together(boxes) => {
@@ -125,12 +129,14 @@ impl World {
                 [first, first + 1]
             }
         };
-        let clients = hosts.map(|host| {
+        let clients = [0, 1].map(|side| {
+            let host = hosts[side];
             let id = ClientId::from_bytes([u8::try_from(host).unwrap_or(u8::MAX) + 1; 16]);
             let reflectors = Reflectors::new(&REFLECTORS[..3]).expect("three endpoints");
             Client {
                 id,
                 host,
+                access: access[side],
                 discovery: Discovery::new(now, reflectors, SessionTag([0; 16]), MAIN_PORT, rng.random()),
                 profile: None,
                 measurement: None,
@@ -243,7 +249,7 @@ impl World {
                 let ready = Ready {
                     seen: observations.first().and_then(unsealed),
                     local: vec![SocketAddr::new(self.net.address(self.clients[side].host), MAIN_PORT)],
-                    rtt: Some(self.conditions.delay * 2),
+                    rtt: Some(self.clients[side].access.up + self.clients[side].access.down),
                 };
                 self.schedule.handle_ready(now, self.clients[side].id, number, ready);
             }
@@ -316,7 +322,7 @@ impl World {
             self.net.send(now, host, MAIN_PORT, transmit.to, transmit.ttl, Payload::Punch(transmit.packet));
         }
         for word in words {
-            self.say(word);
+            self.say(side, word);
         }
     }
 
@@ -332,9 +338,9 @@ impl World {
             Action::Release { key, .. } => {
                 self.leases.remove(&key);
             }
-            Action::Prepare { to, preparation } => self.say(Word::Prepare(self.side(to), preparation)),
-            Action::Go { to, order } => self.say(Word::Go(self.side(to), order)),
-            Action::Off { to, .. } => self.say(Word::Off(self.side(to))),
+            Action::Prepare { to, preparation } => self.say(self.side(to), Word::Prepare(self.side(to), preparation)),
+            Action::Go { to, order } => self.say(self.side(to), Word::Go(self.side(to), order)),
+            Action::Off { to, .. } => self.say(self.side(to), Word::Off(self.side(to))),
             Action::Settle { record, leases, .. } => {
                 self.record = Some(record);
                 self.leases.retain(|key, _| !leases.contains(key));
@@ -357,10 +363,11 @@ impl World {
     }
 
     /// Control messages are never lost, but take their time.
-    fn say(&mut self, word: Word) {
+    fn say(&mut self, side: usize, word: Word) {
         self.words += 1;
         let jitter = self.conditions.jitter.mul_f64(self.rng.random());
-        self.control.insert((self.now + self.conditions.delay + jitter, self.words), word);
+        let delay = self.clients[side].access.up;
+        self.control.insert((self.now + delay + jitter, self.words), word);
     }
 
     fn side(&self, party: Party) -> usize {
