@@ -1,6 +1,6 @@
 //! The bus over RabbitMQ (3.10 and later).
 //!
-//! - Calls go through the default exchange to one queue per subject, with a time to live of their deadline, and come back to
+//! - Calls go through the default exchange to one queue per subject, with a time to live of what is left when they are written, and come back to
 //!   an exclusive queue per connection. They are acknowledged after they were served; one that the broker delivers a second
 //!   time was begun elsewhere and is not begun again.
 //! - Work goes to one quorum queue per topic with a delivery limit, dead-lettered at least once to a parking queue.
@@ -100,13 +100,13 @@ impl Rabbit {
         message.reply_to = Some(link.answer_queue().to_owned());
         let payload = message.encode()?;
         let expected = link.expect(message.id).ok_or(NotCalled::Unavailable)?;
-        let time_to_live = message.remaining_ms.unwrap_or_default().to_string();
         let outgoing = Outgoing {
             exchange: String::new(),
             key: self.shared.names.calls(&message.subject),
             mandatory: true,
             payload,
-            properties: BasicProperties::default().with_expiration(time_to_live.into()),
+            properties: BasicProperties::default(),
+            expires: Some(deadline),
         };
         match link.publish(outgoing, deadline).await {
             Ok(Receipt::Confirmed) => expected.before(deadline).await,
@@ -132,6 +132,7 @@ impl Rabbit {
             mandatory: true,
             payload: message.encode()?,
             properties: BasicProperties::default().with_delivery_mode(PERSISTENT),
+            expires: None,
         };
         self.publish(outgoing, Some(&message.subject), deadline).await
     }
@@ -143,6 +144,7 @@ impl Rabbit {
             key: message.subject,
             mandatory: false,
             properties: BasicProperties::default(),
+            expires: None,
         };
         self.publish(outgoing, None, deadline).await
     }
@@ -154,6 +156,7 @@ impl Rabbit {
             mandatory: true,
             payload: message.encode()?,
             properties: BasicProperties::default(),
+            expires: None,
         };
         self.publish(outgoing, None, deadline).await
     }

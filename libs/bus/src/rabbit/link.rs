@@ -71,6 +71,9 @@ pub(super) struct Outgoing {
     pub(super) mandatory: bool,
     pub(super) payload: Vec<u8>,
     pub(super) properties: BasicProperties,
+    /// When nobody waits for it any more. The broker's clock for it starts when it arrives, so a call may begin as late as
+    /// its way to the broker took; what it waited for here does not count twice.
+    pub(super) expires: Option<Instant>,
 }
 
 /// What the broker says about a message.
@@ -253,7 +256,20 @@ impl Engine {
     }
 }
 
+impl Outgoing {
+    /// What is written at `now`, with the time that is left; `None` when there is none.
+    fn at(mut self, now: Instant) -> Option<Self> {
+        if let Some(expires) = self.expires {
+            let left = expires.checked_duration_since(now).filter(|left| !left.is_zero())?;
+            self.properties = self.properties.with_expiration(left.as_millis().to_string().into());
+        }
+        Some(self)
+    }
+}
+
 async fn publish(channel: Channel, (outgoing, said): Posted) -> lapin::Result<()> {
+    // Its caller has given up, and learns so from its own clock.
+    let Some(outgoing) = outgoing.at(Instant::now()) else { return Ok(()) };
     let options = BasicPublishOptions { mandatory: outgoing.mandatory, ..BasicPublishOptions::default() };
     let (exchange, key) = (outgoing.exchange.into(), outgoing.key.into());
     let confirmation =
@@ -306,3 +322,29 @@ impl Drop for Expected {
 
 /// The link of the moment.
 pub(super) type Current = watch::Receiver<Option<Arc<Link>>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_written_with_the_time_that_is_left() {
+        let began = Instant::now();
+        let call = Outgoing {
+            exchange: String::new(),
+            key: "calls".to_owned(),
+            mandatory: true,
+            payload: Vec::new(),
+            properties: BasicProperties::default(),
+            expires: Some(began + Duration::from_secs(2)),
+        };
+        let left = |waited| {
+            let written = call.clone().at(began + Duration::from_millis(waited));
+            written.map(|written| written.properties.expiration().as_ref().map(ToString::to_string))
+        };
+        assert_eq!(left(0), Some(Some("2000".to_owned())));
+        assert_eq!(left(1_900), Some(Some("100".to_owned())));
+        assert_eq!(left(2_000), None);
+        assert_eq!(left(60_000), None);
+    }
+}

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use bus::{Bus, Call, Delivery, Event, memory::Hub};
+use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
 use minicbor::{Decode, Encode};
 use tokio::time::timeout;
 
@@ -30,6 +31,23 @@ impl Site {
             Self::Memory(hub) => Bus::memory(hub, instance),
             Self::Rabbit { url } => Bus::connect(url, "test", instance).await.expect("the broker answers"),
         }
+    }
+}
+
+impl Site {
+    /// Calls that the broker keeps because no server takes them. In memory their caller's clock is the only one.
+    pub(crate) async fn waiting_calls(&self, subject: &str) -> u32 {
+        let Self::Rabbit { url } = self else { return 0 };
+        let (broker, namespace) = url.split_once("?namespace=").expect("every site has its namespace");
+        let connection =
+            Connection::connect(broker, ConnectionProperties::default()).await.expect("the broker answers");
+        let channel = connection.create_channel().await.expect("the broker answers");
+        let queue = format!("{namespace}.call.{subject}");
+        let passive = QueueDeclareOptions::default().passive();
+        let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.expect("it is served");
+        let waiting = queue.message_count();
+        connection.close(200, "".into()).await.expect("the broker answers");
+        waiting
     }
 }
 
