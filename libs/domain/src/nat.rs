@@ -229,6 +229,8 @@ pub struct Probe {
     /// Asks for an observation that is bound to this session.
     pub tag: Option<SessionTag>,
     pub answer_from: Vantage,
+    /// How long the reflector waits with its answer, to see whether the way back is still open then; 0: not at all.
+    pub delay_s: u8,
 }
 
 /// The answer of a reflector.

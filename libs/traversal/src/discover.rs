@@ -354,7 +354,7 @@ impl Questions {
         for question in self.list.iter_mut().filter(|question| !question.is_settled()) {
             let transaction = TransactionId(self.rng.random());
             question.transactions.push(transaction);
-            let probe = Probe { transaction, tag: Some(self.tag), answer_from: question.vantage };
+            let probe = Probe { transaction, tag: Some(self.tag), answer_from: question.vantage, delay_s: 0 };
             self.asks.push_back(Ask { socket: question.socket, to: question.to, probe });
         }
     }

@@ -1,11 +1,13 @@
 //! STUN, as clients and reflectors speak it, and what a reflector states about a client.
 //!
 //! The messages are binding requests and responses of RFC 8489 with the attributes of RFC 5780, so that independent tools
-//! can measure through our reflectors too. Two attributes are ours, both from the comprehension-optional range:
+//! can measure through our reflectors too. Three attributes are ours, all from the comprehension-optional range:
 //!
 //! - SESSION-TAG (0xC0B0, 16 bytes) in a request asks for an observation that is bound to the session;
 //! - OBSERVATION (0xC0B1, 78 bytes) in the response is the reflector's sealed statement. The client carries it to
-//!   rendezvous, which opens it with the deployment's key: no message on the bus for a probe, no forged addresses.
+//!   rendezvous, which opens it with the deployment's key: no message on the bus for a probe, no forged addresses;
+//! - DELAY (0xC0B2, seconds as 4 bytes) in a request asks for the answer after a while of silence, which shows how long a
+//!   NAT keeps a mapping. Only for questions that are not smaller than their answer, and at most [`LONGEST_DELAY`].
 //!
 //! **No amplifier.** A request with a tag is answered only when the answer is not larger, so our clients pad
 //! ([`QUESTION_SIZE`]). Plain requests of other tools are answered with a slightly larger message; [`Reflection`] says so
@@ -16,6 +18,8 @@ mod observation;
 mod reflect;
 mod stun;
 
+use std::time::Duration;
+
 use domain::{Observation, Probe, Reflected, TransactionId, Vantage};
 
 pub use observation::{OBSERVATION_LIFETIME, ObservationError, ObservationKey, Observed};
@@ -25,6 +29,9 @@ use stun::{Attribute, Kind, Message, Writer};
 
 /// Size of every question of ours: no answer is larger, whatever the address families.
 pub const QUESTION_SIZE: usize = 192;
+
+/// No answer comes later than this: longer than any binding lifetime that a client needs to know.
+pub const LONGEST_DELAY: Duration = Duration::from_secs(185);
 
 /// Why a datagram is no answer of a reflector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +72,9 @@ pub fn question(probe: &Probe) -> Vec<u8> {
     }
     if let Some(flags) = change_flags(probe.answer_from) {
         writer.attribute(Attribute::CHANGE_REQUEST, &flags.to_be_bytes()).expect("four bytes fit");
+    }
+    if probe.delay_s > 0 {
+        writer.attribute(Attribute::DELAY, &u32::from(probe.delay_s).to_be_bytes()).expect("four bytes fit");
     }
     writer.pad().expect("what is left is a multiple of four and holds a header");
     bytes

@@ -1,14 +1,14 @@
 //! Probes, reflections, observations and punch packets, byte for byte; and what hostile bytes cannot do.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{fmt::Write as _, net::SocketAddr};
+use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
 use domain::{ClientId, Probe, PunchKind, PunchPacket, Reflected, SessionTag, TransactionId, UnixMillis, Vantage};
 use proptest::prelude::*;
 use wire::{
     probe::{
-        Answer, Asked, Corner, MAX_ANSWER_SIZE, Mirror, ObservationKey, Observed, ProbeError, QUESTION_SIZE,
-        Reflection, answer, is_stun, question,
+        Answer, Asked, Corner, LONGEST_DELAY, MAX_ANSWER_SIZE, Mirror, ObservationKey, Observed, ProbeError,
+        QUESTION_SIZE, Reflection, answer, is_stun, question,
     },
     punch::{PUNCH_SIZE, PunchError, PunchSeal, claimed_number, is_punch},
 };
@@ -25,6 +25,7 @@ fn every_message_has_its_bytes() {
     for vantage in VANTAGES {
         writeln!(actual, "question.{vantage:?} {}", hex(&question(&tagged(vantage)))).unwrap();
     }
+    writeln!(actual, "question.delayed {}", hex(&question(&delayed(185)))).unwrap();
     for source in ["203.0.113.9:40000", "[2001:db8::9]:40000"] {
         let (_, bytes) = reflected(source, &question(&tagged(Vantage::Asked))).unwrap();
         writeln!(actual, "answer.tagged {}", hex(&bytes)).unwrap();
@@ -97,6 +98,23 @@ fn a_tagged_request_without_padding_is_met_with_silence() {
 }
 
 #[test]
+fn a_delayed_answer_is_no_larger_than_its_question_and_comes_within_bounds() {
+    for seconds in [1, 20, 185] {
+        let (reflection, bytes) = reflected("[2001:db8::9]:40000", &question(&delayed(seconds))).unwrap();
+        assert_eq!(reflection.delay, Duration::from_secs(seconds.into()));
+        assert!(!reflection.amplifies && bytes.len() <= QUESTION_SIZE);
+    }
+    assert_eq!(reflected("203.0.113.9:40000", &question(&delayed(186))), None);
+    assert_eq!(
+        reflected("203.0.113.9:40000", &plain(&[0xc0, 0xb2, 0, 4, 0, 0, 0, 1])),
+        None,
+        "smaller than its answer"
+    );
+    let (reflection, _) = reflected("203.0.113.9:40000", &plain(&[0xc0, 0xb2, 0, 1, 9, 0, 0, 0])).unwrap();
+    assert_eq!(reflection.delay, Duration::ZERO, "malformed, and to be ignored");
+}
+
+#[test]
 fn answers_and_indications_are_never_answered() {
     let (_, answer) = reflected("203.0.113.9:40000", &question(&tagged(Vantage::Asked))).unwrap();
     assert_eq!(reflected("203.0.113.9:40000", &answer), None, "two reflectors would talk for ever");
@@ -150,6 +168,8 @@ proptest! {
             prop_assert!(reflection.length <= MAX_ANSWER_SIZE);
             let padded = bytes.len() >= QUESTION_SIZE;
             prop_assert!(!padded || !reflection.amplifies);
+            prop_assert!(reflection.delay.is_zero() || !reflection.amplifies);
+            prop_assert!(reflection.delay <= LONGEST_DELAY);
         }
     }
 
@@ -170,7 +190,17 @@ fn other_datagrams_are_no_answers() {
 /// Datagrams that look like STUN often enough to get into the depths.
 fn hostile() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
     let attribute = (
-        prop_oneof![Just(3_u16), Just(0x20), Just(0x26), Just(0x24), Just(9), Just(0xc0b0), Just(0xc0b1), any::<u16>()],
+        prop_oneof![
+            Just(3_u16),
+            Just(0x20),
+            Just(0x26),
+            Just(0x24),
+            Just(9),
+            Just(0xc0b0),
+            Just(0xc0b1),
+            Just(0xc0b2),
+            any::<u16>()
+        ],
         proptest::collection::vec(any::<u8>(), 0..90),
     );
     let shaped = (0_u16..0x120, proptest::collection::vec(attribute, 0..12)).prop_map(|(kind, attributes)| {
@@ -213,7 +243,11 @@ fn key() -> ObservationKey {
 }
 
 fn tagged(answer_from: Vantage) -> Probe {
-    Probe { transaction: TRANSACTION, tag: Some(TAG), answer_from }
+    Probe { transaction: TRANSACTION, tag: Some(TAG), answer_from, delay_s: 0 }
+}
+
+fn delayed(delay_s: u8) -> Probe {
+    Probe { delay_s, ..tagged(Vantage::Asked) }
 }
 
 /// A binding request of somebody else's tool.

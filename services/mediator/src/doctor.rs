@@ -188,6 +188,7 @@ fn reflects(at: SocketAddr) -> anyhow::Result<()> {
         transaction: TransactionId(rand::random()),
         tag: Some(SessionTag(rand::random())),
         answer_from: Vantage::Asked,
+        delay_s: 0,
     });
     let mut answer = [0; 512];
     for _ in 0..3 {

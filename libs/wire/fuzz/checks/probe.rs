@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use domain::{Observation, SessionTag, UnixMillis};
-use wire::probe::{Asked, Corner, MAX_ANSWER_SIZE, Mirror, ObservationKey, Observed, answer, is_stun};
+use wire::probe::{Asked, Corner, LONGEST_DELAY, MAX_ANSWER_SIZE, Mirror, ObservationKey, Observed, answer, is_stun};
 
 pub(crate) fn check(bytes: &[u8]) {
     let _ = is_stun(bytes);
@@ -26,6 +26,7 @@ pub(crate) fn check(bytes: &[u8]) {
             let mut out = [0; MAX_ANSWER_SIZE];
             let Some(reflection) = mirror.reflect(&asked, bytes, &mut out) else { continue };
             assert_eq!(reflection.amplifies, reflection.length > bytes.len());
+            assert!(reflection.delay.is_zero() || !reflection.amplifies && reflection.delay <= LONGEST_DELAY);
             assert!(answer(&out[..reflection.length]).is_ok());
         }
     }

@@ -1,10 +1,11 @@
 //! The answering half: what a reflector says to a binding request, and from which of its sockets.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use domain::{SessionTag, UnixMillis, Vantage};
 
 use super::{
+    LONGEST_DELAY,
     observation::{ObservationKey, Observed},
     stun::{Attribute, Kind, Message, Writer},
 };
@@ -72,6 +73,8 @@ pub struct Reflection {
     pub from: Corner,
     /// It is larger than the question: to be sent only within a budget per source.
     pub amplifies: bool,
+    /// How long the answer waits; never when it amplifies.
+    pub delay: Duration,
 }
 
 impl Mirror {
@@ -88,11 +91,16 @@ impl Mirror {
     }
 
     /// Decides about one datagram; the answer goes to its source. `None` is silence: for everything that is no binding
-    /// request, and for tagged requests smaller than their answer.
+    /// request, for tagged and delayed requests smaller than their answer, and for delays without end.
     pub fn reflect(&self, asked: &Asked, question: &[u8], out: &mut [u8]) -> Option<Reflection> {
         let request = Message::parse(question).filter(|message| message.kind == Kind::Request)?;
         let source = SocketAddr::new(asked.source.ip().to_canonical(), asked.source.port());
         let tag = request.attribute(Attribute::SESSION_TAG).and_then(|value| value.try_into().ok()).map(SessionTag);
+
+        let delay = delay(&request);
+        if delay > LONGEST_DELAY {
+            return None;
+        }
 
         let unknown = Unknown::of(&request)?;
         let from = match self.answering(asked.at, &request) {
@@ -122,7 +130,8 @@ impl Mirror {
         }
         let length = writer.finish();
         let amplifies = length > question.len();
-        (tag.is_none() || !amplifies).then_some(Reflection { length, from, amplifies })
+        let padded = tag.is_some() || !delay.is_zero();
+        (!padded || !amplifies).then_some(Reflection { length, from, amplifies, delay })
     }
 
     /// The corner that the request wants to be answered from; `None` when there is no such socket.
@@ -139,6 +148,12 @@ impl Mirror {
         let corner = at.seen_from(vantage);
         (corner == at || self.corners[corner as usize].is_some()).then_some(corner)
     }
+}
+
+/// How long the request wants its answer to wait. One that is malformed asks for nothing, as it may be ignored.
+fn delay(request: &Message<'_>) -> Duration {
+    let seconds = request.attribute(Attribute::DELAY).and_then(|value| value.try_into().ok()).map(u32::from_be_bytes);
+    Duration::from_secs(seconds.unwrap_or(0).into())
 }
 
 /// Attributes that a server must understand and does not.
@@ -181,5 +196,5 @@ fn refuse(
     }
     writer.attribute(Attribute::UNKNOWN_ATTRIBUTES, &types[..unknown.count * 2])?;
     let length = writer.finish();
-    Some(Reflection { length, from, amplifies: length > question })
+    Some(Reflection { length, from, amplifies: length > question, delay: Duration::ZERO })
 }

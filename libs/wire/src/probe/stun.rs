@@ -33,6 +33,7 @@ impl Attribute {
     pub(super) const OTHER_ADDRESS: Self = Self(0x802c);
     pub(super) const SESSION_TAG: Self = Self(0xc0b0);
     pub(super) const OBSERVATION: Self = Self(0xc0b1);
+    pub(super) const DELAY: Self = Self(0xc0b2);
 
     /// Whether a server without accounts may go on when it sees the attribute: it knows it, or need not know it.
     ///

@@ -75,8 +75,12 @@ async fn datagrams_travel_between_two_real_legs() {
             std::thread::yield_now();
         }
 
-        let asked =
-            Probe { transaction: TransactionId([6; 12]), tag: Some(SessionTag([3; 16])), answer_from: Vantage::Asked };
+        let asked = Probe {
+            transaction: TransactionId([6; 12]),
+            tag: Some(SessionTag([3; 16])),
+            answer_from: Vantage::Asked,
+            delay_s: 0,
+        };
         a.send(&probe::question(&asked)).unwrap();
         let Answer::Reflected(reflected) = probe::answer(&receive(&a)).unwrap() else { panic!("no reflection") };
         assert_eq!(reflected.seen, a.local_addr().unwrap());

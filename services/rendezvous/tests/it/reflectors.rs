@@ -117,7 +117,7 @@ impl Lab {
     /// Asks, skipping answers to other questions.
     async fn ask(&self, socket: &UdpSocket, to: SocketAddr, answer_from: Vantage) -> Option<(SocketAddr, Answer)> {
         let transaction = TransactionId(*b"0123456789ab");
-        let probe = Probe { transaction, tag: Some(TAG), answer_from };
+        let probe = Probe { transaction, tag: Some(TAG), answer_from, delay_s: 0 };
         socket.send_to(&question(&probe), to).await.unwrap();
         let answered = async {
             loop {
