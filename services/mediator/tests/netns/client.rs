@@ -11,8 +11,9 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    lab::{Host, Lab},
+    lab::Lab,
     process::{Process, eventually, executable},
+    site::Host,
 };
 
 /// A machine with a daemon.

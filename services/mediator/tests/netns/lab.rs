@@ -1,20 +1,28 @@
 //! The Internet in a box: namespaces, cables, addresses and routes. Everything goes away with the value.
 
 use std::{
-    fs::{self, File},
-    io::Write as _,
-    net::Ipv4Addr,
+    fs,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use nix::sched::{CloneFlags, setns};
-
-use crate::nat::Nat;
+use crate::{
+    access::Access,
+    foreign::{self, Foreign},
+    namespace::{Namespace, remove_leftovers},
+    nat::Nat,
+    site::{Host, Router, Site},
+};
 
 /// The two public addresses of the servers.
 pub(crate) const SERVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2)];
+
+/// The same machine over IPv6.
+pub(crate) const SERVERS6: [Ipv6Addr; 2] = [v6(0, 1), v6(0, 2)];
+
+/// Every home router in its LAN.
+pub(crate) const LAN_GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 
 /// A running Internet with the servers' machine and any number of sites.
 #[derive(Debug)]
@@ -24,52 +32,42 @@ pub(crate) struct Lab {
     core: Namespace,
     servers: Namespace,
     sites: u8,
+    foreign: Vec<Foreign>,
     /// Homes, data and logs; kept when a test fails.
     folder: PathBuf,
 }
-
-/// A LAN behind its own router.
-#[derive(Debug)]
-pub(crate) struct Site {
-    router: Namespace,
-    public: Ipv4Addr,
-    hosts: u8,
-}
-
-/// A machine of a user.
-#[derive(Clone, Debug)]
-pub(crate) struct Host {
-    pub(crate) namespace: Namespace,
-    router: Namespace,
-    cable: String,
-    /// Its address in the LAN.
-    pub(crate) address: Ipv4Addr,
-}
-
-/// The name of a network namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Namespace(String);
 
 impl Lab {
     /// The core of the network and the machine of the servers.
     pub(crate) fn new() -> Self {
         assert!(nix::unistd::geteuid().is_root(), "namespaces need root: sudo ./test");
-        remove_leftovers();
+        remove_leftovers(PREFIX);
         static LABS: AtomicU32 = AtomicU32::new(0);
         let name = format!("{PREFIX}{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
         fs::create_dir_all(&folder).unwrap();
-        let (core, servers) = (Namespace(format!("{name}-core")), Namespace(format!("{name}-servers")));
-        let mut lab =
-            Self { name, namespaces: Vec::new(), core: core.clone(), servers: servers.clone(), sites: 0, folder };
-        lab.add(&core);
-        lab.add(&servers);
+        let [core, servers] = ["core", "servers"].map(|what| Namespace::add(format!("{name}-{what}")));
         core.forward();
-        core.ip(&format!("link add servers type veth peer name eth0 netns {servers}"));
-        core.ip(&format!("addr add {GATEWAY}/24 dev servers\nlink set servers up"));
+        core.ip(&format!(
+            "link add servers type veth peer name eth0 netns {servers}\n\
+             addr add {GATEWAY}/24 dev servers\naddr add {GATEWAY6}/64 dev servers\nlink set servers up\n\
+             route add blackhole {}/24",
+            foreign::NOWHERE
+        ));
         let addresses = SERVERS.map(|address| format!("addr add {address}/24 dev eth0\n")).concat();
-        servers.ip(&format!("{addresses}link set eth0 up\nroute add default via {GATEWAY}"));
-        lab
+        let addresses6 = SERVERS6.map(|address| format!("addr add {address}/64 dev eth0\n")).concat();
+        servers.ip(&format!(
+            "{addresses}{addresses6}link set eth0 up\nroute add default via {GATEWAY}\nroute add default via {GATEWAY6}"
+        ));
+        Self {
+            name,
+            namespaces: vec![core.clone(), servers.clone()],
+            core,
+            servers,
+            sites: 0,
+            foreign: Vec::new(),
+            folder,
+        }
     }
 
     /// The machine of the servers.
@@ -84,70 +82,110 @@ impl Lab {
         folder
     }
 
-    /// A new LAN behind a router with this NAT.
-    pub(crate) fn site(&mut self, nat: Nat) -> Site {
-        self.sites += 1;
-        let number = self.sites;
-        let provider = Namespace(format!("{}-isp{number}", self.name));
-        let router = Namespace(format!("{}-nat{number}", self.name));
-        self.add(&provider);
-        self.add(&router);
-        provider.forward();
-        router.forward();
-        let (gateway, public) =
-            (Ipv4Addr::new(198, 51, 100, 4 * number + 1), Ipv4Addr::new(198, 51, 100, 4 * number + 2));
+    /// A new LAN with this access to the Internet.
+    pub(crate) fn site(&mut self, access: impl Into<Access>) -> Site {
+        let access = access.into();
+        match access.carrier {
+            Some(nat) => {
+                let mut carrier = self.carrier(nat);
+                self.site_behind(&mut carrier, access)
+            }
+            None => {
+                let site = self.site_of_a_provider(access, LAN_GATEWAY);
+                self.furnish(site, access)
+            }
+        }
+    }
 
-        let core = &self.core;
-        core.ip(&format!("link add isp{number} type veth peer name north netns {provider}"));
-        core.ip(&format!(
-            "addr add 198.18.{number}.1/30 dev isp{number}\nlink set isp{number} up\n\
-             route add 198.51.100.{}/30 via 198.18.{number}.2",
-            4 * number
-        ));
-        provider.ip(&format!(
-            "addr add 198.18.{number}.2/30 dev north\nlink set north up\nroute add default via 198.18.{number}.1\n\
-             link add south type veth peer name wan netns {router}\naddr add {gateway}/30 dev south\nlink set south up"
-        ));
-        // A bridge hands its frames to netfilter where br_netfilter is loaded, and the LAN's own traffic would be lost there.
-        router.try_set("net.bridge.bridge-nf-call-iptables", "0");
-        router.ip(&format!(
-            "addr add {public}/30 dev wan\nlink set wan up\nroute add default via {gateway}\n\
-             link add lan type bridge\naddr add {LAN_GATEWAY}/24 dev lan\nlink set lan up"
-        ));
-        router.nft(&nat.rules());
-        Site { router, public, hosts: 0 }
+    /// A NAT that homes are behind, in addresses for that purpose (RFC 6598).
+    pub(crate) fn carrier(&mut self, nat: Nat) -> Site {
+        self.site_of_a_provider(nat.into(), CARRIER_LAN)
+    }
+
+    /// A new LAN behind the NAT of a carrier.
+    pub(crate) fn site_behind(&mut self, carrier: &mut Site, access: impl Into<Access>) -> Site {
+        let access = access.into();
+        assert!(!access.ipv6, "no carrier of the lab has IPv6");
+        let namespace = self.add(carrier.next_name());
+        let port = carrier.plug(&namespace, "wan");
+        let site = Site::new(Router::new(namespace, access, port.address), carrier.public(), LAN_GATEWAY, None);
+        self.furnish(site, access)
     }
 
     /// A machine in the LAN of `site`.
     pub(crate) fn host(&mut self, site: &mut Site) -> Host {
-        site.hosts += 1;
-        let namespace = Namespace(format!("{}-host{}", site.router, site.hosts));
-        self.add(&namespace);
-        let (cable, address) = (format!("port{}", site.hosts), Ipv4Addr::new(192, 168, 1, 100 + site.hosts));
-        site.router.ip(&format!(
-            "link add {cable} type veth peer name eth0 netns {namespace}\nlink set {cable} master lan\nlink set {cable} up"
-        ));
-        namespace.ip(&format!("addr add {address}/24 dev eth0\nlink set eth0 up\nroute add default via {LAN_GATEWAY}"));
-        Host { namespace, router: site.router.clone(), cable, address }
+        let namespace = self.add(site.next_name());
+        Host::new(namespace, site)
     }
 
-    /// A machine alone behind a router with this NAT.
-    pub(crate) fn host_behind(&mut self, nat: Nat) -> Host {
-        let mut site = self.site(nat);
+    /// A machine alone behind a router with this access.
+    pub(crate) fn host_behind(&mut self, access: impl Into<Access>) -> Host {
+        let mut site = self.site(access);
         self.host(&mut site)
     }
 
-    fn add(&mut self, namespace: &Namespace) {
-        run("ip", &["netns", "add", &namespace.0], "");
+    fn site_of_a_provider(&mut self, access: Access, lan: Ipv4Addr) -> Site {
+        self.sites += 1;
+        let number = self.sites;
+        let [provider, router] = ["isp", "nat"].map(|what| self.add(format!("{}-{what}{number}", self.name)));
+        provider.forward();
+        let customers = Ipv4Addr::new(11, 0, number, 0).to_bits();
+        let [gateway, public, second] = [1, 2, 3].map(|nth| Ipv4Addr::from_bits(customers + nth));
+
+        let core = &self.core;
+        core.ip(&format!(
+            "link add isp{number} type veth peer name north netns {provider}\n\
+             addr add 198.18.{number}.1/30 dev isp{number}\nlink set isp{number} up\n\
+             route add 11.0.{number}.0/29 via 198.18.{number}.2"
+        ));
+        provider.ip(&format!(
+            "addr add 198.18.{number}.2/30 dev north\nlink set north up\nroute add default via 198.18.{number}.1\n\
+             link add south type veth peer name wan netns {router}\naddr add {gateway}/29 dev south\nlink set south up"
+        ));
+        router.ip(&format!("addr add {public}/29 dev wan\nlink set wan up\nroute add default via {gateway}"));
+        if access.nat == Nat::Pool {
+            router.ip(&format!("addr add {second}/29 dev wan"));
+        }
+        let lan6 = access.ipv6.then(|| self.connect6(number, &provider, &router));
+        Site::new(Router::new(router, access, public), public, lan, lan6)
+    }
+
+    /// Gives site `number` a prefix of its own. Returns the address of its router in its LAN.
+    fn connect6(&self, number: u8, provider: &Namespace, router: &Namespace) -> Ipv6Addr {
+        let number = u16::from(number);
+        let [lan, north, south] = [v6(number, 0), v6(0x100 + number, 0), v6(0x200 + number, 0)];
+        let [inside, above, north_end, below, south_end] = [(lan, 1), (north, 1), (north, 2), (south, 1), (south, 2)]
+            .map(|(net, n)| Ipv6Addr::from_bits(net.to_bits() + n));
+        self.core.ip(&format!("addr add {above}/64 dev isp{number}\nroute add {lan}/48 via {north_end}"));
+        provider.ip(&format!(
+            "addr add {north_end}/64 dev north\nroute add default via {above}\n\
+             addr add {below}/64 dev south\nroute add {lan}/48 via {south_end}"
+        ));
+        router.ip(&format!("addr add {south_end}/64 dev wan\nroute add default via {below}"));
+        inside
+    }
+
+    /// Adds what is not a matter of cables.
+    fn furnish(&mut self, mut site: Site, access: Access) -> Site {
+        if access.foreign_flows_per_second > 0 {
+            let neighbour = self.host(&mut site);
+            self.foreign.push(Foreign::start(&neighbour, access.foreign_flows_per_second));
+        }
+        site
+    }
+
+    fn add(&mut self, name: String) -> Namespace {
+        let namespace = Namespace::add(name);
         self.namespaces.push(namespace.clone());
-        namespace.ip("link set lo up");
+        namespace
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        self.foreign.clear();
         for namespace in &self.namespaces {
-            let _ = Command::new("ip").args(["netns", "del", &namespace.0]).status();
+            namespace.remove();
         }
         if std::thread::panicking() {
             eprintln!("the logs are in {}", self.folder.display());
@@ -157,93 +195,12 @@ impl Drop for Lab {
     }
 }
 
-impl Site {
-    /// The address of the router on the Internet.
-    pub(crate) const fn public(&self) -> Ipv4Addr {
-        self.public
-    }
-}
-
-impl Host {
-    /// Pulls the network cable.
-    pub(crate) fn unplug(&self) {
-        self.router.ip(&format!("link set {} down", self.cable));
-    }
-
-    /// Puts it back.
-    pub(crate) fn plug(&self) {
-        self.router.ip(&format!("link set {} up", self.cable));
-    }
-}
-
-impl Namespace {
-    /// Runs `action` in this namespace; sockets that it opens stay there.
-    pub(crate) fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
-        let file = File::open(format!("/run/netns/{self}")).unwrap();
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                setns(file, CloneFlags::CLONE_NEWNET).unwrap();
-                action()
-            });
-            thread.join().unwrap()
-        })
-    }
-
-    /// A command that will run in this namespace, with the process id that it is started with.
-    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.0]).arg(program);
-        command
-    }
-
-    /// Runs lines of `ip`.
-    fn ip(&self, batch: &str) {
-        run("ip", &["-n", &self.0, "-batch", "-"], batch);
-    }
-
-    fn nft(&self, rules: &str) {
-        run("ip", &["netns", "exec", &self.0, "nft", "-f", "-"], rules);
-    }
-
-    fn forward(&self) {
-        run("ip", &["netns", "exec", &self.0, "sysctl", "-qw", "net.ipv4.ip_forward=1"], "");
-    }
-
-    /// Sets what may not exist on this kernel.
-    fn try_set(&self, key: &str, value: &str) {
-        let mut command = self.command("sysctl");
-        let _ = command.args(["-qw", &format!("{key}={value}")]).stderr(Stdio::null()).status();
-    }
-}
-
-impl std::fmt::Display for Namespace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Removes the namespaces of test processes that were killed before they could.
-fn remove_leftovers() {
-    let Ok(entries) = fs::read_dir("/run/netns") else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().into_string().unwrap_or_default();
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        if owner.is_some_and(|owner| !Path::new("/proc").join(owner).exists()) {
-            let _ = Command::new("ip").args(["netns", "del", &name]).status();
-        }
-    }
-}
-
-fn run(program: &str, arguments: &[&str], input: &str) {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut process =
-        command.spawn().unwrap_or_else(|error| panic!("{program} cannot run ({error}): ./test-services install"));
-    process.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = process.wait_with_output().unwrap();
-    assert!(output.status.success(), "{program} {arguments:?}\n{input}\n{}", String::from_utf8_lossy(&output.stderr));
+/// An address of network `net` of the lab.
+const fn v6(net: u16, host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, net, 0, 0, 0, 0, host)
 }
 
 const PREFIX: &str = "buri-";
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
-const LAN_GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
+const GATEWAY6: Ipv6Addr = v6(0, 0xfe);
+const CARRIER_LAN: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);

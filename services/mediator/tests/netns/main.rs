@@ -8,13 +8,17 @@
 //! own NAT and dies before the other one, as on the Internet.
 #![expect(clippy::unwrap_used, clippy::unwrap_in_result, reason = "tests")]
 
+mod access;
 mod client;
 mod cluster;
 mod embedded;
+mod foreign;
 mod lab;
+mod namespace;
 mod nat;
 mod nats;
 mod process;
 mod scenarios;
 mod server;
+mod site;
 mod traffic;

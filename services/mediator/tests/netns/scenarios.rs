@@ -5,10 +5,11 @@ use std::{net::Ipv4Addr, time::Duration};
 use crate::{
     client::Client,
     cluster::service_must,
-    lab::{Host, Lab},
+    lab::Lab,
     nat::Nat,
     process::eventually,
     server::{Seams, Servers},
+    site::Host,
     traffic::{self, Ping},
 };
 

@@ -17,7 +17,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     client::{Client, INTERFACE},
-    lab::{Host, Lab},
+    lab::Lab,
+    site::Host,
 };
 
 /// The system's `ping`, five packets a second.
