@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod home;
 pub mod local;
 pub mod password;
+mod readiness;
 pub mod service;
 pub mod settings;
 pub mod sockets;

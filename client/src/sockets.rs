@@ -2,14 +2,16 @@
 //!
 //! All of them belong to one task, so that the hop limit of a socket can be set for one datagram and set back.
 
+mod fresh;
+
 use std::{
-    collections::BTreeMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     task::{Context, Poll},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use fresh::Fresh;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{io::ReadBuf, net::UdpSocket};
 
 /// Names one socket. The main one is two, one a family, with the same port.
@@ -19,6 +21,28 @@ pub struct SocketId(pub u16);
 impl SocketId {
     /// Carries tunnels; lives as long as the daemon.
     pub const MAIN: Self = Self(0);
+    /// Speaks to one reflector only: the filter test.
+    pub const SPARE: Self = Self(1);
+    /// The first of those that punch. Such a socket may carry a tunnel afterwards.
+    pub const FIRST_PUNCHING: Self = Self(0x400);
+
+    /// One of those that show in a burst how ports are given out.
+    #[must_use]
+    pub const fn burst(place: u8) -> Self {
+        Self(0x100 + place as u16)
+    }
+
+    /// One of those that are silent for a while, to see how long a mapping lives.
+    #[must_use]
+    pub const fn lifetime(place: u8) -> Self {
+        Self(0x200 + place as u16)
+    }
+
+    /// Whether this one was opened for a punch.
+    #[must_use]
+    pub const fn is_punching(self) -> bool {
+        self.0 >= Self::FIRST_PUNCHING.0
+    }
 }
 
 /// All sockets of a client.
@@ -27,7 +51,7 @@ pub struct Sockets {
     main: UdpSocket,
     /// `None` on a host without IPv6.
     main6: Option<UdpSocket>,
-    fresh: BTreeMap<SocketId, UdpSocket>,
+    fresh: Fresh,
     /// Alternates, so that a busy main socket does not starve the others.
     fresh_first: bool,
 }
@@ -50,7 +74,7 @@ impl Sockets {
             .or_else(|_| open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;
         let port = main.local_addr()?.port();
         let main6 = open(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).ok();
-        Ok(Self { main, main6, fresh: BTreeMap::new(), fresh_first: false })
+        Ok(Self { main, main6, fresh: Fresh::new()?, fresh_first: false })
     }
 
     /// Binds the main socket anew, to the same port: the network changed under it.
@@ -79,16 +103,12 @@ impl Sockets {
     /// # Errors
     /// When the operating system gives none, or there are too many already.
     pub fn open(&mut self, socket: SocketId) -> io::Result<()> {
-        if self.fresh.len() >= MAX_FRESH {
-            return Err(io::ErrorKind::QuotaExceeded.into());
-        }
-        self.fresh.insert(socket, open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?);
-        Ok(())
+        self.fresh.open(socket)
     }
 
     /// Closes a fresh socket.
     pub fn close(&mut self, socket: SocketId) {
-        self.fresh.remove(&socket);
+        self.fresh.close(socket);
     }
 
     /// Sends a datagram; it is lost when it cannot be sent now, as on any link. `ttl` limits its hops.
@@ -96,13 +116,14 @@ impl Sockets {
     /// # Errors
     /// When the operating system refuses: no route, for instance.
     pub fn send(&self, socket: SocketId, to: SocketAddr, ttl: Option<u8>, datagram: &[u8]) -> io::Result<()> {
-        let out = match (socket, to) {
-            (SocketId::MAIN, SocketAddr::V4(_)) => &self.main,
-            (SocketId::MAIN, SocketAddr::V6(_)) => self.main6.as_ref().ok_or(io::ErrorKind::Unsupported)?,
-            (fresh, _) => self.fresh.get(&fresh).ok_or(io::ErrorKind::NotFound)?,
-        };
         // Not through tokio, which would want to know first that the socket is writable.
-        let socket = socket2::SockRef::from(out);
+        let socket = match (socket, to) {
+            (SocketId::MAIN, SocketAddr::V4(_)) => SockRef::from(&self.main),
+            (SocketId::MAIN, SocketAddr::V6(_)) => {
+                SockRef::from(self.main6.as_ref().ok_or(io::ErrorKind::Unsupported)?)
+            }
+            (fresh, _) => SockRef::from(self.fresh.socket(fresh).ok_or(io::ErrorKind::NotFound)?),
+        };
         let send = || socket.send_to(datagram, &to.into()).map(drop);
         let Some(ttl) = ttl else { return send() };
         let limit = |hops: u32| match to {
@@ -122,20 +143,30 @@ impl Sockets {
 
     /// Another datagram, if there is one already.
     pub fn try_receive(&mut self, datagram: &mut [u8]) -> Option<Arrival> {
-        self.main().chain(self.fresh()).find_map(|(id, socket)| {
+        self.fresh_first = !self.fresh_first;
+        if self.fresh_first {
+            let fresh = self.fresh.next(datagram);
+            fresh.or_else(|| self.try_receive_main(datagram))
+        } else {
+            let main = self.try_receive_main(datagram);
+            main.or_else(|| self.fresh.next(datagram))
+        }
+    }
+
+    fn try_receive_main(&self, datagram: &mut [u8]) -> Option<Arrival> {
+        self.main().find_map(|socket| {
             let (size, from) = socket.try_recv_from(datagram).ok()?;
-            Some(Arrival { socket: id, from, size })
+            Some(Arrival { socket: SocketId::MAIN, from, size })
         })
     }
 
     fn poll(&mut self, context: &mut Context<'_>, datagram: &mut [u8]) -> Poll<Arrival> {
         self.fresh_first = !self.fresh_first;
-        let order = [self.fresh_first, !self.fresh_first];
-        for fresh in order {
+        for fresh in [self.fresh_first, !self.fresh_first] {
             let arrival = if fresh {
-                self.fresh().find_map(|(id, socket)| poll_one(context, id, socket, datagram))
+                self.fresh.poll(context, datagram)
             } else {
-                self.main().find_map(|(id, socket)| poll_one(context, id, socket, datagram))
+                self.main().find_map(|socket| poll_one(context, socket, datagram))
             };
             if let Some(arrival) = arrival {
                 return Poll::Ready(arrival);
@@ -144,20 +175,16 @@ impl Sockets {
         Poll::Pending
     }
 
-    fn main(&self) -> impl Iterator<Item = (SocketId, &UdpSocket)> {
-        [Some(&self.main), self.main6.as_ref()].into_iter().flatten().map(|socket| (SocketId::MAIN, socket))
-    }
-
-    fn fresh(&self) -> impl Iterator<Item = (SocketId, &UdpSocket)> {
-        self.fresh.iter().map(|(id, socket)| (*id, socket))
+    fn main(&self) -> impl Iterator<Item = &UdpSocket> {
+        [Some(&self.main), self.main6.as_ref()].into_iter().flatten()
     }
 }
 
-fn poll_one(context: &mut Context<'_>, id: SocketId, socket: &UdpSocket, datagram: &mut [u8]) -> Option<Arrival> {
+fn poll_one(context: &mut Context<'_>, socket: &UdpSocket, datagram: &mut [u8]) -> Option<Arrival> {
     loop {
         let mut buffer = ReadBuf::new(datagram);
         match socket.poll_recv_from(context, &mut buffer) {
-            Poll::Ready(Ok(from)) => return Some(Arrival { socket: id, from, size: buffer.filled().len() }),
+            Poll::Ready(Ok(from)) => return Some(Arrival { socket: SocketId::MAIN, from, size: buffer.filled().len() }),
             // An ICMP error of an earlier datagram: the socket is fine.
             Poll::Ready(Err(error)) => tracing::trace!(%error, "a datagram came back"),
             Poll::Pending => return None,
@@ -180,8 +207,6 @@ fn open(address: SocketAddr) -> io::Result<UdpSocket> {
 
 /// Largest datagram that is read; a tunnel's are below 1,400 bytes.
 pub const DATAGRAM_ROOM: usize = 2048;
-/// A hard NAT's side punches from up to 256 sockets (NAT.md, section 6).
-const MAX_FRESH: usize = 288;
 const DEFAULT_HOPS: u32 = 64;
 const BUFFER: usize = 1 << 21;
 
@@ -220,5 +245,81 @@ mod tests {
         assert_ne!(arrival.from.port(), sockets.port());
         sockets.close(SocketId(1));
         assert!(sockets.send(SocketId(1), to, None, b"x").is_err());
+    }
+
+    #[tokio::test]
+    async fn every_one_of_hundreds_of_fresh_sockets_is_heard() {
+        let mut sockets = Sockets::bind(0).unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let ids: Vec<SocketId> = (0..288).map(|place| SocketId(SocketId::FIRST_PUNCHING.0 + place)).collect();
+        let mut even = 0;
+        for &id in &ids {
+            sockets.open(id).unwrap();
+            let port = sockets.fresh.socket(id).unwrap().local_addr().unwrap().port();
+            even += usize::from(port % 2 == 0);
+            for _ in 0..2 {
+                sender.send_to(&id.0.to_be_bytes(), (Ipv4Addr::LOCALHOST, port)).unwrap();
+            }
+        }
+        assert!(even >= 280, "{even}");
+        let mut datagram = [0; 16];
+        let mut heard = std::collections::BTreeMap::new();
+        for _ in 0..2 * ids.len() {
+            let arrival = sockets.receive(&mut datagram).await;
+            assert_eq!(datagram[..arrival.size], arrival.socket.0.to_be_bytes());
+            *heard.entry(arrival.socket).or_insert(0) += 1;
+        }
+        assert!(ids.iter().all(|id| heard.get(id) == Some(&2)));
+        assert_eq!(sockets.try_receive(&mut datagram), None);
+    }
+
+    #[tokio::test]
+    async fn sockets_are_bounded_and_a_closed_one_makes_room() {
+        let mut sockets = Sockets::bind(0).unwrap();
+        let opened = (0..u16::MAX).take_while(|id| sockets.open(SocketId(id + 1)).is_ok()).count();
+        assert!(opened <= fresh::MAX_FRESH);
+        sockets.close(SocketId(1));
+        assert!(sockets.open(SocketId(9_999)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_busy_main_socket_does_not_starve_a_fresh_one() {
+        let mut sockets = Sockets::bind(0).unwrap();
+        sockets.open(SocketId(7)).unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let fresh = sockets.fresh.socket(SocketId(7)).unwrap().local_addr().unwrap().port();
+        for _ in 0..100 {
+            sender.send_to(b"main", (Ipv4Addr::LOCALHOST, sockets.port())).unwrap();
+        }
+        sender.send_to(b"fresh", (Ipv4Addr::LOCALHOST, fresh)).unwrap();
+        let mut datagram = [0; 16];
+        let mut before = 0;
+        while sockets.receive(&mut datagram).await.socket != SocketId(7) {
+            before += 1;
+        }
+        assert!(before <= 2, "{before}");
+    }
+
+    #[tokio::test]
+    #[ignore = "a measurement: run it alone, in release"]
+    async fn idle_sockets_cost_nothing() {
+        for count in [0, 288, 768] {
+            let mut sockets = Sockets::bind(0).unwrap();
+            let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            for id in 0..count {
+                sockets.open(SocketId(SocketId::FIRST_PUNCHING.0 + id)).unwrap();
+            }
+            let to = (Ipv4Addr::LOCALHOST, sockets.port());
+            let mut datagram = [0; 16];
+            let cpu = || nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap();
+            let before = cpu();
+            for _ in 0..20_000 {
+                sender.send_to(b"x", to).unwrap();
+                sockets.receive(&mut datagram).await;
+                tokio::task::yield_now().await;
+            }
+            let spent = std::time::Duration::from(cpu() - before) / 20_000;
+            eprintln!("{count} idle sockets: {spent:?} of CPU for each datagram sent and received");
+        }
     }
 }
