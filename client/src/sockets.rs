@@ -256,7 +256,7 @@ mod tests {
         for &id in &ids {
             sockets.open(id).unwrap();
             let port = sockets.fresh.socket(id).unwrap().local_addr().unwrap().port();
-            even += usize::from(port % 2 == 0);
+            even += usize::from(port.is_multiple_of(2));
             for _ in 0..2 {
                 sender.send_to(&id.0.to_be_bytes(), (Ipv4Addr::LOCALHOST, port)).unwrap();
             }
