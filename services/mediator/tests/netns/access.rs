@@ -12,6 +12,8 @@ pub(crate) struct Access {
     pub(crate) carrier: Option<Nat>,
     /// Public addresses behind a stateful firewall, beside the NAT.
     pub(crate) ipv6: bool,
+    /// A router that takes PCP, NAT-PMP and UPnP.
+    pub(crate) port_mapping: bool,
     /// What others in the LAN open.
     pub(crate) foreign_flows_per_second: u32,
 }
@@ -19,7 +21,7 @@ pub(crate) struct Access {
 impl Access {
     /// Through this NAT, and nothing else.
     pub(crate) const fn through(nat: Nat) -> Self {
-        Self { nat, carrier: None, ipv6: false, foreign_flows_per_second: 0 }
+        Self { nat, carrier: None, ipv6: false, port_mapping: false, foreign_flows_per_second: 0 }
     }
 
     /// Behind the NAT of a carrier.
@@ -32,6 +34,11 @@ impl Access {
         Self { ipv6: true, ..self }
     }
 
+    /// With PCP, NAT-PMP and UPnP.
+    pub(crate) const fn with_port_mapping(self) -> Self {
+        Self { port_mapping: true, ..self }
+    }
+
     /// With others in the LAN that open this many flows a second.
     pub(crate) const fn busy_with(self, foreign_flows_per_second: u32) -> Self {
         Self { foreign_flows_per_second, ..self }
@@ -39,8 +46,9 @@ impl Access {
 
     /// The rules of the router whose address on `wan` is this.
     pub(crate) fn rules(self, wan: Ipv4Addr) -> String {
-        let firewall6 = if self.ipv6 { FIREWALL6 } else { "" };
-        self.nat.rules(wan) + firewall6
+        let optional = [(self.ipv6, FIREWALL6), (self.port_mapping, PORT_MAPPINGS)];
+        let more = optional.into_iter().filter(|(wanted, _)| *wanted).map(|(_, rules)| rules);
+        std::iter::once(self.nat.rules(wan).as_str()).chain(more).collect()
     }
 }
 
@@ -64,4 +72,15 @@ table ip6 firewall {
         iifname != wan accept;
         icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept;
     }
+}";
+
+/// The chains that miniupnpd fills. What they translate passes the filter because it was translated by a rule.
+const PORT_MAPPINGS: &str = "
+table inet filter {
+    chain forward { type filter hook forward priority filter; jump miniupnpd; }
+    chain miniupnpd { }
+    chain prerouting { type nat hook prerouting priority dstnat; jump prerouting_miniupnpd; }
+    chain prerouting_miniupnpd { }
+    chain postrouting { type nat hook postrouting priority srcnat - 1; jump postrouting_miniupnpd; }
+    chain postrouting_miniupnpd { }
 }";

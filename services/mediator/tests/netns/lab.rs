@@ -12,7 +12,9 @@ use crate::{
     foreign::{self, Foreign},
     namespace::{Namespace, remove_leftovers},
     nat::Nat,
+    process::Process,
     site::{Host, Router, Site},
+    upnp,
 };
 
 /// The two public addresses of the servers.
@@ -33,6 +35,7 @@ pub(crate) struct Lab {
     servers: Namespace,
     sites: u8,
     foreign: Vec<Foreign>,
+    daemons: Vec<Process>,
     /// Homes, data and logs; kept when a test fails.
     folder: PathBuf,
 }
@@ -66,6 +69,7 @@ impl Lab {
             servers,
             sites: 0,
             foreign: Vec::new(),
+            daemons: Vec::new(),
             folder,
         }
     }
@@ -167,6 +171,10 @@ impl Lab {
 
     /// Adds what is not a matter of cables.
     fn furnish(&mut self, mut site: Site, access: Access) -> Site {
+        if access.port_mapping {
+            let folder = self.folder(&site.router().namespace().to_string());
+            self.daemons.push(upnp::start(site.router().namespace(), &folder));
+        }
         if access.foreign_flows_per_second > 0 {
             let neighbour = self.host(&mut site);
             self.foreign.push(Foreign::start(&neighbour, access.foreign_flows_per_second));
@@ -184,6 +192,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         self.foreign.clear();
+        self.daemons.clear();
         for namespace in &self.namespaces {
             namespace.remove();
         }

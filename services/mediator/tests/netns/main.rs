@@ -22,3 +22,4 @@ mod scenarios;
 mod server;
 mod site;
 mod traffic;
+mod upnp;

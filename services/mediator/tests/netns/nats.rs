@@ -2,13 +2,13 @@
 
 use std::{
     io::ErrorKind,
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::{Duration, Instant},
 };
 
 use crate::{
     access::Access,
-    lab::{Lab, SERVERS, SERVERS6},
+    lab::{LAN_GATEWAY, Lab, SERVERS, SERVERS6},
     nat::Nat,
     site::Host,
 };
@@ -251,6 +251,56 @@ fn a_reboot_ends_every_mapping_and_moves_those_that_are_drawn() {
 }
 
 #[test]
+fn a_router_maps_a_port_on_request_and_lets_in_everybody_by_it() {
+    let mut lab = Lab::new();
+    for request in [nat_pmp_request, pcp_request] {
+        let mut site = lab.site(Access::through(Nat::Symmetric).with_port_mapping());
+        let host = lab.host(&mut site);
+        let (socket, stranger) = (socket_of(&host), reflectors(&lab).remove(0));
+        let port = external_port(&asked_of_the_router(&host, &request(socket.local_addr().unwrap())));
+
+        stranger.send_to(b"?", (site.public(), port)).unwrap();
+        assert_eq!(heard(&socket), stranger.local_addr().unwrap());
+        assert_eq!(mapped(&socket, &stranger), SocketAddr::from((site.public(), port)), "answers leave by it");
+    }
+}
+
+#[test]
+fn who_was_opened_to_knocks_at_a_mapped_port_as_somebody_else() {
+    let mut lab = Lab::new();
+    for (opened, stays) in [(false, true), (true, false)] {
+        let mut site = lab.site(Access::through(Nat::Symmetric).with_port_mapping());
+        let host = lab.host(&mut site);
+        let (socket, peer) = (socket_of(&host), reflectors(&lab).remove(0));
+        let port = external_port(&asked_of_the_router(&host, &nat_pmp_request(socket.local_addr().unwrap())));
+        if opened {
+            assert_ne!(mapped(&socket, &peer).port(), port);
+        }
+        peer.send_to(b"?", (site.public(), port)).unwrap();
+        let seen = heard(&socket);
+        assert_eq!(seen == peer.local_addr().unwrap(), stays, "{seen}");
+        // The flow of the opener has that name already. Answers to the other one find their way.
+        socket.send_to(b"!", seen).unwrap();
+        assert_eq!(heard(&peer), SocketAddr::from((site.public(), port)));
+    }
+}
+
+#[test]
+fn a_router_with_upnp_answers_who_looks_for_it() {
+    let mut lab = Lab::new();
+    let host = lab.host_behind(Access::through(Nat::Home).with_port_mapping());
+    let socket = socket_of(&host);
+    let search = "M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\n\
+                  ST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\n\r\n";
+    socket.send_to(search.as_bytes(), ("239.255.255.250", 1900)).unwrap();
+    let mut answer = [0; 1500];
+    let (length, from) = socket.recv_from(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert_eq!(from.ip(), LAN_GATEWAY);
+    assert!(answer.contains(&format!("LOCATION: http://{LAN_GATEWAY}:")), "{answer}");
+}
+
+#[test]
 fn an_opener_passes_its_own_routers_and_dies_before_the_other() {
     let home = Access::through(Nat::Home);
     for (access, routers) in [(home, 3), (home.behind(Nat::Home), 4), (home.behind(Nat::Symmetric), 4)] {
@@ -371,6 +421,40 @@ fn socket6_of(host: &Host) -> UdpSocket {
 fn mapped(socket: &UdpSocket, reflector: &UdpSocket) -> SocketAddr {
     socket.send_to(b"?", reflector.local_addr().unwrap()).unwrap();
     heard(reflector)
+}
+
+/// What the router answers to a request for a port mapping.
+fn asked_of_the_router(host: &Host, request: &[u8]) -> Vec<u8> {
+    let asking = socket_of(host);
+    asking.send_to(request, (LAN_GATEWAY, 5351)).unwrap();
+    let mut answer = vec![0; 128];
+    let (length, _) = asking.recv_from(&mut answer).unwrap();
+    answer.truncate(length);
+    answer
+}
+
+/// "Map any external port to UDP port `inside` of mine for an hour" (RFC 6886, section 3.3).
+fn nat_pmp_request(inside: SocketAddr) -> Vec<u8> {
+    [&[0, 1, 0, 0][..], &inside.port().to_be_bytes(), &[0, 0], &3600_u32.to_be_bytes()].concat()
+}
+
+/// The same in PCP (RFC 6887, sections 7.1 and 11.1).
+fn pcp_request(inside: SocketAddr) -> Vec<u8> {
+    let IpAddr::V4(address) = inside.ip() else { panic!("the lab's LANs are IPv4") };
+    let (nonce, udp, any) = ([7; 12], [17, 0, 0, 0], Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().octets());
+    let head = [&[2, 1, 0, 0][..], &3600_u32.to_be_bytes(), &address.to_ipv6_mapped().octets()].concat();
+    [&head[..], &nonce, &udp, &inside.port().to_be_bytes(), &[0, 0], &any].concat()
+}
+
+/// The external port in an answer to one of these requests.
+#[track_caller]
+fn external_port(answer: &[u8]) -> u16 {
+    let at = match answer {
+        [0, 129, 0, 0, ..] if answer.len() == 16 => 10,
+        [2, 129, _, 0, ..] if answer.len() == 60 => 42,
+        _ => panic!("refused: {answer:?}"),
+    };
+    u16::from_be_bytes([answer[at], answer[at + 1]])
 }
 
 /// Whether `host` gets a connection to `port` of the servers.

@@ -39,6 +39,11 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// What it has written to standard error so far, also in earlier lives.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Ends it without a warning (SIGKILL).
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
@@ -58,7 +63,7 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            let log = self.log();
             let skipped = log.lines().count().saturating_sub(LAST_WORDS);
             let last: Vec<_> = log.lines().skip(skipped).collect();
             eprintln!("--- {} (the last {LAST_WORDS} lines) ---\n{}", self.name, last.join("\n"));

@@ -62,6 +62,11 @@ impl Site {
         self.public
     }
 
+    /// Its router.
+    pub(crate) const fn router(&self) -> &Router {
+        &self.router
+    }
+
     /// Connects `interface` of `namespace` to the LAN.
     pub(crate) fn plug(&mut self, namespace: &Namespace, interface: &str) -> Port {
         self.hosts += 1;
@@ -87,6 +92,10 @@ impl Router {
     /// A router in `namespace`, whose own address on `wan` is this.
     pub(crate) const fn new(namespace: Namespace, access: Access, wan: Ipv4Addr) -> Self {
         Self { namespace, access, wan }
+    }
+
+    pub(crate) const fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// Forgets every mapping, as when the power was gone for a moment. Rules that draw lots at the start draw again.
