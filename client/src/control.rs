@@ -307,7 +307,12 @@ impl Control {
                 }
                 frame = wire.receive() => {
                     heard = Instant::now();
-                    self.take(frame?).await?;
+                    let frame = frame?;
+                    if let ServerFrame::Ping(number) = frame {
+                        wire.send(&ClientFrame::Pong(number)).await?;
+                    } else {
+                        self.take(frame).await?;
+                    }
                 }
                 Some(frame) = self.link.frames.recv() => wire.send(&frame).await?,
                 _ = pings.tick() => {

@@ -270,6 +270,7 @@ impl Core {
             ServerFrame::Welcome(_)
             | ServerFrame::Refused(_)
             | ServerFrame::Pong(_)
+            | ServerFrame::Ping(_)
             | ServerFrame::Reply(..)
             | ServerFrame::Refusal(..)
             | ServerFrame::Token(_)

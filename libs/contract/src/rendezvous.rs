@@ -61,6 +61,9 @@ pub struct PunchWord {
     pub control_rtt_us: u64,
     #[n(3)]
     pub said: PunchSaid,
+    /// How much longer than the smallest the others were, on average; `None` when unknown.
+    #[n(4)]
+    pub control_jitter_us: Option<u64>,
 }
 
 /// What was said.

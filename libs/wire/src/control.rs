@@ -66,6 +66,9 @@ pub enum ClientFrame {
     /// The client leaves on purpose.
     #[n(7)]
     Goodbye,
+    /// The answer to [`ServerFrame::Ping`], at once.
+    #[n(8)]
+    Pong(#[n(0)] u64),
 }
 
 /// Proves who the client is.
@@ -222,6 +225,9 @@ pub enum ServerFrame {
     /// A punch came to nothing before GO; the record says why.
     #[n(17)]
     PunchOff(#[n(0)] PunchId),
+    /// Measures the round trip: to be answered at once with the same number.
+    #[n(18)]
+    Ping(#[n(0)] u64),
 }
 
 /// The server's side of a login.

@@ -256,6 +256,7 @@ fn client_frames() -> Vec<(&'static str, ClientFrame)> {
             }),
         ),
         ("goodbye", ClientFrame::Goodbye),
+        ("pong", ClientFrame::Pong(300)),
     ]
 }
 
@@ -369,6 +370,7 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
         ("token", ServerFrame::Token("t".into())),
         ("goodbye", ServerFrame::Goodbye(Refused::because(Code::Replaced))),
         ("punch-off", ServerFrame::PunchOff(punch())),
+        ("ping", ServerFrame::Ping(300)),
     ]
 }
 

@@ -20,6 +20,7 @@ mod pipe;
 mod push;
 mod requests;
 mod session;
+mod trips;
 
 use std::{
     io,

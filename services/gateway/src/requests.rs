@@ -66,7 +66,7 @@ impl Requests {
                 let leader = report.punch.leader;
                 Some(async move { word(hub, who, leader, PunchSaid::Report(report)).await }.boxed())
             }
-            ClientFrame::Login(_) | ClientFrame::Ping(_) | ClientFrame::Goodbye => None,
+            ClientFrame::Login(_) | ClientFrame::Ping(_) | ClientFrame::Pong(_) | ClientFrame::Goodbye => None,
         }
     }
 
@@ -200,8 +200,8 @@ async fn profiled(hub: &Hub, who: Who, report: &NatReport) -> Done {
 
 /// Passes a word on to the process that leads the negotiation. When that is gone, so is the negotiation.
 async fn word(hub: &Hub, who: Who, leader: InstanceId, said: PunchSaid) -> Done {
-    let control_rtt_us = u64::try_from(who.rtt.as_micros()).unwrap_or(u64::MAX);
-    let word = PunchWord { from: who.client, tag: who.tag, control_rtt_us, said };
+    let (control_rtt_us, control_jitter_us) = (who.trip.shortest_us.into(), who.trip.jitter_us.map(u64::from));
+    let word = PunchWord { from: who.client, tag: who.tag, control_rtt_us, said, control_jitter_us };
     if let Err(error) = hub.seams.bus.publish_to(leader, &word).await {
         tracing::debug!(%error, "a word of a negotiation went nowhere");
     }

@@ -35,6 +35,7 @@ use crate::{
     pipe::Pipe,
     push,
     requests::{Done, Requests, half_life},
+    trips::{Trip, Trips},
 };
 
 /// Requests of one client under way; more wait in the client's own stream.
@@ -50,8 +51,8 @@ pub(crate) struct Who {
     pub(crate) epoch: Epoch,
     pub(crate) tag: SessionTag,
     pub(crate) source: SourcePrefix,
-    /// Of the secure channel's handshake: what the negotiation of paths counts with.
-    pub(crate) rtt: Duration,
+    /// Of the control connection, at the time of the request.
+    pub(crate) trip: Trip,
     pub(crate) identity: IdentityKey,
     pub(crate) tunnel: TunnelKey,
 }
@@ -198,6 +199,13 @@ impl Line {
         let mut running: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
         let silence = 2 * hub.config.keepalive + hub.config.keepalive / 2;
         let mut heard = tokio::time::Instant::now();
+        let mut trips = Trips::new(who.trip);
+        if let Some(frame) = trips.ask(Instant::now()) {
+            self.connection.send(&frame);
+        }
+        if self.flush().await.is_err() {
+            return Ended::Lost;
+        }
         let mut renew_at = Some(half_life(token_expires));
         loop {
             tokio::select! {
@@ -227,14 +235,17 @@ impl Line {
                     heard = tokio::time::Instant::now();
                     match step {
                         Ok(Step::Frame(ClientFrame::Goodbye)) => return Ended::Goodbye,
-                        Ok(Step::Frame(ClientFrame::Ping(number))) => {
-                            if self.say(&ServerFrame::Pong(number)).await.is_err() {
+                        Ok(Step::Frame(frame @ (ClientFrame::Ping(_) | ClientFrame::Pong(_)))) => {
+                            for frame in trips.replies(Instant::now(), &frame).into_iter().flatten() {
+                                self.connection.send(&frame);
+                            }
+                            if self.flush().await.is_err() {
                                 return Ended::Lost;
                             }
                         }
                         Ok(Step::Frame(frame)) => {
                             hub.seams.metrics.requests.inc();
-                            running.extend(requests.start(hub, who, frame));
+                            running.extend(requests.start(hub, Who { trip: trips.trip(), ..who }, frame));
                         }
                         Ok(Step::Opened | Step::Login(_)) => return Ended::Told(Refused::because(Code::Malformed)),
                         Err(Some(refused)) => return Ended::Told(refused),
@@ -327,7 +338,8 @@ async fn admit(hub: &Hub, login: Login, source: SourcePrefix, rtt: Duration) -> 
         // That gateway may be gone; if not, it hears of it at the next renewal.
         let _ = seams.bus.publish_to(before.gateway, &push).await;
     }
-    let who = Who { client, epoch: up.epoch, tag, source, rtt, identity: login.identity, tunnel: login.tunnel };
+    let trip = Trip::once(rtt);
+    let who = Who { client, epoch: up.epoch, tag, source, trip, identity: login.identity, tunnel: login.tunnel };
     Ok(Admitted { who, nick, token, token_expires, queue })
 }
 

@@ -132,7 +132,7 @@ impl Negotiator {
 
     /// Checks what a client says and hands it to the negotiation.
     pub(crate) async fn word(&self, word: PunchWord) -> Result<(), NegotiateError> {
-        let PunchWord { from, tag, control_rtt_us, said } = word;
+        let PunchWord { from, tag, control_rtt_us, control_jitter_us: _, said } = word;
         let input = match said {
             PunchSaid::Ready(ready) if ready.punch.leader == self.outside.instance => {
                 let number = ready.punch.number;

@@ -133,7 +133,10 @@ impl Client {
     pub(crate) async fn receive(&mut self) -> Option<ServerFrame> {
         loop {
             if let Some(Event::Frame(frame)) = self.channel.poll_event().unwrap() {
-                return Some(ServerFrame::decode(&frame).unwrap());
+                let frame = ServerFrame::decode(&frame).unwrap();
+                let ServerFrame::Ping(number) = frame else { return Some(frame) };
+                self.send(&ClientFrame::Pong(number)).await;
+                continue;
             }
             if !self.fill().await {
                 return None;

@@ -123,6 +123,24 @@ async fn a_word_of_a_negotiation_reaches_its_leader() {
 }
 
 #[tokio::test]
+async fn a_word_says_how_long_the_control_connection_takes() {
+    let mut lab = Lab::new().await;
+    let mut client = Client::plain(lab.gateway()).await;
+    client.log_in(1).await;
+    // Each answers the questions of the gateway that came meanwhile.
+    for _ in 0..6 {
+        client.is_alive().await;
+    }
+    let punch = PunchId { leader: OTHERS, number: 3 };
+    let report = PunchReport { punch, endpoint: None, rtt_us: 0, packets: 4, took_us: 0 };
+    client.send(&ClientFrame::PunchReport(report)).await;
+    let word = lab.words.recv().await.unwrap();
+    assert!(word.control_rtt_us > 0);
+    assert!(word.control_jitter_us.is_some());
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn a_push_reaches_its_session_and_no_older_one() {
     let lab = Lab::new().await;
     let mut client = Client::plain(lab.gateway()).await;

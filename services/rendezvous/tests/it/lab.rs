@@ -291,7 +291,13 @@ impl Lab {
             mapped: None,
             lan: None,
         };
-        let word = PunchWord { from: client, tag: tag(client), control_rtt_us: 0, said: PunchSaid::Ready(ready) };
+        let word = PunchWord {
+            from: client,
+            tag: tag(client),
+            control_rtt_us: 0,
+            control_jitter_us: None,
+            said: PunchSaid::Ready(ready),
+        };
         self.gateway.publish_to(punch.leader, &word).await.unwrap();
     }
 
@@ -336,7 +342,7 @@ impl Lab {
             PunchSaid::Ready(ready) => ready.punch,
             PunchSaid::Report(report) => report.punch,
         };
-        let word = PunchWord { from: client, tag: tag(client), control_rtt_us: 20_000, said };
+        let word = PunchWord { from: client, tag: tag(client), control_rtt_us: 20_000, control_jitter_us: None, said };
         // The leader may have died meanwhile.
         let _told = self.gateway.publish_to(punch.leader, &word).await;
     }
