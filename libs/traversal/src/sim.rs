@@ -4,8 +4,10 @@
 //! through boxes and the Internet and counts what leaves each public address; [`trial`] runs clients and a server over it,
 //! with the same state machines that the product uses, and tells how each pair ended up.
 
+mod client;
 pub mod nat;
 pub mod net;
+mod observed;
 pub mod trial;
 
 use std::time::{Duration, Instant};

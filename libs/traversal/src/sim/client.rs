@@ -1,0 +1,305 @@
+//! A client as far as traversal goes: its host, its sockets, and the machines that use them.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use domain::{
+    ClientId, NatProfile, Observation, PunchId, PunchOrder, PunchPreparation, PunchReport, Scope, SessionTag, scope,
+};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+use super::{
+    Access,
+    net::{Delivery, Net, Payload, REFLECTORS},
+};
+use crate::{
+    discover::{Discovery, Measurement, Reflectors, Socket},
+    punch::{self, Punch},
+    schedule::Ready,
+};
+
+/// What a client says to the server.
+#[derive(Debug)]
+pub(super) enum Said {
+    Profile(NatProfile),
+    Ready(u64, Ready),
+    Report(PunchReport),
+}
+
+/// Where a client found its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub socket: Socket,
+    pub endpoint: SocketAddr,
+    pub rtt: Duration,
+    pub at: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) id: ClientId,
+    pub(super) access: Access,
+    /// By the number of the negotiation.
+    pub(super) found: BTreeMap<u64, Found>,
+    /// Punch packets, by the number of the negotiation.
+    pub(super) packets: BTreeMap<u64, u32>,
+    host: usize,
+    address: IpAddr,
+    mapped: Option<SocketAddr>,
+    jitter: Duration,
+    rng: StdRng,
+    sockets: Sockets,
+    discovery: Option<Discovery>,
+    punches: BTreeMap<u64, Punching>,
+    said: Vec<Said>,
+}
+
+#[derive(Debug)]
+struct Punching {
+    measurement: Option<Measurement>,
+    punch: Punch,
+}
+
+/// Which machine a socket belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Client,
+    Discovery,
+    Negotiation(u64),
+}
+
+/// Open sockets, by their ports.
+#[derive(Debug)]
+struct Sockets {
+    ports: BTreeMap<u16, (Owner, Socket)>,
+    open: BTreeMap<(Owner, Socket), u16>,
+    next: u16,
+}
+
+impl Client {
+    /// A client on `host` that starts to discover its NATs.
+    pub(super) fn new(now: Instant, net: &mut Net, host: usize, access: Access, about: About) -> Self {
+        let About { id, port_mapping, jitter, seed } = about;
+        let mut rng = StdRng::from_seed(seed);
+        let main: u16 = rng.random_range(16_384..24_576) * 2;
+        let mut sockets = Sockets { ports: BTreeMap::new(), open: BTreeMap::new(), next: main };
+        sockets.port(Owner::Client, Socket::Main);
+        let mapped = if port_mapping { net.map_port(now, host, main) } else { None };
+        let discovery = Discovery::new(now, reflectors(), SessionTag([0; 16]), main, rng.random());
+        Self {
+            id,
+            access,
+            found: BTreeMap::new(),
+            packets: BTreeMap::new(),
+            host,
+            address: net.address(host),
+            mapped,
+            jitter,
+            rng,
+            sockets,
+            discovery: Some(discovery),
+            punches: BTreeMap::new(),
+            said: Vec::new(),
+        }
+    }
+
+    pub(super) const fn host(&self) -> usize {
+        self.host
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let punches = self.punches.values().flat_map(|punching| {
+            [punching.measurement.as_ref().and_then(Measurement::poll_timeout), punching.punch.poll_timeout()]
+        });
+        let discovery = self.discovery.as_ref().and_then(Discovery::poll_timeout);
+        punches.chain([discovery]).flatten().min()
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if let Some(discovery) = &mut self.discovery {
+            discovery.handle_timeout(now);
+        }
+        for punching in self.punches.values_mut() {
+            if let Some(measurement) = &mut punching.measurement {
+                measurement.handle_timeout(now);
+            }
+            punching.punch.handle_timeout(now);
+        }
+    }
+
+    /// A packet reached the host.
+    pub(super) fn handle_delivery(&mut self, now: Instant, delivery: Delivery) {
+        let Some(&(owner, socket)) = self.sockets.ports.get(&delivery.port) else { return };
+        let from = delivery.from;
+        match delivery.payload {
+            Payload::Question(_) => {}
+            Payload::Answer(reflected) => {
+                if let Some(discovery) = self.discovery.as_mut().filter(|_| !matches!(owner, Owner::Negotiation(_))) {
+                    discovery.handle_answer(now, socket, from, reflected.clone());
+                }
+                for (number, punching) in &mut self.punches {
+                    if let Some(measurement) = &mut punching.measurement
+                        && (owner == Owner::Client || owner == Owner::Negotiation(*number))
+                    {
+                        measurement.handle_answer(socket, from, reflected.clone());
+                    }
+                }
+            }
+            Payload::Punch(packet) => {
+                let punching = self.punches.get_mut(&packet.number);
+                let reachable = owner == Owner::Client || owner == Owner::Negotiation(packet.number);
+                if let Some(punching) = punching.filter(|_| reachable) {
+                    punching.punch.handle_packet(now, from, packet);
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_prepare(&mut self, now: Instant, preparation: &PunchPreparation) {
+        let (seed, tag) = (self.rng.random(), SessionTag([0; 16]));
+        let measurement = Measurement::new(now, preparation.sockets, reflectors(), tag, seed);
+        let number = preparation.punch.number;
+        let measurement = Some(measurement);
+        match self.punches.get_mut(&number) {
+            // The measurement got old while the pair waited: once more, from fresh sockets.
+            Some(punching) => punching.measurement = measurement,
+            None => {
+                let punch = Punch::new(now, preparation.punch, self.rng.random());
+                self.punches.insert(number, Punching { measurement, punch });
+            }
+        }
+    }
+
+    pub(super) fn handle_go(&mut self, now: Instant, order: PunchOrder) {
+        if let Some(punching) = self.punches.get_mut(&order.punch.number) {
+            punching.punch.handle_order(now, order);
+        }
+    }
+
+    pub(super) fn handle_off(&mut self, punch: PunchId) {
+        if let Some(punching) = self.punches.get_mut(&punch.number) {
+            punching.punch.handle_cancel();
+        }
+    }
+
+    /// Sends what the machines want sent, and returns what they want said.
+    pub(super) fn flush(&mut self, now: Instant, net: &mut Net) -> Vec<Said> {
+        self.flush_discovery(now, net);
+        let numbers: Vec<_> = self.punches.keys().copied().collect();
+        for number in numbers {
+            self.flush_measurement(now, net, number);
+            self.flush_punch(now, net, number);
+        }
+        std::mem::take(&mut self.said)
+    }
+
+    fn flush_discovery(&mut self, now: Instant, net: &mut Net) {
+        let Some(discovery) = &mut self.discovery else { return };
+        while let Some(ask) = discovery.poll_transmit() {
+            let owner = if ask.socket == Socket::Main { Owner::Client } else { Owner::Discovery };
+            let port = self.sockets.port(owner, ask.socket);
+            net.send(now, self.host, port, ask.to, None, Payload::Question(ask.probe));
+        }
+        while let Some(discovered) = discovery.poll_event() {
+            let mut profile = discovered.profile;
+            // A mapped port at a private address, or at another one than reflectors see, leads into the next NAT.
+            self.mapped = self.mapped.filter(|mapped| {
+                scope(mapped.ip()) == Scope::Public && discovered.public.is_none_or(|public| public.ip() == mapped.ip())
+            });
+            profile.port_mapping = self.mapped.is_some();
+            self.said.push(Said::Profile(profile));
+        }
+        if discovery.poll_timeout().is_none() {
+            self.discovery = None;
+            self.sockets.close(Owner::Discovery);
+        }
+    }
+
+    fn flush_measurement(&mut self, now: Instant, net: &mut Net, number: u64) {
+        let Some(punching) = self.punches.get_mut(&number) else { return };
+        let Some(measurement) = &mut punching.measurement else { return };
+        while let Some(ask) = measurement.poll_transmit() {
+            let owner = if ask.socket == Socket::Main { Owner::Client } else { Owner::Negotiation(number) };
+            let port = self.sockets.port(owner, ask.socket);
+            net.send(now, self.host, port, ask.to, None, Payload::Question(ask.probe));
+        }
+        if let Some(observations) = measurement.poll_event() {
+            punching.measurement = None;
+            let ready = self.ready(&observations);
+            self.said.push(Said::Ready(number, ready));
+        }
+    }
+
+    fn flush_punch(&mut self, now: Instant, net: &mut Net, number: u64) {
+        let Some(punching) = self.punches.get_mut(&number) else { return };
+        let mut over = false;
+        while let Some(transmit) = punching.punch.poll_transmit() {
+            *self.packets.entry(number).or_default() += 1;
+            let port = self.sockets.port(Owner::Client, Socket::Main);
+            net.send(now, self.host, port, transmit.to, transmit.ttl, Payload::Punch(transmit.packet));
+        }
+        while let Some(event) = punching.punch.poll_event() {
+            match event {
+                punch::Event::Usable { endpoint, rtt } => {
+                    self.found.entry(number).or_insert(Found { socket: Socket::Main, endpoint, rtt, at: now });
+                }
+                punch::Event::Finished(report) => self.said.push(Said::Report(report)),
+                punch::Event::Over => over = true,
+            }
+        }
+        if over {
+            self.punches.remove(&number);
+            self.sockets.close(Owner::Negotiation(number));
+        }
+    }
+
+    fn ready(&mut self, observations: &[Observation]) -> Ready {
+        let seen = observations.iter().filter_map(unsealed);
+        let pings = self.jitter.mul_f64(self.rng.random::<f64>() / 2.0);
+        let main = self.sockets.port(Owner::Client, Socket::Main);
+        Ready {
+            seen: seen.clone().find(|(seen, _)| seen.is_ipv4()),
+            local: vec![SocketAddr::new(self.address, main)],
+            rtt: Some(self.access.up + self.access.down + pings),
+        }
+    }
+}
+
+/// What a client is told about itself.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) id: ClientId,
+    pub(super) port_mapping: bool,
+    pub(super) jitter: Duration,
+    pub(super) seed: [u8; 32],
+}
+
+impl Sockets {
+    /// The port of a socket, which is opened when it is not yet. Each has an even port that none had before.
+    fn port(&mut self, owner: Owner, socket: Socket) -> u16 {
+        let (ports, next) = (&mut self.ports, &mut self.next);
+        *self.open.entry((owner, socket)).or_insert_with(|| {
+            let port = *next;
+            *next = next.checked_add(2).unwrap_or(16_384);
+            ports.insert(port, (owner, socket));
+            port
+        })
+    }
+
+    fn close(&mut self, owner: Owner) {
+        self.open.retain(|(of, _), _| *of != owner);
+        self.ports.retain(|_, (of, _)| *of != owner);
+    }
+}
+
+fn reflectors() -> Reflectors {
+    Reflectors::new(&REFLECTORS).expect("five endpoints")
+}
+
+fn unsealed(observation: &Observation) -> Option<(SocketAddr, u8)> {
+    let (seen, ttl) = std::str::from_utf8(&observation.0).ok()?.split_once(' ')?;
+    Some((seen.parse().ok()?, ttl.parse().ok()?))
+}

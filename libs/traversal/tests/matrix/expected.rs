@@ -1,0 +1,58 @@
+//! What must become of each pair.
+
+use domain::NatClass;
+use traversal::sim::Site;
+
+/// What is promised for a pair.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Expected {
+    /// At least this share of all seeds direct at 1 % loss, and at 5 %.
+    Direct(f64, f64),
+    /// Never direct.
+    Relay,
+    /// A matter of luck, and of no promise.
+    Either,
+}
+
+/// An easy side, and nearly always.
+const ALWAYS: Expected = Expected::Direct(0.99, 0.97);
+
+/// What is promised for `a` and `b`, in this order.
+pub(crate) fn expected(a: Site, b: Site) -> Expected {
+    use NatClass::{Blocked, Easy, EasyOpen, Random, Sequential};
+    let pool = [a, b].contains(&Site::Pool);
+    match (class(a), class(b)) {
+        (Blocked, _) | (_, Blocked) => Expected::Relay,
+        // Half of a pool's packets come from an address that a restricted cone was not opened for.
+        (EasyOpen | Easy, _) | (_, EasyOpen | Easy) if pool => Expected::Either,
+        (EasyOpen | Easy, EasyOpen | Easy) | (EasyOpen, _) | (_, EasyOpen) => ALWAYS,
+        (Easy | Sequential | Random, Sequential | Random) | (Sequential | Random, Easy) => Expected::Relay,
+    }
+}
+
+/// The class that discovery must find.
+pub(crate) const fn class(site: Site) -> NatClass {
+    match site {
+        Site::Open | Site::FullCone | Site::Restricted => NatClass::EasyOpen,
+        Site::Firewall
+        | Site::Home
+        | Site::HairpinHome
+        | Site::LinuxHome
+        | Site::RandomCone
+        | Site::HomeBehindCarrier
+        | Site::PairedPool => NatClass::Easy,
+        Site::Sequential
+        | Site::SequentialByTwo
+        | Site::SequentialDown
+        | Site::BusySequential
+        | Site::VeryBusySequential
+        | Site::AddressSequential
+        | Site::Random
+        | Site::RandomParity
+        | Site::CarrierBlock
+        | Site::AddressRandom
+        | Site::HomeBehindRandom
+        | Site::Pool => NatClass::Random,
+        Site::Blocked => NatClass::Blocked,
+    }
+}
