@@ -10,20 +10,29 @@
 //!   NAT keeps a mapping. Only for questions that are not smaller than their answer, and at most [`LONGEST_DELAY`].
 //!
 //! **No amplifier.** A request with a tag is answered only when the answer is not larger, so our clients pad
-//! ([`QUESTION_SIZE`]). Plain requests of other tools are answered with a slightly larger message; [`Reflection`] says so
-//! and the shell has a small budget for those. PADDING is never echoed (RFC 5780, section 7.6 wants it back), and
+//! ([`QUESTION_SIZE`]). Plain requests of other tools are answered with a slightly larger message, within a small budget of
+//! their source ([`Desk`]). Whatever is remembered is bounded, however many sources somebody makes up. PADDING is never echoed (RFC 5780, section 7.6 wants it back), and
 //! RESPONSE-PORT is unknown here, because both turn a reflector into a weapon.
 
+mod desk;
+mod later;
 mod observation;
 mod reflect;
+mod sources;
+mod stream;
 mod stun;
 
 use std::time::Duration;
 
 use domain::{Observation, Probe, Reflected, TransactionId, Vantage};
 
+pub use desk::{Budget, Desk, Verdict};
+pub use later::{Late, MOST_LATE, MOST_LATE_PER_SOURCE};
 pub use observation::{OBSERVATION_LIFETIME, ObservationError, ObservationKey, Observed};
 pub use reflect::{Asked, Corner, MAX_ANSWER_SIZE, Mirror, Reflection};
+pub use sources::Sources;
+pub use stream::{NotStun, framed};
+pub use stun::MAX_MESSAGE;
 
 use stun::{Attribute, Kind, Message, Writer};
 

@@ -3,11 +3,17 @@
 use std::net::SocketAddr;
 
 use domain::{Observation, SessionTag, UnixMillis};
-use wire::probe::{Asked, Corner, LONGEST_DELAY, MAX_ANSWER_SIZE, Mirror, ObservationKey, Observed, answer, is_stun};
+use wire::probe::{
+    Asked, Corner, LONGEST_DELAY, MAX_ANSWER_SIZE, MAX_MESSAGE, Mirror, ObservationKey, Observed, answer, framed,
+    is_stun,
+};
 
 pub(crate) fn check(bytes: &[u8]) {
     let _ = is_stun(bytes);
     let _ = answer(bytes);
+    if let Ok(Some(length)) = framed(bytes) {
+        assert!((20..=MAX_MESSAGE).contains(&length));
+    }
 
     let key = ObservationKey::new(&[9; 32]);
     let observation = Observation(bytes.to_vec());
@@ -28,6 +34,7 @@ pub(crate) fn check(bytes: &[u8]) {
             assert_eq!(reflection.amplifies, reflection.length > bytes.len());
             assert!(reflection.delay.is_zero() || !reflection.amplifies && reflection.delay <= LONGEST_DELAY);
             assert!(answer(&out[..reflection.length]).is_ok());
+            assert!(mirror.reflect_connected(&asked, bytes, &mut out).is_some());
         }
     }
 }

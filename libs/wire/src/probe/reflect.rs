@@ -46,7 +46,7 @@ impl Corner {
     }
 }
 
-/// The public face of one reflector. Stateless; the same question has the same answer.
+/// The public face of one reflector. The same question has the same answer.
 #[derive(Clone, Debug)]
 pub struct Mirror {
     corners: [Option<SocketAddr>; 4],
@@ -90,25 +90,53 @@ impl Mirror {
         Self::new([Some(endpoint), None, None, None], key)
     }
 
+    /// Names the other address of a reflector that has one only: endpoints of another process, which answers from there on
+    /// request. Own endpoints stay.
+    pub fn set_other(&mut self, other: [Option<SocketAddr>; 2]) {
+        let [first, second, ..] = self.corners;
+        self.corners = [first, second, other[0], other[1]];
+    }
+
+    /// The endpoint at `corner`.
+    #[must_use]
+    pub const fn endpoint(&self, corner: Corner) -> Option<SocketAddr> {
+        self.corners[corner as usize]
+    }
+
+    /// Decides about one message that came over a connection, whose source is no lie: the answer may be larger, but it
+    /// comes from where it was asked and at once (RFC 5780, section 7.2). Returns its length.
+    pub fn reflect_connected(&self, asked: &Asked, question: &[u8], out: &mut [u8]) -> Option<usize> {
+        let request = Message::parse(question).filter(|message| message.kind == Kind::Request)?;
+        if request.attribute(Attribute::CHANGE_REQUEST).is_some() {
+            let change = Unknown::only(Attribute::CHANGE_REQUEST);
+            return refuse(&request, asked.at, question.len(), &change, out).map(|reflection| reflection.length);
+        }
+        self.answer(asked, question.len(), &request, out).map(|reflection| reflection.length)
+    }
+
     /// Decides about one datagram; the answer goes to its source. `None` is silence: for everything that is no binding
     /// request, for tagged and delayed requests smaller than their answer, and for delays without end.
     pub fn reflect(&self, asked: &Asked, question: &[u8], out: &mut [u8]) -> Option<Reflection> {
         let request = Message::parse(question).filter(|message| message.kind == Kind::Request)?;
-        let source = SocketAddr::new(asked.source.ip().to_canonical(), asked.source.port());
-        let tag = request.attribute(Attribute::SESSION_TAG).and_then(|value| value.try_into().ok()).map(SessionTag);
-
         let delay = delay(&request);
         if delay > LONGEST_DELAY {
             return None;
         }
+        let reflection = self.answer(asked, question.len(), &request, out)?;
+        let padded = !delay.is_zero() || tag(&request).is_some();
+        (!padded || !reflection.amplifies).then_some(Reflection { delay, ..reflection })
+    }
 
-        let unknown = Unknown::of(&request)?;
-        let from = match self.answering(asked.at, &request) {
+    fn answer(&self, asked: &Asked, question: usize, request: &Message<'_>, out: &mut [u8]) -> Option<Reflection> {
+        let source = SocketAddr::new(asked.source.ip().to_canonical(), asked.source.port());
+        let tag = tag(request);
+        let unknown = Unknown::of(request)?;
+        let from = match self.answering(asked.at, request) {
             Some(corner) if unknown.count == 0 => corner,
-            Some(_) => return refuse(&request, asked.at, question.len(), &unknown, out),
+            Some(_) => return refuse(request, asked.at, question, &unknown, out),
             None => {
                 let change = Unknown::only(Attribute::CHANGE_REQUEST);
-                return refuse(&request, asked.at, question.len(), &change, out);
+                return refuse(request, asked.at, question, &change, out);
             }
         };
 
@@ -129,9 +157,7 @@ impl Mirror {
             writer.attribute(Attribute::OBSERVATION, &self.key.sealed(&observed))?;
         }
         let length = writer.finish();
-        let amplifies = length > question.len();
-        let padded = tag.is_some() || !delay.is_zero();
-        (!padded || !amplifies).then_some(Reflection { length, from, amplifies, delay })
+        Some(Reflection { length, from, amplifies: length > question, delay: Duration::ZERO })
     }
 
     /// The corner that the request wants to be answered from; `None` when there is no such socket.
@@ -148,6 +174,11 @@ impl Mirror {
         let corner = at.seen_from(vantage);
         (corner == at || self.corners[corner as usize].is_some()).then_some(corner)
     }
+}
+
+/// The session that wants an observation.
+fn tag(request: &Message<'_>) -> Option<SessionTag> {
+    request.attribute(Attribute::SESSION_TAG).and_then(|value| value.try_into().ok()).map(SessionTag)
 }
 
 /// How long the request wants its answer to wait. One that is malformed asks for nothing, as it may be ignored.

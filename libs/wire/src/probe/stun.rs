@@ -6,7 +6,7 @@ pub(super) const HEADER: usize = 20;
 pub(super) const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
 /// A larger message is none of ours and not worth a look.
-const MAX_MESSAGE: usize = 1_500;
+pub const MAX_MESSAGE: usize = 1_500;
 
 /// The kinds of a binding message, with their numbers on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
