@@ -163,7 +163,7 @@ impl Call for Relays {
 pub struct ReflectorBeat {
     #[n(0)]
     pub instance: domain::InstanceId,
-    /// The first two differ in the port only, the third in the address.
+    /// IPv4 first. Of one family the first two differ in the port only, the third in the address.
     #[n(1)]
     pub endpoints: Vec<SocketAddr>,
 }

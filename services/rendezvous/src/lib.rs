@@ -1,7 +1,7 @@
 //! The role that gets pairs of clients a path: a relay at once, a direct one when their NATs allow it.
 //!
-//! - **probe**: reflectors on two addresses by two ports, which tell clients where they are seen from (STUN). Stateless;
-//!   what a reflector saw travels sealed with the client, and is opened here when the client presents it.
+//! - **probe**: reflectors on two addresses by two ports, which tell clients where they are seen from (STUN). All they
+//!   remember is budgets and the few answers that are to come late; what a reflector saw travels sealed with the client, and is opened here when the client presents it.
 //! - **negotiate**: the shell around `traversal::schedule`. Network says which pairs are wanted, presence where they are
 //!   and what was tried before; orders go to the clients through their gateways, and their words come back addressed to
 //!   this process.
@@ -14,7 +14,7 @@ mod metrics;
 mod negotiate;
 mod probe;
 mod relays;
-mod sources;
+mod streams;
 
 use std::{
     fs, io,
@@ -46,16 +46,20 @@ use relays::Relays;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// One or two addresses for the reflectors. With one address some NATs look better than they are.
+    /// One or two addresses of each family for the reflectors. With one address some NATs look better than they are.
     pub addresses: Vec<IpAddr>,
     /// The addresses that clients reach those at, in the same order. Empty: the same.
     pub public: Vec<IpAddr>,
-    /// The two UDP ports of each reflector.
+    /// The two ports of each reflector, over UDP and TCP.
     pub ports: [u16; 2],
     /// Answers a second to one source.
     pub answers_per_source: u32,
     /// Answers a second to one source that are larger than the question: plain STUN of other tools.
     pub larger_answers_per_source: u32,
+    /// TCP connections at once to all reflectors of this process. 0: no TCP.
+    pub connections: usize,
+    /// Of those, from one source prefix (IPv4 /32, IPv6 /56).
+    pub connections_per_source: usize,
     /// The file of the key that reflectors seal with. Empty: `observations.key` among the secrets.
     pub observation_key: PathBuf,
     /// The file of the root of all relays' ticket keys. Empty: `tickets.key` among the secrets.
@@ -83,6 +87,8 @@ impl Default for Config {
             ports: [3478, 3479],
             answers_per_source: 200,
             larger_answers_per_source: 10,
+            connections: 2_048,
+            connections_per_source: 64,
             observation_key: PathBuf::new(),
             ticket_root: PathBuf::new(),
             ticket_lifetime: Duration::from_secs(60),
@@ -112,7 +118,9 @@ pub type Clock = fn() -> UnixMillis;
 /// Why the role cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("one or two addresses of one family are needed for the reflectors, and as many public ones or none")]
+    #[error(
+        "one or two addresses of each family are needed for the reflectors, and as many public ones of the same families or none"
+    )]
     Addresses,
     #[error("cannot listen on {endpoint}")]
     Bind { endpoint: SocketAddr, source: io::Error },
@@ -141,7 +149,7 @@ pub struct Bound {
 pub fn bind(config: Config) -> Result<Bound, Error> {
     let observations = ObservationKey::new(&key(&config.observation_key)?);
     let ticket_root = key(&config.ticket_root)?;
-    let probes = Probes::bind(&config, observations.clone())?;
+    let probes = Probes::bind(&config, &observations)?;
     Ok(Bound { config, probes, ticket_root, observations })
 }
 
@@ -152,7 +160,7 @@ impl std::fmt::Debug for Bound {
 }
 
 impl Bound {
-    /// The endpoints of the reflectors as clients reach them: R1:p, R1:q, R2:p, R2:q.
+    /// The endpoints of the reflectors as clients reach them: R1:p, R1:q, R2:p, R2:q, over IPv4 and then over IPv6.
     #[must_use]
     pub fn reflectors(&self) -> Vec<SocketAddr> {
         self.probes.endpoints()
@@ -262,7 +270,7 @@ async fn serve(
 
 /// Gateways forget reflectors that they do not hear of for a while.
 async fn tell_reflectors(seams: &Seams, reflectors: &[SocketAddr]) {
-    let endpoints = reflectors.iter().copied().take(3).collect();
+    let endpoints = reflectors.to_vec();
     if let Err(error) = seams.bus.publish(&ReflectorBeat { instance: seams.instance, endpoints }).await {
         tracing::debug!(error = &error as &dyn std::error::Error, "a beat of the reflectors was not told");
     }

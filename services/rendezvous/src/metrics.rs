@@ -12,9 +12,9 @@ pub enum Probed {
     Answered,
     /// No binding request, or a tagged one that is smaller than its answer.
     Ignored,
-    /// Its source has used up its budget.
+    /// Its source has used up its budget, or no answer can wait or connection stay any more.
     Limited,
-    /// The answer did not fit into the send buffer.
+    /// The system or the connection did not take the answer.
     Lost,
 }
 
@@ -88,7 +88,11 @@ impl Metrics {
             "Attempts that ended, and pairs that cannot be direct",
             &["class_a", "class_b", "strategy", "outcome"],
         )?;
-        let probes = counters("rendezvous_probes_total", "Datagrams at the reflectors", &["outcome"])?;
+        let probes = counters(
+            "rendezvous_probes_total",
+            "Questions to the reflectors, and connections that were refused",
+            &["outcome"],
+        )?;
         let observations =
             counters("rendezvous_observations_total", "Observations that clients presented", &["outcome"])?;
         let offers = counters("rendezvous_relay_offers_total", "Pairs that were to get a relay", &["outcome"])?;

@@ -1,139 +1,232 @@
-//! The reflectors: up to four UDP sockets, and an answer for who asks.
+//! The reflectors: for each address family up to four sockets, and an answer for who asks, over UDP and TCP.
 
 use std::{
+    future::poll_fn,
     io::{self, IoSliceMut},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
     os::fd::AsRawFd as _,
     sync::Arc,
-    time::Instant,
+    task::Poll,
 };
 
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
     sockopt::{Ipv4RecvTtl, Ipv6RecvHopLimit},
 };
+use ring::rand::{SecureRandom as _, SystemRandom};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{io::Interest, net::UdpSocket, task::JoinSet};
+use tokio::{io::Interest, net::UdpSocket, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use wire::probe::{Asked, Corner, MAX_ANSWER_SIZE, Mirror, ObservationKey};
+use wire::probe::{Asked, Budget, Corner, Desk, Late, MAX_ANSWER_SIZE, MAX_MESSAGE, Mirror, ObservationKey, Verdict};
 
-use crate::{Clock, Config, Error, Metrics, Seams, metrics::Probed, sources::Sources};
+use crate::{
+    Clock, Config, Error, Metrics, Seams,
+    metrics::Probed,
+    streams::{self, Listener},
+};
 
-/// Room for every question worth an answer.
-const MAX_QUESTION_SIZE: usize = 1_500;
+/// Addresses of one family.
+const MOST_ADDRESSES: usize = 2;
+
+/// Questions taken from a socket before the others have their turn.
+const BATCH: usize = 64;
+
+/// Times that a port is looked for that is free for UDP and TCP, when any will do.
+const TRIES: usize = 20;
 
 /// The open sockets.
 #[derive(Debug)]
 pub(crate) struct Probes {
+    /// IPv4 first.
+    faces: Vec<Face>,
+    secret: u64,
+    budget: Budget,
+    limits: streams::Limits,
+}
+
+/// The reflector of one address family.
+#[derive(Debug)]
+struct Face {
     sockets: Arc<Corners>,
+    listeners: Vec<Listener>,
     mirror: Mirror,
-    endpoints: [Option<SocketAddr>; 4],
-    answers: u32,
-    larger_answers: u32,
 }
 
 type Corners = [Option<UdpSocket>; 4];
 
 impl Probes {
-    pub(crate) fn bind(config: &Config, key: ObservationKey) -> Result<Self, Error> {
-        let one_family = config.addresses.windows(2).all(|pair| pair[0].is_ipv4() == pair[1].is_ipv4());
-        let named = config.public.is_empty() || config.public.len() == config.addresses.len();
-        if !(1..=2).contains(&config.addresses.len()) || !one_family || !named {
+    pub(crate) fn bind(config: &Config, key: &ObservationKey) -> Result<Self, Error> {
+        if !config.public.is_empty() && config.public.len() != config.addresses.len() {
             return Err(Error::Addresses);
         }
-        let mut sockets: Corners = [const { None }; 4];
-        let mut endpoints = [None; 4];
-        for corner in Corner::ALL {
-            let (address, port) = (corner as usize / 2, corner as usize % 2);
-            let Some(&bound) = config.addresses.get(address) else { continue };
-            let endpoint = SocketAddr::new(bound, config.ports[port]);
-            let failed = |source| Error::Bind { endpoint, source };
-            let socket = open(endpoint).map_err(failed)?;
-            let local = socket.local_addr().map_err(failed)?;
-            let public = config.public.get(address).copied().unwrap_or(local.ip());
-            endpoints[corner as usize] = Some(SocketAddr::new(public, local.port()));
-            sockets[corner as usize] = Some(socket);
+        let named = |nth: usize, bound: IpAddr| (bound, config.public.get(nth).copied());
+        let addresses: Vec<_> = config.addresses.iter().enumerate().map(|(nth, bound)| named(nth, *bound)).collect();
+        if addresses.iter().any(|(bound, public)| public.is_some_and(|public| public.is_ipv4() != bound.is_ipv4())) {
+            return Err(Error::Addresses);
         }
+        let (v4, v6): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|(bound, _)| bound.is_ipv4());
+        if v4.is_empty() && v6.is_empty() || v4.len().max(v6.len()) > MOST_ADDRESSES {
+            return Err(Error::Addresses);
+        }
+        let families = [v4, v6].into_iter().filter(|addresses| !addresses.is_empty());
+        let faces = families.map(|addresses| Face::bind(&addresses, config, key)).collect::<Result<_, _>>()?;
+        let mut secret = [0; 8];
+        SystemRandom::new().fill(&mut secret).map_err(|_| Error::Random)?;
         Ok(Self {
-            sockets: Arc::new(sockets),
-            mirror: Mirror::new(endpoints, key),
-            endpoints,
-            answers: config.answers_per_source,
-            larger_answers: config.larger_answers_per_source,
+            faces,
+            secret: u64::from_ne_bytes(secret),
+            budget: Budget { answers: config.answers_per_source, larger_answers: config.larger_answers_per_source },
+            limits: streams::Limits {
+                connections: config.connections,
+                per_source: config.connections_per_source,
+                accepts_per_source: config.answers_per_source,
+            },
         })
     }
 
-    /// Public endpoints, in the order of the corners.
+    /// Public endpoints: IPv4 first, in the order of the corners.
     pub(crate) fn endpoints(&self) -> Vec<SocketAddr> {
-        self.endpoints.into_iter().flatten().collect()
+        let of = |face: &Face| Corner::ALL.map(|corner| face.mirror.endpoint(corner));
+        self.faces.iter().flat_map(of).flatten().collect()
     }
 
-    /// Starts one task a socket.
+    /// Starts one task for the datagrams of each family and one for all connections.
     pub(crate) fn run(self, tasks: &mut JoinSet<()>, seams: &Seams, shutdown: &CancellationToken) {
-        for at in Corner::ALL {
-            if self.sockets[at as usize].is_none() {
-                continue;
-            }
+        let now = Instant::now().into_std();
+        let mut listeners = Vec::new();
+        for face in self.faces {
+            listeners.extend(face.listeners);
             let reflector = Reflector {
-                at,
-                sockets: Arc::clone(&self.sockets),
-                mirror: self.mirror.clone(),
-                answers: Sources::new(self.answers),
-                larger_answers: Sources::new(self.larger_answers),
+                sockets: face.sockets,
+                desk: Desk::new(now, face.mirror, self.budget, self.secret),
                 metrics: Arc::clone(&seams.metrics),
                 clock: seams.clock,
+                next: 0,
             };
             tasks.spawn(reflector.run(shutdown.clone()));
         }
+        let (metrics, clock) = (Arc::clone(&seams.metrics), seams.clock);
+        tasks.spawn(streams::run(listeners, self.limits, self.secret, metrics, clock, shutdown.clone()));
     }
 }
 
-/// One socket that is asked.
+impl Face {
+    /// Opens the sockets of the addresses of one family, which come with their public ones.
+    fn bind(addresses: &[(IpAddr, Option<IpAddr>)], config: &Config, key: &ObservationKey) -> Result<Self, Error> {
+        let mut sockets: Corners = [const { None }; 4];
+        let mut endpoints = [None; 4];
+        let mut bound = Vec::new();
+        for corner in Corner::ALL {
+            let Some(&(address, public)) = addresses.get(corner as usize / 2) else { continue };
+            let endpoint = SocketAddr::new(address, config.ports[corner as usize % 2]);
+            let with_tcp = config.connections > 0;
+            let (socket, listener, local) =
+                open_both(endpoint, with_tcp).map_err(|source| Error::Bind { endpoint, source })?;
+            endpoints[corner as usize] = Some(SocketAddr::new(public.unwrap_or(address), local.port()));
+            sockets[corner as usize] = Some(socket);
+            bound.extend(listener.map(|listener| (corner, listener)));
+        }
+        let mirror = Mirror::new(endpoints, key.clone());
+        let listeners = bound.into_iter().map(|(at, socket)| Listener { at, socket, mirror: mirror.clone() }).collect();
+        Ok(Self { sockets: Arc::new(sockets), listeners, mirror })
+    }
+}
+
+/// The datagrams of one family.
 struct Reflector {
-    at: Corner,
     sockets: Arc<Corners>,
-    mirror: Mirror,
-    answers: Sources,
-    larger_answers: Sources,
+    desk: Desk,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// The corner that is looked at first, so that none waits for another that is never silent.
+    next: usize,
 }
 
 impl Reflector {
     async fn run(mut self, shutdown: CancellationToken) {
-        let mut question = [0; MAX_QUESTION_SIZE];
+        let mut question = [0; MAX_MESSAGE];
         let mut answer = [0; MAX_ANSWER_SIZE];
         let sockets = Arc::clone(&self.sockets);
-        let Some(socket) = &sockets[self.at as usize] else { return };
         loop {
-            let received = tokio::select! {
+            let late = self.desk.poll_timeout();
+            let at = tokio::select! {
                 () = shutdown.cancelled() => return,
-                received = socket.async_io(Interest::READABLE, || receive(socket, &mut question)) => received,
+                () = until(late) => { self.send_late(); continue }
+                at = self.readable(&sockets) => at,
             };
-            match received {
-                Ok((length, source, ttl)) => self.reflect(source, ttl, &question[..length], &mut answer),
-                // An ICMP error of an earlier answer shows up here; the next datagram is as good as ever.
-                Err(error) => tracing::trace!(%error, "a reflector received nothing"),
+            let Some(socket) = &sockets[at as usize] else { continue };
+            for _ in 0..BATCH {
+                match socket.try_io(Interest::READABLE, || receive(socket, &mut question)) {
+                    Ok((length, source, ttl)) => self.reflect(at, source, ttl, &question[..length], &mut answer),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // An ICMP error of an earlier answer shows up here; the next datagram is as good as ever.
+                    Err(error) => tracing::trace!(%error, "a reflector received nothing"),
+                }
             }
         }
     }
 
-    fn reflect(&mut self, source: SocketAddr, ttl: u8, question: &[u8], answer: &mut [u8]) {
-        let asked = Asked { source, at: self.at, ttl, now: (self.clock)() };
-        let Some(reflection) = self.mirror.reflect(&asked, question, answer) else {
-            return self.metrics.probe(Probed::Ignored);
-        };
-        let now = Instant::now();
-        let granted = self.answers.take(now, source.ip())
-            && (!reflection.amplifies || self.larger_answers.take(now, source.ip()));
-        if !granted {
-            return self.metrics.probe(Probed::Limited);
+    /// The next socket that has something.
+    async fn readable(&mut self, sockets: &Corners) -> Corner {
+        poll_fn(|context| {
+            for turn in 0..Corner::ALL.len() {
+                let at = Corner::ALL[(self.next + turn) % Corner::ALL.len()];
+                let ready = |socket: &UdpSocket| socket.poll_recv_ready(context).is_ready();
+                if sockets[at as usize].as_ref().is_some_and(ready) {
+                    self.next = at as usize + 1;
+                    return Poll::Ready(at);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn reflect(&mut self, at: Corner, source: SocketAddr, ttl: u8, question: &[u8], answer: &mut [u8]) {
+        let asked = Asked { source, at, ttl, now: (self.clock)() };
+        match self.desk.handle_question(Instant::now().into_std(), &asked, question, answer) {
+            Verdict::Answer(reflection) => self.send(reflection.from, source, &answer[..reflection.length]),
+            Verdict::Later => {}
+            Verdict::Ignored => self.metrics.probe(Probed::Ignored),
+            Verdict::Limited => self.metrics.probe(Probed::Limited),
         }
-        // A full send buffer loses the answer, as the network may; the client asks again.
-        let sent = self.sockets[reflection.from as usize]
-            .as_ref()
-            .is_some_and(|socket| socket.try_send_to(&answer[..reflection.length], source).is_ok());
+    }
+
+    fn send_late(&mut self) {
+        while let Some(Late { to, from, answer }) = self.desk.poll_late(Instant::now().into_std()) {
+            self.send(from, to, &answer);
+        }
+    }
+
+    /// What the kernel does not take is lost, as the network may lose it; the client asks again.
+    fn send(&self, from: Corner, to: SocketAddr, answer: &[u8]) {
+        let sent = self.sockets[from as usize].as_ref().is_some_and(|socket| socket.try_send_to(answer, to).is_ok());
         self.metrics.probe(if sent { Probed::Answered } else { Probed::Lost });
+    }
+}
+
+async fn until(due: Option<std::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A socket, and a listener on the same port when it is wanted.
+fn open_both(endpoint: SocketAddr, with_tcp: bool) -> io::Result<(UdpSocket, Option<TcpListener>, SocketAddr)> {
+    let mut tries = if endpoint.port() == 0 { TRIES } else { 1 };
+    loop {
+        let socket = open(endpoint)?;
+        let local = socket.local_addr()?;
+        if !with_tcp {
+            return Ok((socket, None, local));
+        }
+        tries -= 1;
+        match streams::listen(local) {
+            Ok(listener) => return Ok((socket, Some(listener), local)),
+            Err(error) if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -174,4 +267,41 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
         return Some(SocketAddr::new(IpAddr::V4(v4.ip()), v4.port()));
     }
     address.as_sockaddr_in6().map(|v6| SocketAddr::new(IpAddr::V6(v6.ip()), v6.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{Probe, SessionTag, TransactionId, UnixMillis, Vantage};
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_the_kernel_does_not_take_is_counted_as_lost() {
+        let config = Config { ports: [0, 0], connections: 0, ..Config::default() };
+        let mut probes = Probes::bind(&config, &ObservationKey::new(&[1; 32])).unwrap();
+        let face = probes.faces.remove(0);
+        let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
+        let mut reflector = Reflector {
+            desk: Desk::new(Instant::now().into_std(), face.mirror, probes.budget, 1),
+            sockets: face.sockets,
+            metrics: Arc::clone(&metrics),
+            clock: || UnixMillis(0),
+            next: 0,
+        };
+        for socket in reflector.sockets.iter().flatten() {
+            socket.writable().await.unwrap();
+        }
+        // Not connected, it says, and does it.
+        let other_port = reflector.sockets[Corner::R1Q as usize].as_ref().unwrap();
+        assert!(SockRef::from(other_port).shutdown(std::net::Shutdown::Write).is_err());
+
+        for (answer_from, lost) in [(Vantage::Asked, 0), (Vantage::OtherPort, 1)] {
+            let transaction = TransactionId([1; 12]);
+            let probe = Probe { transaction, tag: Some(SessionTag([3; 16])), answer_from, delay_s: 0 };
+            let question = wire::probe::question(&probe);
+            reflector.reflect(Corner::R1P, ([127, 0, 0, 1], 9).into(), 64, &question, &mut [0; MAX_ANSWER_SIZE]);
+            assert_eq!((metrics.probes(Probed::Answered), metrics.probes(Probed::Lost)), (1, lost));
+        }
+    }
 }

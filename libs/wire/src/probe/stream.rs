@@ -16,7 +16,7 @@ pub fn framed(received: &[u8]) -> Result<Option<usize>, NotStun> {
     }
     let Some(&[high, low]) = received.get(2..4) else { return Ok(None) };
     let length = HEADER + usize::from(u16::from_be_bytes([high, low]));
-    if length > MAX_MESSAGE || length % 4 != 0 {
+    if length > MAX_MESSAGE || !length.is_multiple_of(4) {
         return Err(NotStun);
     }
     Ok(Some(length))

@@ -6,9 +6,14 @@ use bus::{Bus, memory::Hub};
 use domain::{InstanceId, Probe, SessionTag, TransactionId, Vantage};
 use presence::Presence;
 use rendezvous::{Config, Metrics, Probed, Seams};
-use tokio::{net::UdpSocket, task::JoinSet, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpStream, UdpSocket},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
-use wire::probe::{Answer, MAX_ANSWER_SIZE, ObservationKey, answer, question};
+use wire::probe::{Answer, MAX_ANSWER_SIZE, ObservationKey, QUESTION_SIZE, answer, framed, question};
 
 const SECRET: [u8; 32] = [7; 32];
 const TAG: SessionTag = SessionTag([3; 16]);
@@ -62,6 +67,180 @@ async fn plain_questions_of_one_source_are_answered_within_a_budget() {
 }
 
 #[tokio::test]
+async fn both_families_have_reflectors_and_the_ones_of_ipv4_are_named_first() {
+    let addresses = ["::1", "127.0.0.1", "127.0.0.2"].map(|text| text.parse().unwrap()).to_vec();
+    let lab = Lab::new(Config { addresses, ..Config::default() });
+    let families: Vec<_> = lab.reflectors.iter().map(|at| at.ip().to_string()).collect();
+    assert_eq!(families, ["127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2", "::1", "::1"]);
+    let socket = UdpSocket::bind("[::1]:0").await.unwrap();
+    let (from, answer) = lab.ask(&socket, lab.reflectors[4], Vantage::OtherPort).await.unwrap();
+    assert_eq!(from, lab.reflectors[5]);
+    let Answer::Reflected(reflected) = answer else { panic!("{answer:?}") };
+    assert_eq!((reflected.seen, reflected.ttl), (socket.local_addr().unwrap(), 64));
+    let (_, refused) = lab.ask(&socket, lab.reflectors[4], Vantage::OtherAddress).await.unwrap();
+    assert!(matches!(refused, Answer::Refused { code: 420, .. }), "no second address of this family");
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_comes_after_the_silence_that_was_asked_for() {
+    let lab = Lab::new(Config::default());
+    let [anna, bert] = [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
+    let asked = Instant::now();
+    anna.send_to(&question(&late(185)), lab.reflectors[1]).await.unwrap();
+    bert.send_to(&question(&late(20)), lab.reflectors[1]).await.unwrap();
+    for (socket, seconds) in [(&bert, 20), (&anna, 185)] {
+        let mut datagram = [0; MAX_ANSWER_SIZE];
+        let (length, from) = socket.recv_from(&mut datagram).await.unwrap();
+        assert_eq!(asked.elapsed().as_secs(), seconds);
+        assert_eq!(from, lab.reflectors[1]);
+        assert!(length <= QUESTION_SIZE);
+        let Ok(Answer::Reflected(reflected)) = answer(&datagram[..length]) else { panic!("{length}") };
+        assert_eq!(reflected.seen, socket.local_addr().unwrap());
+    }
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_source_has_few_answers_that_wait() {
+    let lab = Lab::new(Config::default());
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for _ in 0..12 {
+        socket.send_to(&question(&late(185)), lab.reflectors[0]).await.unwrap();
+    }
+    lab.ask(&socket, lab.reflectors[0], Vantage::Asked).await.unwrap();
+    assert_eq!(lab.metrics.probes(Probed::Limited), 4);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_is_told_where_it_comes_from_again_and_again() {
+    let lab = Lab::new(Config::default());
+    for &endpoint in &lab.reflectors {
+        let mut stream = TcpStream::connect(endpoint).await.unwrap();
+        let here = stream.local_addr().unwrap();
+        // Two questions in one segment, and one in two.
+        stream.write_all(&[question(&now()), question(&now())].concat()).await.unwrap();
+        assert_eq!([seen(&mut stream).await, seen(&mut stream).await], [Some(here); 2]);
+        let asks = question(&now());
+        stream.write_all(&asks[..30]).await.unwrap();
+        stream.write_all(&asks[30..]).await.unwrap();
+        assert_eq!(seen(&mut stream).await, Some(here));
+        let elsewhere = Probe { answer_from: Vantage::OtherAddress, ..now() };
+        stream.write_all(&question(&elsewhere)).await.unwrap();
+        assert!(matches!(read_answer(&mut stream).await, Some(Answer::Refused { code: 420, .. })));
+    }
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_its_sixteenth_answer_and_with_the_first_nonsense() {
+    let lab = Lab::new(Config::default());
+    let mut stream = TcpStream::connect(lab.reflectors[0]).await.unwrap();
+    for _ in 0..16 {
+        stream.write_all(&question(&now())).await.unwrap();
+        assert!(seen(&mut stream).await.is_some());
+    }
+    assert_eq!(seen(&mut stream).await, None);
+    for nonsense in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 1, 0xff, 0xfc], &[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x43]] {
+        let mut stream = TcpStream::connect(lab.reflectors[0]).await.unwrap();
+        stream.write_all(nonsense).await.unwrap();
+        assert_eq!(seen(&mut stream).await, None);
+    }
+    assert_eq!(lab.metrics.probes(Probed::Ignored), 3);
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_ends_soon_and_one_that_was_answered_stays_a_minute() {
+    let lab = Lab::new(Config::default());
+    let started = Instant::now();
+    let mut silent = TcpStream::connect(lab.reflectors[0]).await.unwrap();
+    let mut anchor = TcpStream::connect(lab.reflectors[0]).await.unwrap();
+    let mut slow = TcpStream::connect(lab.reflectors[0]).await.unwrap();
+    anchor.write_all(&question(&now())).await.unwrap();
+    assert!(seen(&mut anchor).await.is_some());
+    slow.write_all(&question(&now())[..191]).await.unwrap();
+    assert_eq!(seen(&mut silent).await, None);
+    assert_eq!(seen(&mut slow).await, None);
+    assert_eq!(started.elapsed().as_secs(), 10);
+    assert_eq!(seen(&mut anchor).await, None);
+    assert_eq!(started.elapsed().as_secs(), 60);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn connections_are_bounded_for_a_source_and_in_all() {
+    for (connections, connections_per_source) in [(100, 2), (2, 100)] {
+        let lab = Lab::new(Config { connections, connections_per_source, ..Config::default() });
+        let mut first = TcpStream::connect(lab.reflectors[0]).await.unwrap();
+        let mut second = TcpStream::connect(lab.reflectors[3]).await.unwrap();
+        for stream in [&mut first, &mut second] {
+            stream.write_all(&question(&now())).await.unwrap();
+            assert!(seen(stream).await.is_some());
+        }
+        let mut third = TcpStream::connect(lab.reflectors[0]).await.unwrap();
+        assert_eq!(seen(&mut third).await, None);
+        assert_eq!(lab.metrics.probes(Probed::Limited), 1);
+
+        drop(first);
+        let place = async {
+            loop {
+                let mut stream = TcpStream::connect(lab.reflectors[0]).await.unwrap();
+                let _ = stream.write_all(&question(&now())).await;
+                if seen(&mut stream).await.is_some() {
+                    return;
+                }
+            }
+        };
+        timeout(Duration::from_secs(10), place).await.unwrap();
+        lab.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_connects_again_and_again_is_cut_off_for_a_while() {
+    let lab = Lab::new(Config { answers_per_source: 5, ..Config::default() });
+    let mut answered = 0;
+    for _ in 0..12 {
+        let mut stream = TcpStream::connect(lab.reflectors[0]).await.unwrap();
+        let _ = stream.write_all(&question(&now())).await;
+        answered += u32::from(seen(&mut stream).await.is_some());
+    }
+    assert!((5..12).contains(&answered), "{answered}");
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn without_connections_there_is_no_port_for_them() {
+    let lab = Lab::new(Config { connections: 0, ..Config::default() });
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    lab.ask(&socket, lab.reflectors[0], Vantage::Asked).await.unwrap();
+    assert!(TcpStream::connect(lab.reflectors[0]).await.is_err());
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn no_answer_is_larger_than_a_question_with_a_tag() {
+    let lab = Lab::new(Config { larger_answers_per_source: 1, ..Config::default() });
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut unpadded = vec![0, 1, 0, 20, 0x21, 0x12, 0xa4, 0x42];
+    unpadded.extend([9; 12]);
+    unpadded.extend([0xc0, 0xb0, 0, 16]);
+    unpadded.extend(TAG.0);
+    socket.send_to(&unpadded, lab.reflectors[0]).await.unwrap();
+    for vantage in [Vantage::Asked, Vantage::OtherPort, Vantage::OtherAddress, Vantage::Opposite] {
+        let probe = Probe { answer_from: vantage, ..now() };
+        socket.send_to(&question(&probe), lab.reflectors[0]).await.unwrap();
+        let mut datagram = [0; 2 * QUESTION_SIZE];
+        let (length, _) = socket.recv_from(&mut datagram).await.unwrap();
+        assert!(length <= QUESTION_SIZE);
+    }
+    assert_eq!((lab.metrics.probes(Probed::Ignored), lab.metrics.probes(Probed::Answered)), (1, 4));
+    lab.stop().await;
+}
+
+#[tokio::test]
 async fn wrong_addresses_and_keys_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (good, short) = (dir.path().join("good"), dir.path().join("short"));
@@ -70,12 +249,39 @@ async fn wrong_addresses_and_keys_are_refused() {
     let config = Config { observation_key: good.clone(), ticket_root: good, ports: [0, 0], ..Config::default() };
     let refused = |config: Config| rendezvous::bind(config).unwrap_err().to_string();
     assert!(refused(Config { addresses: vec![], ..config.clone() }).contains("one or two addresses"));
-    let mixed = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
-    assert!(refused(Config { addresses: mixed, ..config.clone() }).contains("one family"));
+    let three = ["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(|text| text.parse().unwrap()).to_vec();
+    assert!(refused(Config { addresses: three, ..config.clone() }).contains("of each family"));
+    let crossed = ["::1", "::2"].map(|text| text.parse().unwrap()).to_vec();
+    assert!(refused(Config { public: crossed, ..config.clone() }).contains("same families"));
     let public = vec!["203.0.113.1".parse().unwrap()];
     assert!(refused(Config { public, ..config.clone() }).contains("as many public"));
     assert!(refused(Config { ticket_root: short, ..config.clone() }).contains("32 bytes"));
     assert!(refused(Config { ticket_root: dir.path().join("none"), ..config }).contains("cannot read"));
+}
+
+const fn now() -> Probe {
+    late(0)
+}
+
+const fn late(delay_s: u8) -> Probe {
+    Probe { transaction: TransactionId([4; 12]), tag: Some(TAG), answer_from: Vantage::Asked, delay_s }
+}
+
+/// Where the next answer says that it comes from; `None` when the connection ends.
+async fn seen(stream: &mut TcpStream) -> Option<SocketAddr> {
+    match read_answer(stream).await? {
+        Answer::Reflected(reflected) => Some(reflected.seen),
+        refused @ Answer::Refused { .. } => panic!("{refused:?}"),
+    }
+}
+
+async fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+    let mut bytes = vec![0; 20];
+    stream.read_exact(&mut bytes).await.ok()?;
+    let length = framed(&bytes).unwrap().unwrap();
+    bytes.resize(length, 0);
+    stream.read_exact(&mut bytes[20..]).await.ok()?;
+    Some(answer(&bytes).unwrap())
 }
 
 struct Lab {
