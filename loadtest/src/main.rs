@@ -4,6 +4,7 @@ mod control;
 mod deployment;
 mod forwarder;
 mod legs;
+mod nat;
 mod relay;
 mod report;
 mod scenario;
@@ -31,6 +32,8 @@ enum Command {
     Relay(relay::Relay),
     /// Many clients log in and stay: what a login costs, and what an idle session weighs.
     Control(control::Control),
+    /// Pairs behind the NATs of a population, simulated: how many of them talk directly, and how soon.
+    Nat(nat::Nat),
     /// Forwards until standard input ends.
     #[command(hide = true)]
     Forward { kind: server::Kind },
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Relay(args) => return relay::run(args),
+        Command::Nat(args) => return nat::run(args),
         Command::Control(args) => tokio::runtime::Runtime::new()?.block_on(control::run(args))?,
         Command::Forward { kind } => forwarder::run(*kind)?,
     }

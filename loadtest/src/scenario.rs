@@ -146,7 +146,8 @@ mod tests {
     #[test]
     fn every_scenario_of_the_repository_can_be_run() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-        let files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let files: Vec<_> = files.filter(|file| !file.ends_with("populations.toml")).collect();
         assert!(!files.is_empty());
         for file in files {
             let scenario: Scenario = toml::from_str(&fs::read_to_string(&file).unwrap()).unwrap();

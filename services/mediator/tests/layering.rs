@@ -29,7 +29,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("relay", &["domain", "wire", "contract", "bus", "telemetry"]),
     ("admin", &["domain", "contract", "bus", "telemetry"]),
     ("client", &["domain", "wire", "traversal", "tunnel"]),
-    ("loadtest", &["client", "domain", "wire"]),
+    // It simulates populations of NATs with the machines that the product decides with.
+    ("loadtest", &["client", "domain", "wire", "traversal"]),
     (
         "mediator",
         &[
