@@ -184,7 +184,9 @@ fn poll_one(context: &mut Context<'_>, socket: &UdpSocket, datagram: &mut [u8]) 
     loop {
         let mut buffer = ReadBuf::new(datagram);
         match socket.poll_recv_from(context, &mut buffer) {
-            Poll::Ready(Ok(from)) => return Some(Arrival { socket: SocketId::MAIN, from, size: buffer.filled().len() }),
+            Poll::Ready(Ok(from)) => {
+                return Some(Arrival { socket: SocketId::MAIN, from, size: buffer.filled().len() });
+            }
             // An ICMP error of an earlier datagram: the socket is fine.
             Poll::Ready(Err(error)) => tracing::trace!(%error, "a datagram came back"),
             Poll::Pending => return None,

@@ -320,7 +320,7 @@ impl Core {
             self.nat.handle_stun(now, socket, from, datagram, &mut self.outputs);
             self.gather_hints(now);
         } else if wire::punch::is_punch(datagram) {
-            self.nat.handle_punch(now, from, datagram, &mut self.outputs);
+            self.nat.handle_punch(now, socket, from, datagram, &mut self.outputs);
             self.take_ways(now);
         } else if let Some(message) = Message::parse(datagram) {
             self.handle_relay(now, from, &message);

@@ -1,7 +1,7 @@
 //! Discovery and punches of this client: connects the pure machines of `traversal` to bytes and sockets.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -60,8 +60,8 @@ struct Attempt {
     sockets: Vec<SocketId>,
     /// Where the main socket is bound on this machine's interfaces.
     local: Vec<SocketAddr>,
-    /// Whether a way through one of the sockets was found: they stay open.
-    found: bool,
+    /// Through which a way was found: they stay open.
+    found: BTreeSet<SocketId>,
 }
 
 impl Nat {
@@ -141,7 +141,7 @@ impl Nat {
             punch: Punch::new(now, preparation.punch, self.random.random()),
             sockets,
             local,
-            found: false,
+            found: BTreeSet::new(),
         };
         if let Some(old) = self.punches.insert(number, attempt) {
             outputs.extend(old.sockets.into_iter().map(Output::Close));
@@ -205,15 +205,17 @@ impl Nat {
     pub(crate) fn handle_punch(
         &mut self,
         now: Instant,
+        socket: SocketId,
         from: SocketAddr,
         datagram: &[u8],
         outputs: &mut VecDeque<Output>,
     ) {
         let Some(number) = wire::punch::claimed_number(datagram) else { return };
         if let Some(attempt) = self.punches.get_mut(&number)
+            && let Some(name) = attempt.punching(socket)
             && let Ok(packet) = attempt.seal.open(datagram)
         {
-            attempt.punch.handle_packet(now, from, packet);
+            attempt.punch.handle_packet(now, name, from, packet);
         }
         self.drain(outputs);
     }
@@ -276,9 +278,10 @@ impl Nat {
             attempt.drain(outputs);
             while let Some(event) = attempt.punch.poll_event() {
                 match event {
-                    punch::Event::Usable { endpoint, rtt } => {
-                        attempt.found = true;
-                        let endpoint = Endpoint { socket: attempt.socket(), address: endpoint };
+                    punch::Event::Usable { socket, endpoint, rtt } => {
+                        let socket = id_of(&attempt.sockets, socket);
+                        attempt.found.insert(socket);
+                        let endpoint = Endpoint { socket, address: endpoint };
                         self.ways.push_back(Way { peer: attempt.peer, endpoint, rtt });
                     }
                     punch::Event::Finished(report) => {
@@ -290,8 +293,8 @@ impl Nat {
         }
         for number in over {
             if let Some(attempt) = self.punches.remove(&number) {
-                let kept = usize::from(attempt.found);
-                outputs.extend(attempt.sockets.into_iter().skip(kept).map(Output::Close));
+                let lost = attempt.sockets.into_iter().filter(|socket| !attempt.found.contains(socket));
+                outputs.extend(lost.map(Output::Close));
             }
         }
     }
@@ -304,9 +307,9 @@ impl Nat {
 }
 
 impl Attempt {
-    /// Where packets leave from.
-    fn socket(&self) -> SocketId {
-        self.sockets.first().copied().unwrap_or(SocketId::MAIN)
+    /// What the punch calls `socket`.
+    fn punching(&self, socket: SocketId) -> Option<Socket> {
+        if socket == SocketId::MAIN { Some(Socket::Main) } else { self.name(socket) }
     }
 
     fn name(&self, socket: SocketId) -> Option<Socket> {
@@ -320,11 +323,7 @@ impl Attempt {
     fn drain(&mut self, outputs: &mut VecDeque<Output>) {
         if let Some(measurement) = &mut self.measurement {
             while let Some(ask) = measurement.poll_transmit() {
-                let socket = match ask.socket {
-                    Socket::Punching(place) => self.sockets.get(usize::from(place)).copied(),
-                    Socket::Main | Socket::Spare => Some(SocketId::MAIN),
-                };
-                outputs.extend(socket.map(|socket| question(socket, &ask)));
+                outputs.push_back(question(id_of(&self.sockets, ask.socket), &ask));
             }
             if let Some(observations) = measurement.poll_event() {
                 let local = std::mem::take(&mut self.local);
@@ -333,11 +332,19 @@ impl Attempt {
                 self.measurement = None;
             }
         }
-        let socket = self.socket();
         while let Some(transmit) = self.punch.poll_transmit() {
+            let socket = id_of(&self.sockets, transmit.socket);
             let datagram = BytesMut::from(&self.seal.seal(&transmit.packet)[..]);
             outputs.push_back(Output::Send { socket, to: transmit.to, ttl: transmit.ttl, datagram });
         }
+    }
+}
+
+/// The socket that a punch calls `name`.
+fn id_of(sockets: &[SocketId], name: Socket) -> SocketId {
+    match name {
+        Socket::Punching(place) => sockets.get(usize::from(place)).copied().unwrap_or(SocketId::MAIN),
+        Socket::Main | Socket::Spare => SocketId::MAIN,
     }
 }
 

@@ -53,6 +53,7 @@ pub mod classify;
 pub mod discover;
 pub mod path;
 pub mod plan;
+pub mod predict;
 pub mod punch;
 pub mod relay_choice;
 pub mod schedule;

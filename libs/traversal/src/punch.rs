@@ -2,14 +2,24 @@
 //!
 //! At the common start both sides send *openers*: packets with so small a hop limit that they open the sender's NAT and
 //! die before the peer's, where a packet that arrives early would make some NATs move the port that we are about to use.
-//! The first packets that are meant to arrive leave one gap later, and again after 50, 150, 350, 750 and 1200 ms.
+//! The first packets that are meant to arrive leave one gap later, in rounds.
+//!
+//! | strategy | openers and rounds go | rounds after the gap, in ms |
+//! |---|---|---|
+//! | DIRECT | from one socket to every candidate | 0, 50, 150, 350, 750, 1200 |
+//! | REVEAL, open side | openers only | (openers again at 150) |
+//! | PREDICT, easy side | to every port of the window, too | 0, 200, 600 |
+//! | SWEEP | from every socket, all at once | 0, 100, 200, 300, 400 as far as 480 packets allow |
+//! | BIRTHDAY, hard side | from every socket, two milliseconds apart | 2200 (openers again at 1100) |
+//! | BIRTHDAY, easy side | and one packet to each port of the scatter, two milliseconds apart | as DIRECT |
 //!
 //! Every probe is answered to where it came from, whatever was expected: a hard NAT shows its port that way. An endpoint
 //! is *valid* with the answer to a probe of ours from exactly there, and *usable* after three answers within a second.
-//! The side that is done keeps answering for a while, because its peer may need those answers.
+//! As soon as the peer shows itself anywhere, sprays and sockets fall silent. The side that is done keeps answering for a
+//! while, because its peer may need those answers.
 //!
-//! A peer can make us send to addresses that it names by forging sources, so both the number of endpoints and that of
-//! packets are bounded for each negotiation. Packets reach this code only after their MAC was checked.
+//! A peer can make us send to addresses that it names by forging sources, so the number of endpoints is bounded, and that
+//! of packets for each order ([`most_packets`]). Packets reach this code only after their MAC was checked.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,25 +27,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{PunchId, PunchKind, PunchOrder, PunchPacket, PunchReport, Strategy};
+use domain::{Candidate, PunchId, PunchKind, PunchOrder, PunchPacket, PunchReport, Scope, Spray, Strategy, scope};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
-/// When packets that are meant to arrive leave, counted from the end of the gap.
-pub const ROUNDS: [Duration; 6] = [
-    Duration::ZERO,
-    Duration::from_millis(50),
-    Duration::from_millis(150),
-    Duration::from_millis(350),
-    Duration::from_millis(750),
-    Duration::from_millis(1_200),
-];
+use crate::{
+    discover::{MAX_PUNCHING_SOCKETS, Socket},
+    predict,
+};
 
 /// How long after the last round an answer may still arrive.
-pub const LAST_ANSWER: Duration = Duration::from_millis(1_000);
+const LAST_ANSWER: Duration = Duration::from_millis(1_000);
 
-/// A packet to send from the punching socket.
+/// A packet to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
+    pub socket: Socket,
     pub to: SocketAddr,
     /// Hop limit; the usual one when `None`.
     pub ttl: Option<u8>,
@@ -45,12 +51,37 @@ pub struct Transmit {
 /// What a punch tells its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The peer answers there.
-    Usable { endpoint: SocketAddr, rtt: Duration },
+    /// The peer answers there, to this socket.
+    Usable { socket: Socket, endpoint: SocketAddr, rtt: Duration },
     /// For the server. Packets of the peer are still to be handed in.
     Finished(PunchReport),
     /// Nothing more will happen: drop the punch.
     Over,
+}
+
+/// From the common start of `order` until it is given up.
+#[must_use]
+pub fn duration(order: &PunchOrder) -> Duration {
+    let gap = Duration::from_micros(order.gap_us).min(MAX_WAIT);
+    let last = rounds(order).last().copied().unwrap_or_default();
+    gap + last.max(PACE * u32::from(scattered(order))) + LAST_ANSWER
+}
+
+/// Ports that get a single packet.
+fn scattered(order: &PunchOrder) -> u16 {
+    match order.spray {
+        Some(Spray::Scatter { count, .. }) => count.min(predict::BIRTHDAY_PROBES),
+        Some(Spray::Window { .. }) | None => 0,
+    }
+}
+
+/// The most packets that this side may send for `order`, answers and validation included.
+#[must_use]
+pub fn most_packets(order: &PunchOrder) -> u32 {
+    let aims = u32::try_from(aims(order).len()).unwrap_or(u32::MAX);
+    let openers = if order.opener_ttl > 0 { 2 } else { 0 };
+    let rounds = u32::try_from(rounds(order).len()).unwrap_or(u32::MAX);
+    aims.saturating_mul(rounds + openers).saturating_add(scattered(order).into()).saturating_add(TALK)
 }
 
 /// One negotiation, from PREPARE on.
@@ -58,14 +89,22 @@ pub enum Event {
 pub struct Punch {
     id: PunchId,
     rng: StdRng,
-    targets: Vec<Target>,
     order: Option<PunchOrder>,
     start: Instant,
+    /// Where openers and rounds go.
+    aims: Vec<Aim>,
+    /// Where single packets go, the last one first.
+    scatter: Vec<SocketAddr>,
+    /// Nonces of rounds, and when those left. Every packet of a round has the same.
+    rounds: Vec<(u64, Instant)>,
+    /// Endpoints at which the peer showed itself.
+    targets: Vec<Target>,
     tasks: BTreeMap<(Instant, u32), Task>,
     task_number: u32,
     first_answer: Option<Instant>,
     stage: Stage,
     packets: u32,
+    most: u32,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -82,11 +121,15 @@ enum Stage {
 
 #[derive(Clone, Copy, Debug)]
 enum Task {
-    /// Send openers.
-    Open,
-    /// Send a probe to every candidate.
+    /// Send openers to the aims from this one on.
+    Open(usize),
+    /// Begin a round.
     Round,
-    /// Send another probe to a target that showed life.
+    /// Send the probes of a round to the aims from this one on.
+    Volley { nonce: u64, from: usize },
+    /// Send the next packets of the scatter.
+    Scatter,
+    /// Send another probe to a target.
     Verify(usize),
     /// Report failure.
     GiveUp,
@@ -94,16 +137,26 @@ enum Task {
     End,
 }
 
-/// An endpoint where the peer may be.
+/// A socket of ours and an endpoint where the peer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Aim {
+    socket: Socket,
+    endpoint: SocketAddr,
+    /// On the same LAN.
+    local: bool,
+    /// A guess among many, pointless as soon as the peer shows itself anywhere.
+    guess: bool,
+}
+
+/// A socket of ours and an endpoint where the peer is.
 #[derive(Debug)]
 struct Target {
+    socket: Socket,
     endpoint: SocketAddr,
-    /// Named by the server, on the same LAN.
-    local: bool,
-    /// Showed itself by a packet.
-    alive: bool,
     verifications: u8,
     sent: VecDeque<(u64, Instant)>,
+    /// Nonces of rounds that were answered from here.
+    rounds: Vec<u64>,
     answered: VecDeque<Instant>,
     rtt: Option<Duration>,
     usable: bool,
@@ -116,14 +169,18 @@ impl Punch {
         let mut punch = Self {
             id,
             rng: StdRng::from_seed(seed),
-            targets: Vec::new(),
             order: None,
             start: now,
+            aims: Vec::new(),
+            scatter: Vec::new(),
+            rounds: Vec::new(),
+            targets: Vec::new(),
             tasks: BTreeMap::new(),
             task_number: 0,
             first_answer: None,
             stage: Stage::Prepared,
             packets: 0,
+            most: TALK,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         };
@@ -138,46 +195,43 @@ impl Punch {
         }
         self.stage = Stage::Punching;
         self.tasks.retain(|_, task| matches!(task, Task::Verify(_)));
-        for candidate in order.candidates.iter().take(MAX_CANDIDATES) {
-            if let Some(index) = self.target(candidate.endpoint) {
-                self.targets[index].local = candidate.local;
-            }
-        }
+        self.aims = aims(&order);
+        self.scatter = scatter(&order);
+        self.most = self.packets.saturating_add(most_packets(&order));
         // Whatever a broken server says, a punch ends.
         let wait = Duration::from_micros(order.wait_us).min(MAX_WAIT);
         let gap = Duration::from_micros(order.gap_us).min(MAX_WAIT);
         self.start = now + wait;
         let first = self.start + gap;
-        let opens = order.opener_ttl > 0;
-        let only_opens = opens && order.strategy == Strategy::Reveal;
-        if opens {
-            self.schedule(self.start, Task::Open);
+        if order.opener_ttl > 0 {
+            self.schedule(self.start, Task::Open(0));
         }
-        if only_opens {
-            self.schedule(first + ROUNDS[2], Task::Open);
+        if let Some(again) = opens_again(&order) {
+            self.schedule(first + again, Task::Open(0));
         }
-        if self.targets.iter().any(|target| target.local) {
+        if self.aims.iter().any(|aim| aim.local) {
             self.schedule(self.start, Task::Round);
         }
-        if !only_opens {
-            for round in ROUNDS {
-                self.schedule(first + round, Task::Round);
-            }
+        for &round in rounds(&order) {
+            self.schedule(first + round, Task::Round);
         }
-        self.schedule(first + ROUNDS[ROUNDS.len() - 1] + LAST_ANSWER, Task::GiveUp);
+        if !self.scatter.is_empty() {
+            self.schedule(first, Task::Scatter);
+        }
+        self.schedule(self.start + duration(&order), Task::GiveUp);
         self.order = Some(order);
         self.finish_if_usable();
         self.handle_timeout(now);
     }
 
-    /// An authentic packet of the peer.
-    pub fn handle_packet(&mut self, now: Instant, from: SocketAddr, packet: PunchPacket) {
+    /// An authentic packet of the peer arrived at `socket`.
+    pub fn handle_packet(&mut self, now: Instant, socket: Socket, from: SocketAddr, packet: PunchPacket) {
         if packet.number != self.id.number || self.stage == Stage::Over {
             return;
         }
         match packet.kind {
-            PunchKind::Opener | PunchKind::Probe => self.handle_probe(now, from, packet),
-            PunchKind::Answer => self.handle_answer(now, from, packet.nonce),
+            PunchKind::Opener | PunchKind::Probe => self.handle_probe(now, socket, from, packet),
+            PunchKind::Answer => self.handle_answer(now, socket, from, packet.nonce),
         }
     }
 
@@ -190,8 +244,10 @@ impl Punch {
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(entry) = self.tasks.first_entry().filter(|entry| entry.key().0 <= now) {
             match entry.remove() {
-                Task::Open => self.open(),
+                Task::Open(from) => self.open(now, from),
                 Task::Round => self.round(now),
+                Task::Volley { nonce, from } => self.volley(now, nonce, from),
+                Task::Scatter => self.scatter(now),
                 Task::Verify(index) => self.verify(now, index),
                 Task::GiveUp => self.finish(now, None),
                 Task::End => self.end(),
@@ -221,17 +277,16 @@ impl Punch {
         self.id
     }
 
-    fn handle_probe(&mut self, now: Instant, from: SocketAddr, packet: PunchPacket) {
-        let Some(index) = self.target(from) else { return };
-        self.send(index, PunchKind::Answer, packet.nonce, None);
-        self.enliven(now, index);
+    fn handle_probe(&mut self, now: Instant, socket: Socket, from: SocketAddr, packet: PunchPacket) {
+        let Some(index) = self.target(socket, from) else { return };
+        self.send(socket, from, PunchKind::Answer, packet.nonce, None);
+        self.verify_if_new(now, index);
     }
 
-    fn handle_answer(&mut self, now: Instant, from: SocketAddr, nonce: u64) {
-        let Some(index) = self.targets.iter().position(|target| target.endpoint == from) else { return };
+    fn handle_answer(&mut self, now: Instant, socket: Socket, from: SocketAddr, nonce: u64) {
+        let Some(sent) = self.sent(socket, from, nonce) else { return };
+        let Some(index) = self.target(socket, from) else { return };
         let target = &mut self.targets[index];
-        let Some(place) = target.sent.iter().position(|&(sent, _)| sent == nonce) else { return };
-        let Some((_, sent)) = target.sent.remove(place) else { return };
         let rtt = now.saturating_duration_since(sent);
         target.rtt = Some(target.rtt.map_or(rtt, |best| best.min(rtt)));
         target.answered.push_back(now);
@@ -239,16 +294,34 @@ impl Punch {
         self.first_answer.get_or_insert(now);
         if !target.usable && target.answered.len() >= USABLE_ANSWERS {
             target.usable = true;
-            self.events.push_back(Event::Usable { endpoint: from, rtt: target.rtt.unwrap_or(rtt) });
+            self.events.push_back(Event::Usable { socket, endpoint: from, rtt: target.rtt.unwrap_or(rtt) });
         }
-        self.enliven(now, index);
+        self.verify_if_new(now, index);
         self.finish_if_usable();
     }
 
-    /// Probes a target that showed life until it is usable.
-    fn enliven(&mut self, now: Instant, index: usize) {
-        if !self.targets[index].alive && matches!(self.stage, Stage::Prepared | Stage::Punching) {
-            self.targets[index].alive = true;
+    /// When the probe left that an answer with `nonce` from there belongs to. Each counts once.
+    fn sent(&mut self, socket: Socket, from: SocketAddr, nonce: u64) -> Option<Instant> {
+        if let Some(target) = self.targets.iter_mut().find(|target| target.is(socket, from))
+            && let Some(place) = target.sent.iter().position(|&(sent, _)| sent == nonce)
+        {
+            return target.sent.remove(place).map(|(_, at)| at);
+        }
+        let &(_, at) = self.rounds.iter().find(|&&(round, _)| round == nonce)?;
+        let aimed = self.aims.iter().any(|aim| aim.socket == socket && aim.endpoint == from)
+            || self.order.as_ref().is_some_and(|order| is_scattered(order, socket, from));
+        let index = aimed.then(|| self.target(socket, from)).flatten()?;
+        let rounds = &mut self.targets[index].rounds;
+        let news = !rounds.contains(&nonce);
+        news.then(|| {
+            rounds.push(nonce);
+            at
+        })
+    }
+
+    /// Probes a target that just showed itself, until it is usable.
+    fn verify_if_new(&mut self, now: Instant, index: usize) {
+        if self.targets[index].verifications == 0 && matches!(self.stage, Stage::Prepared | Stage::Punching) {
             self.verify(now, index);
         }
     }
@@ -259,63 +332,102 @@ impl Punch {
             return;
         }
         target.verifications += 1;
-        self.probe(now, index);
-        self.schedule(now + VERIFY_INTERVAL, Task::Verify(index));
+        let nonce = self.rng.random();
+        target.sent.push_back((nonce, now));
+        let (socket, endpoint) = (target.socket, target.endpoint);
+        self.send(socket, endpoint, PunchKind::Probe, nonce, None);
+        let quick = usize::from(self.targets[index].verifications) < USABLE_ANSWERS;
+        self.schedule(now + if quick { QUICK_VERIFY } else { VERIFY_INTERVAL }, Task::Verify(index));
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, now: Instant, from: usize) {
         let ttl = self.order.as_ref().map(|order| order.opener_ttl);
-        for index in 0..self.targets.len() {
-            if !self.targets[index].local && !self.targets[index].alive {
+        let end = self.end_of_part(from);
+        for place in from..end {
+            let aim = self.aims[place];
+            if !aim.local && self.is_open(aim) {
                 let nonce = self.rng.random();
-                self.send(index, PunchKind::Opener, nonce, ttl);
+                self.send(aim.socket, aim.endpoint, PunchKind::Opener, nonce, ttl);
             }
         }
+        if end < self.aims.len() {
+            self.schedule(now + PART_TIME, Task::Open(end));
+        }
+    }
+
+    fn round(&mut self, now: Instant) {
+        let nonce = self.rng.random();
+        self.rounds.push((nonce, now));
+        self.volley(now, nonce, 0);
     }
 
     /// Before the end of the gap only LAN candidates get a probe.
-    fn round(&mut self, now: Instant) {
+    fn volley(&mut self, now: Instant, nonce: u64, from: usize) {
         let gap = self.order.as_ref().map_or(Duration::ZERO, |order| Duration::from_micros(order.gap_us));
-        for index in 0..self.targets.len() {
-            let target = &self.targets[index];
-            if !target.alive && (target.local || now >= self.start + gap) {
-                self.probe(now, index);
+        let end = self.end_of_part(from);
+        for place in from..end {
+            let aim = self.aims[place];
+            if (aim.local || now >= self.start + gap) && self.is_open(aim) {
+                self.send(aim.socket, aim.endpoint, PunchKind::Probe, nonce, None);
             }
         }
-    }
-
-    fn probe(&mut self, now: Instant, index: usize) {
-        let nonce = self.rng.random();
-        let sent = &mut self.targets[index].sent;
-        sent.push_back((nonce, now));
-        if sent.len() > MAX_OUTSTANDING {
-            sent.pop_front();
+        if end < self.aims.len() {
+            self.schedule(now + PART_TIME, Task::Volley { nonce, from: end });
         }
-        self.send(index, PunchKind::Probe, nonce, None);
     }
 
-    fn send(&mut self, index: usize, kind: PunchKind, nonce: u64, ttl: Option<u8>) {
-        if self.packets >= MAX_PACKETS {
+    fn scatter(&mut self, now: Instant) {
+        if !self.targets.is_empty() {
+            self.scatter.clear();
+            return;
+        }
+        let nonce = self.rng.random();
+        self.rounds.push((nonce, now));
+        let socket = self.order.as_ref().map_or(Socket::Main, own_socket);
+        for _ in 0..SCATTER_AT_ONCE {
+            let Some(endpoint) = self.scatter.pop() else { return };
+            self.send(socket, endpoint, PunchKind::Probe, nonce, None);
+        }
+        self.schedule(now + PACE * SCATTER_AT_ONCE, Task::Scatter);
+    }
+
+    /// Whether there is a point in sending to `aim`.
+    fn is_open(&self, aim: Aim) -> bool {
+        if aim.guess {
+            self.targets.is_empty()
+        } else {
+            !self.targets.iter().any(|target| target.endpoint == aim.endpoint)
+        }
+    }
+
+    /// Many sessions at once are more than some routers can make: BIRTHDAY's sockets send one after another.
+    fn end_of_part(&self, from: usize) -> usize {
+        let paced = self.order.as_ref().is_some_and(|order| order.strategy == Strategy::Birthday);
+        if paced { self.aims.len().min(from + PART) } else { self.aims.len() }
+    }
+
+    fn send(&mut self, socket: Socket, to: SocketAddr, kind: PunchKind, nonce: u64, ttl: Option<u8>) {
+        if self.packets >= self.most {
             return;
         }
         self.packets += 1;
         let attempt = self.order.as_ref().map_or(0, |order| order.attempt);
         let packet = PunchPacket { kind, attempt, number: self.id.number, nonce };
-        self.transmits.push_back(Transmit { to: self.targets[index].endpoint, ttl, packet });
+        self.transmits.push_back(Transmit { socket, to, ttl, packet });
     }
 
-    /// The target at `endpoint`, made when there is room.
-    fn target(&mut self, endpoint: SocketAddr) -> Option<usize> {
-        if let Some(index) = self.targets.iter().position(|target| target.endpoint == endpoint) {
+    /// The target there, made when there is room.
+    fn target(&mut self, socket: Socket, endpoint: SocketAddr) -> Option<usize> {
+        if let Some(index) = self.targets.iter().position(|target| target.is(socket, endpoint)) {
             return Some(index);
         }
         (self.targets.len() < MAX_TARGETS).then(|| {
             self.targets.push(Target {
+                socket,
                 endpoint,
-                local: false,
-                alive: false,
                 verifications: 0,
                 sent: VecDeque::new(),
+                rounds: Vec::new(),
                 answered: VecDeque::new(),
                 rtt: None,
                 usable: false,
@@ -328,8 +440,9 @@ impl Punch {
         if self.stage != Stage::Punching {
             return;
         }
+        let is_local = |endpoint| self.aims.iter().any(|aim| aim.local && aim.endpoint == endpoint);
         let usable = self.targets.iter().filter(|target| target.usable);
-        let best = usable.min_by_key(|target| (!target.local, target.rtt));
+        let best = usable.min_by_key(|target| (!is_local(target.endpoint), target.rtt));
         let found = best.map(|target| (target.endpoint, target.rtt.unwrap_or_default()));
         if let (Some(found), Some(answered)) = (found, self.first_answer) {
             self.finish(answered, Some(found));
@@ -364,17 +477,141 @@ impl Punch {
     }
 }
 
+impl Target {
+    fn is(&self, socket: Socket, endpoint: SocketAddr) -> bool {
+        self.socket == socket && self.endpoint == endpoint
+    }
+}
+
+/// The candidates that may be sent to. Addresses that no host has are left out.
+fn targets(order: &PunchOrder) -> impl Iterator<Item = &Candidate> {
+    let first = order.candidates.iter().take(MAX_CANDIDATES);
+    first.filter(|candidate| candidate.endpoint.port() != 0 && scope(candidate.endpoint.ip()) != Scope::Unusable)
+}
+
+/// Where an order sends single packets, the last one first.
+fn scatter(order: &PunchOrder) -> Vec<SocketAddr> {
+    let address = targets(order).find(|candidate| !candidate.local && !candidate.main).map(|c| c.endpoint.ip());
+    match (address, &order.spray) {
+        (Some(address), Some(spray @ Spray::Scatter { .. })) => {
+            predict::ports(spray).into_iter().rev().map(|port| SocketAddr::new(address, port)).collect()
+        }
+        (None, _) | (_, Some(Spray::Window { .. }) | None) => Vec::new(),
+    }
+}
+
+/// Where an order sends its openers and rounds.
+fn aims(order: &PunchOrder) -> Vec<Aim> {
+    let mut aims: Vec<Aim> = Vec::new();
+    let sockets = order.sockets.min(MAX_PUNCHING_SOCKETS);
+    for candidate in targets(order) {
+        let endpoint = candidate.endpoint;
+        let aim = |socket, guess| Aim { socket, endpoint, local: candidate.local, guess };
+        if candidate.local || candidate.main {
+            aims.push(aim(Socket::Main, false));
+            continue;
+        }
+        match sockets {
+            0 => aims.push(aim(Socket::Main, false)),
+            1 => aims.push(aim(Socket::Punching(0), false)),
+            _ => aims.extend((0..sockets).map(|socket| aim(Socket::Punching(socket), true))),
+        }
+        if let Some(spray @ Spray::Window { .. }) = &order.spray {
+            let socket = own_socket(order);
+            let window = predict::ports(spray).into_iter().map(|port| SocketAddr::new(endpoint.ip(), port));
+            let others = window.filter(|other| *other != endpoint);
+            aims.extend(others.map(|endpoint| Aim { socket, endpoint, local: false, guess: true }));
+        }
+    }
+    aims.truncate(MAX_AIMS);
+    aims
+}
+
+/// The one socket that sprays.
+const fn own_socket(order: &PunchOrder) -> Socket {
+    if order.sockets == 0 { Socket::Main } else { Socket::Punching(0) }
+}
+
+/// Whether a packet of the scatter may have gone there.
+fn is_scattered(order: &PunchOrder, socket: Socket, endpoint: SocketAddr) -> bool {
+    matches!(order.spray, Some(Spray::Scatter { .. }))
+        && socket == own_socket(order)
+        && order.candidates.iter().any(|candidate| !candidate.main && candidate.endpoint.ip() == endpoint.ip())
+}
+
+/// The open side of a revealing pair sends nothing else until the other side's packet shows where to.
+fn only_opens(order: &PunchOrder) -> bool {
+    order.strategy == Strategy::Reveal && order.opener_ttl > 0
+}
+
+/// When openers leave for the second time, counted from the end of the gap.
+fn opens_again(order: &PunchOrder) -> Option<Duration> {
+    match order.strategy {
+        Strategy::Reveal if only_opens(order) => Some(ms(150)),
+        // Some get lost. Those that arrived would take ports of the easy side's router before its probes do.
+        Strategy::Birthday if order.spray.is_none() && order.opener_ttl > 0 => Some(ms(1_100)),
+        Strategy::Direct
+        | Strategy::Reveal
+        | Strategy::Predict
+        | Strategy::Sweep
+        | Strategy::Birthday
+        | Strategy::Tcp
+        | Strategy::Relay => None,
+    }
+}
+
+/// When packets that are meant to arrive leave, counted from the end of the gap.
+fn rounds(order: &PunchOrder) -> &'static [Duration] {
+    match order.strategy {
+        Strategy::Reveal if only_opens(order) => &[],
+        Strategy::Predict if order.spray.is_some() => &PREDICT_ROUNDS,
+        Strategy::Sweep => {
+            let most = SWEEP_PACKETS / order.sockets.max(1);
+            &SWEEP_ROUNDS[..SWEEP_ROUNDS.len().min(usize::from(most))]
+        }
+        Strategy::Birthday if order.spray.is_none() => &BIRTHDAY_ROUNDS,
+        Strategy::Direct
+        | Strategy::Reveal
+        | Strategy::Predict
+        | Strategy::Birthday
+        | Strategy::Tcp
+        | Strategy::Relay => &ROUNDS,
+    }
+}
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+const ROUNDS: [Duration; 6] = [ms(0), ms(50), ms(150), ms(350), ms(750), ms(1_200)];
+const PREDICT_ROUNDS: [Duration; 3] = [ms(0), ms(200), ms(600)];
+const SWEEP_ROUNDS: [Duration; 5] = [ms(0), ms(100), ms(200), ms(300), ms(400)];
+/// After the last packet of the scatter.
+const BIRTHDAY_ROUNDS: [Duration; 1] = [ms(2_200)];
+/// Of one side in all rounds of a sweep.
+const SWEEP_PACKETS: u16 = 480;
+/// Between two packets of a scatter: 500 a second.
+const PACE: Duration = ms(2);
+/// Timers are coarse.
+const SCATTER_AT_ONCE: u32 = 4;
+/// Aims that BIRTHDAY serves at once, and the time until the next.
+const PART: usize = 16;
+const PART_TIME: Duration = ms(32);
+
 const USABLE_ANSWERS: usize = 3;
 const USABLE_WITHIN: Duration = Duration::from_secs(1);
-const VERIFY_INTERVAL: Duration = Duration::from_millis(50);
+/// Between the first three probes of an endpoint, and between later ones.
+const QUICK_VERIFY: Duration = ms(15);
+const VERIFY_INTERVAL: Duration = ms(50);
 const MAX_VERIFICATIONS: u8 = 20;
 /// Candidates that an order may name.
 const MAX_CANDIDATES: usize = 8;
-/// Those, and endpoints that the peer shows itself at.
+/// The most sockets, or the largest window, and the other candidates.
+const MAX_AIMS: usize = MAX_PUNCHING_SOCKETS as usize + MAX_CANDIDATES;
+/// Endpoints that the peer may show itself at.
 const MAX_TARGETS: usize = 12;
-const MAX_OUTSTANDING: usize = 32;
-/// Of one side in one negotiation: an honest one needs about 30.
-const MAX_PACKETS: u32 = 200;
+/// Answers and validation: an honest peer needs about 30.
+const TALK: u32 = 200;
 /// From PREPARE to GO: the server waits for its locks no longer than this.
 const ORDER_PATIENCE: Duration = Duration::from_secs(15);
 /// The longest wait or gap that makes sense.
@@ -402,7 +639,7 @@ mod tests {
         let sent = lab.run_until(Duration::from_secs(3));
         let expected: Vec<(u64, PunchKind, Option<u8>)> = [(30, PunchKind::Opener, Some(4))]
             .into_iter()
-            .chain(ROUNDS.map(|round| (130 + ms(round), PunchKind::Probe, None)))
+            .chain(ROUNDS.map(|round| (130 + millis(round), PunchKind::Probe, None)))
             .collect();
         assert_eq!(sent.iter().map(|(at, t)| (*at, t.packet.kind, t.ttl)).collect::<Vec<_>>(), expected);
         let report = lab.report().unwrap();
@@ -504,9 +741,116 @@ mod tests {
             }
         }
         sent += lab.run_until(Duration::from_secs(20)).len();
-        assert!(sent <= usize::try_from(MAX_PACKETS).unwrap(), "{sent}");
+        assert!(sent <= usize::try_from(most_packets(&order(Strategy::Direct, 4, PEER))).unwrap(), "{sent}");
         assert!(targets.len() <= MAX_TARGETS);
         assert_eq!(lab.punch.poll_timeout(), None, "over");
+    }
+
+    #[test]
+    fn a_window_is_opened_once_and_probed_three_times() {
+        let mut lab = Lab::new();
+        let spray = Some(Spray::Window { first: 4_001, step: 2, count: 8 });
+        lab.go(PunchOrder { spray, ..order(Strategy::Predict, 4, "198.51.100.7:4001") });
+        let sent = lab.run_until(Duration::from_secs(3));
+        let ports = |kind, at| {
+            let sent = sent.iter().filter(move |(sent, t)| t.packet.kind == kind && *sent == at);
+            sent.map(|(_, t)| t.to.port()).collect::<Vec<_>>()
+        };
+        let window: Vec<u16> = (0..8).map(|place| 4_001 + 2 * place).collect();
+        assert_eq!(ports(PunchKind::Opener, 30), window);
+        assert_eq!([130, 330, 730].map(|at| ports(PunchKind::Probe, at)), [(); 3].map(|()| window.clone()));
+        assert_eq!(sent.len(), 32);
+    }
+
+    #[test]
+    fn a_window_falls_silent_when_the_peer_shows_itself() {
+        let mut lab = Lab::new();
+        let spray = Some(Spray::Window { first: 4_001, step: 1, count: 100 });
+        lab.go(PunchOrder { spray, ..order(Strategy::Predict, 4, "198.51.100.7:4001") });
+        lab.run_until(Duration::from_millis(150));
+        lab.receive("198.51.100.7:4050", packet(PunchKind::Probe, 1));
+        let later = lab.run_until(Duration::from_secs(3));
+        assert!(later.iter().all(|(_, t)| [4_001, 4_050].contains(&t.to.port())), "{later:?}");
+    }
+
+    #[test]
+    fn a_sweep_bursts_from_every_socket_at_once_within_its_budget() {
+        for (sockets, bursts) in [(12, 6), (96, 6), (200, 3)] {
+            let mut lab = Lab::new();
+            lab.go(PunchOrder { sockets, ..order(Strategy::Sweep, 4, PEER) });
+            let sent = lab.run_until(Duration::from_secs(3));
+            let times: std::collections::BTreeSet<_> = sent.iter().map(|(at, _)| at).collect();
+            assert_eq!((times.len(), sent.len()), (bursts, bursts * usize::from(sockets)));
+            let first: Vec<_> = sent.iter().take(sockets.into()).map(|(_, t)| t.socket).collect();
+            assert_eq!(first, (0..sockets).map(Socket::Punching).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_hard_side_of_a_birthday_opens_one_socket_after_another() {
+        let mut lab = Lab::new();
+        lab.go(PunchOrder { sockets: 256, ..order(Strategy::Birthday, 4, PEER) });
+        let sent = lab.run_until(Duration::from_secs(5));
+        let most_at_once = sent.chunk_by(|a, b| a.0 == b.0).map(<[_]>::len).max();
+        assert_eq!((sent.len(), most_at_once), (768, Some(PART)));
+        let openers: Vec<_> = sent.iter().filter(|(_, t)| t.packet.kind == PunchKind::Opener).collect();
+        assert_eq!([openers[255].0, openers[511].0], [30 + 15 * 32, 1_230 + 15 * 32]);
+    }
+
+    #[test]
+    fn the_easy_side_of_a_birthday_tries_a_port_every_two_milliseconds_until_one_answers() {
+        let spray = Some(predict::scatter(None, 5, 0));
+        let birthday = PunchOrder { spray, ..order(Strategy::Birthday, 4, PEER) };
+        let mut lab = Lab::new();
+        lab.go(birthday.clone());
+        let sent = lab.run_until(Duration::from_secs(10));
+        let rounds = ROUNDS.len() + 1;
+        assert_eq!(sent.len(), 1_024 + rounds);
+        let ports: std::collections::BTreeSet<_> = sent.iter().map(|(_, t)| t.to.port()).collect();
+        assert!(ports.len() >= 1_024);
+        assert!(u32::try_from(sent.len()).unwrap() <= most_packets(&birthday));
+
+        let mut lab = Lab::new();
+        lab.go(birthday);
+        let sent = lab.run_until(Duration::from_millis(500));
+        let hit = sent.iter().rev().find(|(_, t)| t.to.port() != 4_000).unwrap().1;
+        let from = hit.to.to_string();
+        let next = lab.receive(&from, PunchPacket { kind: PunchKind::Answer, ..hit.packet });
+        assert_eq!(next.iter().map(|t| t.to).collect::<Vec<_>>(), [hit.to]);
+        let later = lab.run_until(Duration::from_secs(3));
+        assert!(later.iter().all(|(_, t)| t.to == hit.to || t.to.port() == 4_000), "{later:?}");
+    }
+
+    #[test]
+    fn an_answer_at_a_fresh_socket_is_a_way_through_that_socket() {
+        let mut lab = Lab::new();
+        lab.go(PunchOrder { sockets: 12, ..order(Strategy::Sweep, 4, PEER) });
+        lab.run_until(Duration::from_millis(140));
+        let socket = Socket::Punching(7);
+        let peer: SocketAddr = PEER.parse().unwrap();
+        lab.punch.handle_packet(lab.now, socket, peer, packet(PunchKind::Probe, 1));
+        let mut sent = lab.drain();
+        while lab.usable.is_empty() {
+            for transmit in sent {
+                assert_eq!(transmit.socket, socket);
+                let answer = PunchPacket { kind: PunchKind::Answer, ..transmit.packet };
+                lab.punch.handle_packet(lab.now, socket, peer, answer);
+            }
+            sent = lab.step();
+        }
+        assert_eq!(lab.report().unwrap().endpoint, Some(peer));
+        assert_eq!(lab.usable.len(), 1);
+    }
+
+    #[test]
+    fn addresses_that_no_host_has_get_nothing() {
+        let mut lab = Lab::new();
+        let mut order = order(Strategy::Direct, 4, PEER);
+        order.candidates = ["224.0.0.1:4000", "255.255.255.255:4000", "0.0.0.0:1", "198.51.100.7:0", "[ff02::1]:4000"]
+            .map(|endpoint| Candidate { endpoint: endpoint.parse().unwrap(), local: false, main: false })
+            .to_vec();
+        lab.go(order);
+        assert_eq!(lab.run_until(Duration::from_secs(5)), vec![]);
     }
 
     #[test]
@@ -561,7 +905,7 @@ mod tests {
         }
 
         fn receive(&mut self, from: &str, packet: PunchPacket) -> Vec<Transmit> {
-            self.punch.handle_packet(self.now, from.parse().unwrap(), packet);
+            self.punch.handle_packet(self.now, Socket::Main, from.parse().unwrap(), packet);
             self.drain()
         }
 
@@ -575,7 +919,7 @@ mod tests {
             let mut sent = vec![];
             while self.punch.poll_timeout().is_some_and(|due| due <= self.start + end) {
                 let transmits = self.step();
-                sent.extend(transmits.into_iter().map(|transmit| (ms(self.now - self.start), transmit)));
+                sent.extend(transmits.into_iter().map(|transmit| (millis(self.now - self.start), transmit)));
             }
             self.now = self.now.max(self.start + end);
             sent
@@ -588,7 +932,7 @@ mod tests {
         fn drain(&mut self) -> Vec<Transmit> {
             while let Some(event) = self.punch.poll_event() {
                 match event {
-                    Event::Usable { endpoint, rtt } => self.usable.push((endpoint, rtt)),
+                    Event::Usable { endpoint, rtt, .. } => self.usable.push((endpoint, rtt)),
                     Event::Finished(report) => assert_eq!(self.reported.replace(report), None),
                     Event::Over => self.over = true,
                 }
@@ -619,7 +963,7 @@ mod tests {
         PunchPacket { kind, attempt: 1, number: 1, nonce }
     }
 
-    fn ms(duration: Duration) -> u64 {
+    fn millis(duration: Duration) -> u64 {
         u64::try_from(duration.as_millis()).unwrap()
     }
 }

@@ -25,7 +25,7 @@ mod timers;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -42,7 +42,7 @@ use self::{
     slots::Gate,
     timers::Timer,
 };
-use crate::plan::outlook;
+use crate::plan::{Strategies, outlook};
 
 /// How much one process takes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,12 +83,22 @@ pub struct Wanted {
 }
 
 /// What a client measured after PREPARE, verified by the caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ready {
-    /// Where a reflector saw the punching socket, and the hop limit it received; `None` when no observation was valid.
+    /// Where a reflector saw the punching socket over IPv4, and the hop limit it received; `None` when no observation was
+    /// valid.
     pub seen: Option<(SocketAddr, u8)>,
+    /// Other public addresses that reflectors saw.
+    pub others: Vec<IpAddr>,
+    /// The same as `seen` of the main socket over IPv6.
+    pub seen6: Option<(SocketAddr, u8)>,
+    /// The outer end of a port mapping, at an address that was seen.
+    pub mapped: Option<SocketAddr>,
     pub local: Vec<SocketAddr>,
+    /// A hash of the default router.
+    pub lan: Option<u64>,
     pub rtt: Option<Duration>,
+    pub jitter: Option<Duration>,
 }
 
 /// Something that only one process may have at a time.
@@ -212,7 +222,7 @@ impl Schedule {
             self.call_off(number);
             self.forget(now, number);
         }
-        let outlook = outlook(classes[0], classes[1]);
+        let outlook = outlook(Strategies::default(), &profile_a, &profile_b);
         let history = History { record, parties, classes, outlook, demanded };
         match history.next(at) {
             Next::Never => {}
@@ -271,6 +281,7 @@ impl Schedule {
         let Some(negotiation) = self.negotiations.get_mut(&number) else { return };
         let Some(side) = negotiation.side(from).filter(|_| negotiation.stage == Stage::Preparing) else { return };
         negotiation.ready[side] = Some(ready);
+        negotiation.ready_at[side] = now;
         if negotiation.ready.iter().all(Option::is_some) {
             negotiation.ready_since = now;
             self.both_ready(now, number);

@@ -385,5 +385,5 @@ fn client(number: u8) -> ClientId {
 }
 
 fn ready(seen: SocketAddr) -> Ready {
-    Ready { seen: Some((seen, 57)), local: vec![], rtt: Some(Duration::from_millis(20)) }
+    Ready { seen: Some((seen, 57)), rtt: Some(Duration::from_millis(20)), ..Ready::default() }
 }

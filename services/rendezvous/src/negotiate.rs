@@ -203,7 +203,7 @@ impl Negotiator {
         });
         let seen = valid.fold(None, |first, next| first.or(Some(next)));
         let rtt = (control_rtt_us > 0).then(|| Duration::from_micros(control_rtt_us).min(MAX_RTT));
-        Ready { seen, local: ready.local.into_iter().take(MOST_LOCAL).collect(), rtt }
+        Ready { seen, local: ready.local.into_iter().take(MOST_LOCAL).collect(), rtt, ..Ready::default() }
     }
 }
 

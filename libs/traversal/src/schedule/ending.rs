@@ -53,7 +53,7 @@ impl Schedule {
             hint,
             trace: number,
             via: None,
-            budget: 0,
+            budget: negotiation.budget,
             places: [0; 2],
         };
         let fastest = reports().filter(|report| report.endpoint.is_some()).map(|report| report.took_us).min();

@@ -20,8 +20,10 @@ pub(super) struct Negotiation {
     pub(super) started_at: UnixMillis,
     pub(super) ready: [Option<Ready>; 2],
     pub(super) ready_since: Instant,
+    pub(super) ready_at: [Instant; 2],
     pub(super) reports: [Option<PunchReport>; 2],
     pub(super) strategy: Strategy,
+    pub(super) budget: u32,
     pub(super) outlook: Outlook,
     pub(super) go_at: Option<Instant>,
     pub(super) prepared: bool,
@@ -57,14 +59,28 @@ impl Negotiation {
     }
 
     /// Both sides with what they measured; `None` unless both did.
-    pub(super) fn measured(&self) -> Option<[Measured; 2]> {
-        Some([self.measured_side(0)?, self.measured_side(1)?])
+    pub(super) fn measured(&self, now: Instant) -> Option<[Measured; 2]> {
+        Some([self.measured_side(now, 0)?, self.measured_side(now, 1)?])
     }
 
-    pub(super) fn measured_side(&self, side: usize) -> Option<Measured> {
-        let ready = self.ready[side].as_ref()?;
-        let (seen, ttl) = ready.seen?;
-        Some(Measured { class: self.classes[side], seen, ttl, local: ready.local.clone(), rtt: ready.rtt })
+    fn measured_side(&self, now: Instant, side: usize) -> Option<Measured> {
+        let ready = self.ready[side].as_ref().filter(|ready| ready.seen.is_some() || ready.seen6.is_some())?;
+        let (seen, ttl) = ready.seen.unzip();
+        let (seen6, ttl6) = ready.seen6.unzip();
+        Some(Measured {
+            profile: self.parties[side].profile?,
+            seen,
+            ttl: ttl.unwrap_or(0),
+            others: ready.others.clone(),
+            seen6,
+            ttl6: ttl6.unwrap_or(0),
+            mapped: ready.mapped,
+            local: ready.local.clone(),
+            lan: ready.lan,
+            rtt: ready.rtt,
+            jitter: ready.jitter,
+            age: now.saturating_duration_since(self.ready_at[side]),
+        })
     }
 
     /// The public addresses behind which nobody else may punch meanwhile: those of hard sides, each once.

@@ -11,7 +11,7 @@ use super::{
     history::{History, Next},
     negotiation::{Negotiation, Stage},
 };
-use crate::plan::{Outlook, Plan, measured_outlook, outlook, plan};
+use crate::plan::{Outlook, Plan, Recipe, Strategies, Variation, measured_outlook, outlook, plan, preparation};
 
 impl Schedule {
     pub(super) fn start(&mut self, now: Instant, at: UnixMillis, history: &History, attempt: u8) {
@@ -39,7 +39,9 @@ impl Schedule {
                 started_at: at,
                 ready: [None, None],
                 ready_since: now,
+                ready_at: [now; 2],
                 reports: [None, None],
+                budget: 0,
                 strategy: match outlook {
                     Outlook::Promising(strategy) => strategy,
                     Outlook::Doubtful | Outlook::Hopeless => Strategy::Direct,
@@ -60,7 +62,8 @@ impl Schedule {
     pub(super) fn claimed(&mut self, now: Instant, at: UnixMillis, number: u64, record: Option<Box<PairRecord>>) {
         let Some(negotiation) = self.negotiations.get_mut(&number) else { return };
         let Negotiation { parties, classes, demanded, .. } = *negotiation;
-        let outlook = outlook(classes[0], classes[1]);
+        let [Some(profile_a), Some(profile_b)] = parties.map(|party| party.profile) else { return };
+        let outlook = outlook(Strategies::default(), &profile_a, &profile_b);
         let history = History { record: record.map(|record| *record), parties, classes, outlook, demanded };
         match history.next(at) {
             Next::Attempt(attempt) => {
@@ -81,8 +84,11 @@ impl Schedule {
         negotiation.prepared = true;
         let punch = PunchId { leader: self.leader, number };
         let [a, b] = negotiation.parties;
-        for (to, peer) in [(a, b.client), (b, a.client)] {
-            let preparation = PunchPreparation { punch, peer, key: negotiation.key, sockets: 0, tcp: false };
+        let (Some(profile_a), Some(profile_b)) = (a.profile, b.profile) else { return };
+        let variation = Variation::of(negotiation.attempt);
+        let (sockets, tcp) = preparation(Strategies::default(), variation, &profile_a, &profile_b);
+        for ((to, peer), sockets) in [(a, b.client), (b, a.client)].into_iter().zip(sockets) {
+            let preparation = PunchPreparation { punch, peer, key: negotiation.key, sockets, tcp };
             self.actions.push_back(Action::Prepare { to, preparation });
         }
         self.enter(number, Stage::Preparing, Some(now + READY_PATIENCE));
@@ -90,25 +96,30 @@ impl Schedule {
 
     pub(super) fn both_ready(&mut self, now: Instant, number: u64) {
         let Some(negotiation) = self.negotiations.get_mut(&number) else { return };
-        let Some([a, b]) = negotiation.measured() else { return self.fail(now, number, Failure::Unmeasured) };
-        negotiation.outlook = measured_outlook(&a, &b);
+        let Some([a, b]) = negotiation.measured(now) else { return self.fail(now, number, Failure::Unmeasured) };
+        negotiation.outlook = measured_outlook(Strategies::default(), &a, &b);
         if negotiation.remeasured {
             return self.go(now, number);
         }
-        let turns = [a.seen, b.seen].map(|seen| self.pace.turn(now, SourcePrefix::of(seen.ip())));
-        match turns {
-            [Some(a), Some(b)] if a.max(b) <= now => self.lock(now, number),
-            [Some(a), Some(b)] => self.enter(number, Stage::Pacing, Some(a.max(b))),
-            _ => self.fail(now, number, Failure::Crowded),
+        let seen = [a.seen.or(a.seen6), b.seen.or(b.seen6)].into_iter().flatten();
+        let turns: Option<Vec<_>> = seen.map(|seen| self.pace.turn(now, SourcePrefix::of(seen.ip()))).collect();
+        match turns.map(|turns| turns.into_iter().max().unwrap_or(now)) {
+            Some(turn) if turn <= now => self.lock(now, number),
+            Some(turn) => self.enter(number, Stage::Pacing, Some(turn)),
+            None => self.fail(now, number, Failure::Crowded),
         }
     }
 
     pub(super) fn go(&mut self, now: Instant, number: u64) {
         let Some(negotiation) = self.negotiations.get_mut(&number) else { return };
-        let Some([a, b]) = negotiation.measured() else { return };
+        let Some([a, b]) = negotiation.measured(now) else { return };
         let punch = PunchId { leader: self.leader, number };
-        let Plan { strategy, orders, patience } = plan(punch, negotiation.attempt, &a, &b);
+        let attempt = negotiation.attempt;
+        let seed = negotiation.started_at.0;
+        let recipe = Recipe { attempt, variation: Variation::of(attempt), seed, skip: 0 };
+        let Plan { strategy, orders, patience, budget } = plan(punch, recipe, Strategies::default(), &a, &b);
         negotiation.strategy = strategy;
+        negotiation.budget = budget;
         negotiation.go_at = Some(now);
         for (to, order) in negotiation.parties.into_iter().zip(orders) {
             self.actions.push_back(Action::Go { to, order });

@@ -152,7 +152,7 @@ impl Client {
                 let punching = self.punches.get_mut(&packet.number);
                 let reachable = owner == Owner::Client || owner == Owner::Negotiation(packet.number);
                 if let Some(punching) = punching.filter(|_| reachable) {
-                    punching.punch.handle_packet(now, from, packet);
+                    punching.punch.handle_packet(now, socket, from, packet);
                 }
             }
         }
@@ -238,13 +238,14 @@ impl Client {
         let mut over = false;
         while let Some(transmit) = punching.punch.poll_transmit() {
             *self.packets.entry(number).or_default() += 1;
-            let port = self.sockets.port(Owner::Client, Socket::Main);
+            let owner = if transmit.socket == Socket::Main { Owner::Client } else { Owner::Negotiation(number) };
+            let port = self.sockets.port(owner, transmit.socket);
             net.send(now, self.host, port, transmit.to, transmit.ttl, Payload::Punch(transmit.packet));
         }
         while let Some(event) = punching.punch.poll_event() {
             match event {
-                punch::Event::Usable { endpoint, rtt } => {
-                    self.found.entry(number).or_insert(Found { socket: Socket::Main, endpoint, rtt, at: now });
+                punch::Event::Usable { socket, endpoint, rtt } => {
+                    self.found.entry(number).or_insert(Found { socket, endpoint, rtt, at: now });
                 }
                 punch::Event::Finished(report) => self.said.push(Said::Report(report)),
                 punch::Event::Over => over = true,
@@ -262,6 +263,11 @@ impl Client {
         let main = self.sockets.port(Owner::Client, Socket::Main);
         Ready {
             seen: seen.clone().find(|(seen, _)| seen.is_ipv4()),
+            others: Vec::new(),
+            seen6: seen.clone().find(|(seen, _)| seen.is_ipv6()),
+            mapped: self.mapped,
+            lan: None,
+            jitter: Some(self.jitter / 2),
             local: vec![SocketAddr::new(self.address, main)],
             rtt: Some(self.access.up + self.access.down + pings),
         }

@@ -26,7 +26,8 @@ pub(crate) fn expected(a: Site, b: Site) -> Expected {
         // Half of a pool's packets come from an address that a restricted cone was not opened for.
         (EasyOpen | Easy, _) | (_, EasyOpen | Easy) if pool => Expected::Either,
         (EasyOpen | Easy, EasyOpen | Easy) | (EasyOpen, _) | (_, EasyOpen) => ALWAYS,
-        (Easy | Sequential | Random, Sequential | Random) | (Sequential | Random, Easy) => Expected::Relay,
+        (Easy, Sequential | Random) | (Sequential | Random, Easy) => ALWAYS,
+        (Sequential | Random, Sequential | Random) => Expected::Relay,
     }
 }
 
