@@ -11,6 +11,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    access::Access,
     lab::{Lab, SERVERS},
     nat::Nat,
     process::{Process, executable},
@@ -25,17 +26,32 @@ fn two_homes_become_one_lan() {
 
 #[test]
 fn a_home_reaches_a_full_cone_directly() {
-    World::on(Seams::Cluster).a_pair_goes_direct(Nat::Home, Nat::FullCone);
+    World::on(Seams::Cluster).a_pair_goes_direct(Nat::Home, Nat::FullCone, "direct");
 }
 
 #[test]
 fn openers_come_before_packets_that_would_move_a_mapping() {
-    World::on(Seams::Cluster).a_pair_goes_direct(Nat::HomeWithoutInputFilter, Nat::HomeWithoutInputFilter);
+    World::on(Seams::Cluster).a_pair_goes_direct(Nat::HomeWithoutInputFilter, Nat::HomeWithoutInputFilter, "direct");
 }
 
 #[test]
 fn a_symmetric_nat_reaches_a_full_cone_directly() {
-    World::on(Seams::Cluster).a_pair_goes_direct(Nat::Symmetric, Nat::FullCone);
+    World::on(Seams::Cluster).a_pair_goes_direct(Nat::Symmetric, Nat::FullCone, "reveal");
+}
+
+#[test]
+fn a_home_behind_a_carrier_reaches_a_home_directly() {
+    World::on(Seams::Cluster).a_pair_goes_direct(Access::through(Nat::Home).behind(Nat::Home), Nat::Home, "direct");
+}
+
+#[test]
+fn a_router_reboots_under_traffic() {
+    World::on(Seams::Cluster).a_router_reboots_under_traffic(Nat::Home);
+}
+
+#[test]
+fn a_router_that_moves_its_ports_reboots_under_traffic() {
+    World::on(Seams::Cluster).a_router_reboots_under_traffic(Nat::HomeWithOtherPorts);
 }
 
 #[test]

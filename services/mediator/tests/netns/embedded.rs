@@ -1,6 +1,6 @@
 //! The scenarios on an embedded deployment: one process, nothing else installed.
 
-use crate::{nat::Nat, scenarios::World, server::Seams};
+use crate::{access::Access, nat::Nat, scenarios::World, server::Seams};
 
 #[test]
 fn two_homes_become_one_lan() {
@@ -9,17 +9,37 @@ fn two_homes_become_one_lan() {
 
 #[test]
 fn a_home_reaches_a_full_cone_directly() {
-    World::on(Seams::Embedded).a_pair_goes_direct(Nat::Home, Nat::FullCone);
+    World::on(Seams::Embedded).a_pair_goes_direct(Nat::Home, Nat::FullCone, "direct");
 }
 
 #[test]
 fn openers_come_before_packets_that_would_move_a_mapping() {
-    World::on(Seams::Embedded).a_pair_goes_direct(Nat::HomeWithoutInputFilter, Nat::HomeWithoutInputFilter);
+    World::on(Seams::Embedded).a_pair_goes_direct(Nat::HomeWithoutInputFilter, Nat::HomeWithoutInputFilter, "direct");
 }
 
 #[test]
 fn a_symmetric_nat_reaches_a_full_cone_directly() {
-    World::on(Seams::Embedded).a_pair_goes_direct(Nat::Symmetric, Nat::FullCone);
+    World::on(Seams::Embedded).a_pair_goes_direct(Nat::Symmetric, Nat::FullCone, "reveal");
+}
+
+#[test]
+fn a_home_behind_a_carrier_reaches_a_home_directly() {
+    World::on(Seams::Embedded).a_pair_goes_direct(Access::through(Nat::Home).behind(Nat::Home), Nat::Home, "direct");
+}
+
+#[test]
+fn eight_machines_behind_a_home_router_all_reach_a_peer() {
+    World::on(Seams::Embedded).machines_behind_one_nat_all_reach_a_peer(Nat::Home, 8);
+}
+
+#[test]
+fn a_router_reboots_under_traffic() {
+    World::on(Seams::Embedded).a_router_reboots_under_traffic(Nat::Home);
+}
+
+#[test]
+fn a_router_that_moves_its_ports_reboots_under_traffic() {
+    World::on(Seams::Embedded).a_router_reboots_under_traffic(Nat::HomeWithOtherPorts);
 }
 
 #[test]

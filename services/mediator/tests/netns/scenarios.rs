@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use crate::{
+    access::Access,
     client::Client,
     cluster::service_must,
     lab::Lab,
@@ -49,14 +50,13 @@ impl World {
         assert_eq!((&why["outcome"], &why["strategy"]), (&"direct".into(), &"direct".into()), "{why}");
     }
 
-    pub(crate) fn a_pair_goes_direct(mut self, first: Nat, second: Nat) {
+    pub(crate) fn a_pair_goes_direct(mut self, first: impl Into<Access>, second: impl Into<Access>, strategy: &str) {
         let pair = self.pair(first, second);
         pair.wait("direct");
         Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 2).assert_uninterrupted();
         Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 2).assert_uninterrupted();
 
         let why = pair.anna.why(pair.bert_at).unwrap();
-        let strategy = if first == Nat::Symmetric { "reveal" } else { "direct" };
         assert_eq!((&why["outcome"], &why["strategy"]), (&"direct".into(), &strategy.into()), "{why}");
     }
 
@@ -81,6 +81,41 @@ impl World {
         Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 2).assert_uninterrupted();
         let peer = pair.anna.sees(pair.bert_at).unwrap();
         assert!(peer["endpoint"].as_str().unwrap().starts_with(&lan[1].to_string()), "over the LAN: {peer}");
+    }
+
+    /// Each of them punches to the same peer, all at once; only what takes turns can predict.
+    pub(crate) fn machines_behind_one_nat_all_reach_a_peer(mut self, nat: impl Into<Access>, machines: usize) {
+        let peer = self.lab.host_behind(Nat::Home);
+        let mut site = self.lab.site(nat);
+        let hosts: Vec<_> = PEOPLE[..machines].iter().map(|name| (*name, self.lab.host(&mut site))).collect();
+        let start = |(name, host)| Client::start(&self.lab, name, host, self.servers.url());
+        let peer = start(("peer", peer));
+        peer.create("friday games");
+        let clients: Vec<_> = hosts.into_iter().map(start).collect();
+        std::thread::scope(|scope| {
+            for client in &clients {
+                scope.spawn(|| client.join("friday games"));
+            }
+        });
+        for client in &clients {
+            client.wait(peer.address4(), "direct", "60s");
+            peer.wait(client.address4(), "direct", "60s");
+            Ping::for_seconds(&self.lab, client.host(), peer.address4(), 1).assert_uninterrupted();
+        }
+    }
+
+    /// The mapping of the tunnel is gone, and where ports are drawn the next one is another.
+    pub(crate) fn a_router_reboots_under_traffic(mut self, nat: impl Into<Access>) {
+        let pair = self.pair(nat, Nat::Home);
+        pair.wait("direct");
+        let ping = Ping::start(&self.lab, pair.anna.host(), pair.bert_at);
+        pair.anna.host().router().reboot();
+        let back = Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 15);
+        assert!(back.longest_gap() <= 50, "ten seconds after the reboot, so is the tunnel: {back:?}");
+        assert!(ping.stop().longest_gap() <= 50);
+        pair.wait("direct");
+        pair.await_control();
+        pair.await_change("anna-again");
     }
 
     pub(crate) fn a_tunnel_outlives_a_minute_without_servers(mut self) {
@@ -215,7 +250,7 @@ impl World {
         });
     }
 
-    fn pair(&mut self, first: Nat, second: Nat) -> Pair {
+    fn pair(&mut self, first: impl Into<Access>, second: impl Into<Access>) -> Pair {
         let (first, second) = (self.lab.host_behind(first), self.lab.host_behind(second));
         self.pair_on(first, second)
     }
@@ -253,6 +288,9 @@ impl Pair {
         self.bert.await_peer(self.anna_at, "nick", nick, RECOVERY);
     }
 }
+
+/// Those who share a NAT.
+const PEOPLE: [&str; 8] = ["carl", "dora", "emil", "frida", "gustav", "hanna", "ivan", "julia"];
 
 /// Seconds.
 const OUTAGE: u32 = 60;
