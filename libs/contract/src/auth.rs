@@ -62,6 +62,9 @@ pub enum LoginRefusal {
         #[n(0)]
         incident: u64,
     },
+    /// Storage has too much to do; nothing was done.
+    #[n(4)]
+    Busy,
 }
 
 impl Call for Login {

@@ -45,6 +45,9 @@ pub enum Refusal {
         #[n(0)]
         incident: u64,
     },
+    /// Storage has too much to do; nothing was done.
+    #[n(11)]
+    Busy,
     /// Too many networks made, or nicknames changed, by this client or from this source.
     #[n(10)]
     RateLimited {

@@ -22,6 +22,15 @@ pub enum Error {
     Database(#[from] sqlx::Error),
 }
 
+impl Error {
+    /// Whether `error` or one of its causes is [`Self::Busy`]: nothing was done, and a later try may succeed.
+    #[must_use]
+    pub fn is_busy(error: &(dyn std::error::Error + 'static)) -> bool {
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        causes.filter_map(|cause| cause.downcast_ref::<Self>()).any(|error| matches!(error, Self::Busy))
+    }
+}
+
 /// Why a role must not start on this database.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
@@ -33,4 +42,16 @@ pub enum SchemaError {
     Newer { found: u32, known: u32 },
     #[error("migration {version} was applied with another text than this program has")]
     Altered { version: u32 },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::JoinError;
+
+    #[test]
+    fn a_busy_database_shows_through_what_failed_because_of_it() {
+        assert!(Error::is_busy(&Error::Busy) && Error::is_busy(&JoinError::Store(Error::Busy)));
+        assert!(!Error::is_busy(&Error::TimedOut) && !Error::is_busy(&JoinError::Store(Error::TimedOut)));
+    }
 }

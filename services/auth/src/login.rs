@@ -76,7 +76,7 @@ impl Auth {
             Ok(LoggedIn { registered: true, .. }) => Outcome::Registered,
             Err(LoginRefusal::RegistrationLimited { .. }) => Outcome::Limited,
             Err(LoginRefusal::Signature | LoginRefusal::Blocked) => Outcome::Refused,
-            Err(LoginRefusal::Internal { .. }) => Outcome::Failed,
+            Err(LoginRefusal::Internal { .. } | LoginRefusal::Busy) => Outcome::Failed,
         });
         result
     }
@@ -177,7 +177,11 @@ impl Auth {
     }
 }
 
-/// Logs what failed and gives the client a number to quote.
+/// Logs what failed and gives the client a number to quote, unless it is to come back soon.
 fn internal(error: &(dyn std::error::Error + 'static)) -> LoginRefusal {
+    if store::Error::is_busy(error) {
+        tracing::warn!("a login waited too long for the database");
+        return LoginRefusal::Busy;
+    }
     LoginRefusal::Internal { incident: telemetry::incident::log("a login", error) }
 }

@@ -252,6 +252,7 @@ fn refused(error: CallError<Refusal>) -> Refused {
         Refusal::RateLimited { retry_after_ms } => after(Code::RateLimited, retry_after_ms),
         Refusal::Malformed => Refused::because(Code::Malformed),
         Refusal::PeerUnknown => Refused::because(Code::PeerUnknown),
+        Refusal::Busy => Refused::because(Code::Unavailable),
         Refusal::Internal { incident } => internal(incident),
     }
 }

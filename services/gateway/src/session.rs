@@ -428,9 +428,11 @@ fn refusal(error: CallError<LoginRefusal>) -> Refused {
         CallError::Refused(LoginRefusal::Internal { incident }) => {
             Refused { incident: Some(incident), ..Refused::after(Code::Internal, pause()) }
         }
-        CallError::TimedOut | CallError::Unavailable | CallError::Malformed | CallError::TooLarge { .. } => {
-            Refused::after(Code::Unavailable, pause())
-        }
+        CallError::Refused(LoginRefusal::Busy)
+        | CallError::TimedOut
+        | CallError::Unavailable
+        | CallError::Malformed
+        | CallError::TooLarge { .. } => Refused::after(Code::Unavailable, pause()),
     }
 }
 #[cfg(test)]
@@ -443,6 +445,13 @@ mod tests {
         assert!(task <= 2_304, "{task} bytes");
         // A queue keeps room for 32 of them.
         assert!(size_of::<Queued>() <= 40, "{} bytes", size_of::<Queued>());
+    }
+
+    #[test]
+    fn a_login_that_storage_has_no_time_for_is_to_be_repeated_soon() {
+        let refused = refusal(CallError::Refused(LoginRefusal::Busy));
+        assert_eq!((refused.code, refused.incident), (Code::Unavailable.number(), None));
+        assert!(refused.retry_after_ms.is_some_and(|pause| pause > 0));
     }
 
     fn size_of_returned<A, B, C, D, E, R>(_: fn(A, B, C, D, E) -> R) -> usize {

@@ -176,8 +176,12 @@ fn now() -> UnixMillis {
     SystemTime::now().into()
 }
 
-/// Logs what broke under a number, which is all that the client learns.
+/// Logs what broke under a number, which is all that the client learns, unless it is to try again soon.
 fn internal(error: &(dyn std::error::Error + 'static)) -> Refusal {
+    if store::Error::is_busy(error) {
+        tracing::warn!("a call waited too long for the database");
+        return Refusal::Busy;
+    }
     let incident = rand::random();
     let cause = error.source().map(tracing::field::display);
     tracing::error!(incident, error = %error, cause, "a call failed");

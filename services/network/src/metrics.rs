@@ -47,7 +47,7 @@ impl Outcome {
                 | Refusal::Malformed
                 | Refusal::PeerUnknown,
             ) => Self::Refused,
-            Err(Refusal::Internal { .. }) => Self::Failed,
+            Err(Refusal::Internal { .. } | Refusal::Busy) => Self::Failed,
         }
     }
 }
