@@ -244,7 +244,12 @@ impl Gateway {
     }
 
     pub(crate) fn heard_nothing(&mut self) -> bool {
-        self.pushes.try_recv().is_err()
+        !self.heard(|_| true)
+    }
+
+    /// Whether such a notice came already.
+    pub(crate) fn heard(&mut self, notice: impl Fn(&Notice) -> bool) -> bool {
+        std::iter::from_fn(|| self.pushes.try_recv().ok()).any(|push| notice(&push.notice))
     }
 }
 
