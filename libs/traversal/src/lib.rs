@@ -4,8 +4,9 @@
 //! |---|---|---|
 //! | [`discover`] | client | which questions leave which socket when, at login and right before a punch |
 //! | [`classify`] | both | what the answers say about the NAT |
-//! | [`schedule`] | server | which pair punches when; queues, leases, retries, records |
+//! | [`schedule`] | server | which pair punches when; queues, leases, budgets, retries, records |
 //! | [`plan`] | server | which strategy, and who sends what when |
+//! | [`predict`] | both | where the next ports of a NAT are |
 //! | [`punch`] | client | the packets of one attempt, and when an endpoint is usable |
 //! | [`path`] | client | over which route data goes, from the first packet to the end of the tunnel |
 //! | [`relay_choice`] | server | which relay carries a pair |
@@ -14,40 +15,88 @@
 //! Every machine takes `handle_*` and gives `poll_*`; time, randomness and authenticity come from outside: packets are
 //! opened with `wire::punch`, observations with `wire::probe`, before they are handed in. Nothing here knows a socket.
 //!
-//! # The way of a pair
-//! 1. Each client asks three reflector endpoints from the socket that will carry its tunnels, and tests its filter. The
-//!    answers make a profile, and the profile a class: easy and open, easy, hard, blocked.
-//! 2. Data starts on the relay. Beside that the server takes the lease of the pair, has both measure once more (PREPARE),
-//!    waits for the turn of their public addresses, and names a common start (GO). Times are relative to the receipt of
-//!    the order less half a round trip, so no two clocks are compared.
-//! 3. Both send openers, which die before the peer's NAT, and then probes. DIRECT sends to what was observed. REVEAL lets
-//!    the open side only open: the hard side's first packet shows the port that nobody could know.
-//! 4. What answers three times within a second is usable. The path moves there, keeps the relay for 30 s, and comes back to
-//!    it when answers stop.
-//! 5. The record says what was tried and why it ended so, in plain words. What failed is tried again, differently.
+//! # What a NAT does (RFC 4787)
+//! A NAT gives a flow from inside an external port. Its *mapping* is endpoint-independent when one inner socket has the same
+//! port towards everybody; else it depends on the destination's address, or on address and port. Its *filtering* says whose
+//! packets it lets in through that port: everybody's, those of addresses that were sent to, or of addresses and ports that
+//! were sent to. When ports differ by destination, its *allocation* matters: some count up or down by a fixed step, with
+//! the flows of everybody behind them in between; some keep the parity of the inner port; some draw from a block that a
+//! carrier gave to the subscriber; some draw from all ports.
 //!
-//! `tests/matrix.rs` states for every pair of simulated NATs whether it must be direct, and is the specification.
+//! That amounts to five classes, and they decide what can work:
+//!
+//! | class | mapping | the peer must |
+//! |---|---|---|
+//! | easy, open | endpoint-independent, and the filter lets in other ports of a known address | send to the observed port |
+//! | easy | endpoint-independent, strict filter: the home router | be sent to first, at exactly its port |
+//! | sequential | depends on the destination, ports count | guess the next port |
+//! | random | depends on the destination, ports are drawn | find it by chance, or be shown it |
+//! | blocked | no UDP | use TCP or the relay |
+//!
+//! # The way of a pair
+//! 1. **Discovery.** Each client asks three reflector endpoints (RFC 8489) from the socket that will carry its tunnels,
+//!    R1:p, R1:q, R2:p: equal answers are an endpoint-independent mapping. A fresh socket asks R1:p to be answered from the
+//!    other port and the other address (RFC 5780): what comes in shows the filter. Two bursts of eight fresh sockets,
+//!    0.4 s apart, show step and rate of a sequential NAT. Beside that: hops, hairpin, IPv6, TCP, and in the background
+//!    how long a mapping lives in silence. A class changes when two of the last three results agree.
+//! 2. **Relay first.** Data starts on the relay at once; all of this runs beside it.
+//! 3. **PREPARE.** The server takes the lease of the pair and tells both to open the sockets that will punch, and to measure
+//!    last: what is measured before opening 190 sockets is 100 ms old.
+//! 4. **Turn.** Punches behind one sequential NAT would take each other's ports, so its public address is leased; random
+//!    sides are leased by client, because a birthday costs sessions. Who waits stays on the relay, and measures again.
+//! 5. **GO** names a common start, `T0 = now + max(RTT A, RTT B) / 2 + 20 ms`. Each side is told how long to wait from the
+//!    receipt of the order, `T0 - now - RTT / 2`, so no two clocks are compared.
+//! 6. **Openers before packets.** At T0 both send packets with a hop limit that passes the NATs of their own side and dies
+//!    before the peer's. A Linux router whose INPUT chain accepts takes a packet that arrives too early for one to itself,
+//!    and then moves our mapping to another port. The first packets that are meant to arrive leave one gap later, and the
+//!    gap exceeds the skew of the two starts: `max(50 ms, 2 * (jitter A + jitter B) + 10 ms)`.
+//! 7. **Usable** is what answers three authentic probes within a second. The path moves there when it is not slower than the
+//!    relay by more than 10 ms, keeps the relay for 30 s, doubles packets over both when answers stop, and comes back to the
+//!    relay after three seconds of that.
+//! 8. **The record** says what was tried and why it ended so, in plain words and with the remedy. What failed is tried again,
+//!    differently: 97.6 % of the successes of equal tries come with the first one (arXiv 2510.27500).
+//!
+//! # Strategies
+//! - **DIRECT**: both send to what was observed, after openers. Addresses on the LAN and the hairpin join in when both are
+//!   seen at one public address, IPv6 and port mappings whenever they exist.
+//! - **REVEAL**: the open side only opens; the hard side's first packet shows the port that nobody could know.
+//! - **PREDICT**: with `dt` seconds between the measurement and T0, step `d` and `lambda` foreign flows a second, the next
+//!   port of the sequential side is one of `last + d * i`, `i = 1 .. 8 + 2 * lambda * dt + 4 * sqrt(lambda * dt)`. The easy
+//!   side opens and probes all of them, three times.
+//! - **SWEEP**: both are sequential. Each sends from `n` sockets at once to the one port `last + d * k` of the other,
+//!   `k = lambda * dt + 3 * sqrt(lambda * dt) + 6`, and `n` is so large that its own burst passes over the port that the
+//!   other one aims at.
+//! - **BIRTHDAY**: the random side sends from 256 sockets (64 behind a carrier), the easy side tries 1,024 ports, two
+//!   milliseconds apart: they meet in 98 % of all attempts, after 175 probes in the median. A block or a parity that is known
+//!   makes it certain. The same against a sequential NAT whose mapping is the same for all ports of one address.
+//! - **TCP**: simultaneous open from the port of a connection to a reflector, for a side without UDP.
+//! - **RELAY**: random against random, and sequential against random, would need some 65,000 mappings. They get one plain
+//!   round, because a class can be wrong, and then rest.
+//!
+//! # Budgets
+//! A carrier's block of 512 ports is used up by four careless attempts, and then *all* UDP of that subscriber fails. So a plan
+//! states the most packets of an attempt and a punch obeys it; the easy side of a birthday makes 1,024 flows in 30 s, over
+//! all pairs behind its address; a client takes part in one birthday a minute, a pair in three an hour; four punches a second
+//! start behind one public address, and twenty wait. Records of pairs hold the ladder of retries, so any process continues it.
 //!
 //! # Assumptions
-//! - Reflectors see true source ports, on two addresses; with one the profile is marked unsure.
+//! - Reflectors see true source ports, on two addresses; with one the profile is marked unsure, and prediction packets are
+//!   added to plain ones.
 //! - A reflector's statement is fresh and authentic; the rest of what a client says may be a lie. A peer is told to send
 //!   to addresses that a reflector saw, and to private ones only when both are seen at one public address (RFC 8445,
 //!   section 19). Both the number of endpoints and that of packets are bounded on the sending side, too.
 //! - Leases exclude most of the time. Two leaders of one pair would waste packets and do no harm.
 //!
-//! # How other strategies fit in
-//! PREPARE already names a number of fresh sockets and [`discover::Measurement`] measures each; the schedule serialises by
-//! public address where a hard side takes part and repeats measurements that got old in the queue. Prediction adds to
-//! [`classify`] the step and rate of a sequential NAT, to [`plan`] a candidate window, and to [`punch`] rounds over several
-//! sockets; the stages stay.
-//!
 //! # Rejected
 //! - ICE (RFC 8445): symmetric agents, no common start, no serialising, and its checks are what makes some NATs move ports.
-//! - Clients that retry by themselves: 97.6 % of successes come on the first of equal tries.
+//! - Clients that retry by themselves: equal tries do not help, and nobody sees the other punches behind the same NAT.
 //! - An absolute start by wall clock: clients' clocks are wrong by minutes.
+//! - Probing one port after the other to learn a step: on a busy NAT half of the results are wrong.
+//! - Skipping the plain round because of a class: classes are wrong often enough.
 //! - Keeping the ladder of retries in the server's memory: the record of the pair has it, so any process continues.
 //!
-//! Vocabulary of RFC 4787; measurements of RFC 5780 over RFC 8489.
+//! `tests/matrix.rs` states for every pair of simulated NATs whether it must be direct, and is the specification. Vocabulary
+//! of RFC 4787; measurements of RFC 5780 over RFC 8489.
 
 pub mod classify;
 pub mod discover;
