@@ -68,11 +68,13 @@ pub enum DropReason {
     MovesTooOften,
     /// The sender's address shows too many tickets.
     JoinsTooOften,
+    /// The sender's address asks the reflector too often, or for too many answers at a later time.
+    AsksTooOften,
 }
 
 impl DropReason {
     /// Every reason, for metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Malformed,
         Self::NoSlot,
         Self::NotALeg,
@@ -80,6 +82,7 @@ impl DropReason {
         Self::OverCap,
         Self::MovesTooOften,
         Self::JoinsTooOften,
+        Self::AsksTooOften,
     ];
 
     /// The word for metrics.
@@ -93,6 +96,7 @@ impl DropReason {
             Self::OverCap => "over-cap",
             Self::MovesTooOften => "moves-too-often",
             Self::JoinsTooOften => "joins-too-often",
+            Self::AsksTooOften => "asks-too-often",
         }
     }
 }

@@ -4,8 +4,12 @@
 //! Everything it needs to know of the rest of the deployment stands in the tickets that clients show. A task beside it tells
 //! rendezvous every two seconds that the relay lives, and how loaded it is.
 //!
-//! One worker thread serves one socket. A slot has one owner and no lock, so a second worker needs a second listener; the
-//! listeners are independent relays that share a process.
+//! One worker thread serves one socket, or one of each address family. A slot has one owner and no lock, so a second worker
+//! needs a second listener; the workers are independent relays that share a process.
+//!
+//! Every relay is a reflector, too: STUN on its port is told apart by the first bytes, answered with the same sealed
+//! observations as at rendezvous and within budgets per source. With one port it cannot answer from elsewhere and refuses
+//! to (420). Over TCP it does not answer: there the port belongs to the gateway.
 
 mod beat;
 mod bucket;
@@ -31,20 +35,24 @@ use domain::{InstanceId, RelayId};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use wire::{probe::ObservationKey, ticket::TicketRoot};
+use wire::{
+    probe::{Budget, Desk, Mirror, ObservationKey},
+    ticket::TicketRoot,
+};
 
 pub use metrics::Metrics;
 
 use crate::{
     core::{Limits, Relay},
-    socket::Worker,
+    socket::{Door, Worker},
 };
 
 /// How this role behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where clients send to, over UDP. A second worker thread needs a second address.
+    /// Where clients send to, over UDP. A second worker thread needs a second address; the n-th IPv4 and the n-th IPv6
+    /// address have one worker, so that the legs of a pair may differ in that.
     pub listen: Vec<SocketAddr>,
     /// The address of each listener as clients see it, in the same order. Empty: as bound.
     pub public: Vec<IpAddr>,
@@ -54,7 +62,11 @@ pub struct Config {
     pub observation_key: PathBuf,
     /// Where this relay is, for people and for the choice of relays.
     pub region: String,
-    /// Pairs at one listener, at most.
+    /// Answers of the reflector a second to one source.
+    pub answers_per_source: u32,
+    /// Answers a second to one source that are larger than the question: plain STUN of other tools.
+    pub larger_answers_per_source: u32,
+    /// Pairs at one worker, at most.
     pub max_slots: u32,
     /// A pair without a packet of either leg for this long loses its slot.
     #[serde(with = "domain::human_duration")]
@@ -72,6 +84,8 @@ impl Default for Config {
             ticket_root: PathBuf::new(),
             observation_key: PathBuf::new(),
             region: "default".into(),
+            answers_per_source: 200,
+            larger_answers_per_source: 10,
             max_slots: 100_000,
             idle: Duration::from_secs(60),
             drain: Duration::from_secs(3),
@@ -162,21 +176,33 @@ impl Bound {
         let endpoints = self.endpoints();
         let drains = Arc::new(AtomicBool::new(false));
         let stops = Arc::new(AtomicBool::new(false));
-        let mut workers = Vec::with_capacity(self.listeners.len());
-        // A pair's slot lives at one listener: as many relays as listeners, with the same name and keys.
-        for (socket, endpoint) in self.listeners {
+        let spread = u64::from_le_bytes(std::array::from_fn(|nth| secret[nth]));
+        let budget =
+            Budget { answers: self.config.answers_per_source, larger_answers: self.config.larger_answers_per_source };
+        let door = |(socket, endpoint): (UdpSocket, SocketAddr)| {
+            let mirror = Mirror::single(endpoint, observations.clone());
+            Door { socket, endpoint, desk: Desk::new(Instant::now(), mirror, budget, spread) }
+        };
+        let (v4, v6): (Vec<_>, Vec<_>) = self.listeners.into_iter().partition(|(_, endpoint)| endpoint.is_ipv4());
+        let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
+        let mut workers = Vec::new();
+        // A pair's slot lives at one worker: as many relays as workers, with the same name and keys.
+        loop {
+            let doors: Vec<_> = v4.next().into_iter().chain(v6.next()).map(door).collect();
+            if doors.is_empty() {
+                break;
+            }
             let limits = Limits { max_slots: self.config.max_slots, idle: self.config.idle };
             let worker = Worker {
-                socket,
+                doors,
                 relay: Relay::new(Instant::now(), root.key(self.relay), secret, limits),
-                mirror: wire::probe::Mirror::single(endpoint, observations.clone()),
                 metrics: Arc::clone(&seams.metrics),
                 drains: Arc::clone(&drains),
                 stops: Arc::clone(&stops),
             };
             workers.push(worker.start().map_err(Error::Thread)?);
         }
-        tracing::info!(relay = %self.relay, listeners = workers.len(), "relay forwards");
+        tracing::info!(relay = %self.relay, workers = workers.len(), "relay forwards");
 
         let beat = beat::Beat {
             relay: self.relay,

@@ -1,9 +1,10 @@
-//! The packet path's shell: batches in, one decision each, batches out. One thread, one socket, no allocation in the loop.
+//! The packet path's shell: batches in, one decision each, batches out. One thread, one socket an address family, no
+//! allocation in the loop but for the answers of the reflector that wait.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{SocketAddr, UdpSocket},
-    os::fd::AsRawFd as _,
+    os::fd::{AsFd as _, AsRawFd as _},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,11 +16,12 @@ use std::{
 use domain::UnixMillis;
 use nix::{
     errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg},
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use wire::{
-    probe::{Asked, Corner, MAX_ANSWER_SIZE, Mirror, is_stun},
+    probe::{Asked, Corner, Desk, MAX_ANSWER_SIZE, Verdict as Reflection, is_stun},
     relay::MAX_DATAGRAM,
 };
 
@@ -37,11 +39,8 @@ const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
 /// How long the thread waits for a datagram before it looks at the clock and the flags.
 const TURN: Duration = Duration::from_millis(100);
 
-/// Pairs whose end one turn looks at: about a millisecond, while the kernel keeps what arrives.
+/// Pairs whose end one turn looks at, and late answers that it sends: about a millisecond, while the kernel keeps what arrives.
 const DEADLINES: usize = 1_024;
-
-/// Answers larger than their question that one turn gives away, to plain STUN tools, before it stays silent.
-const AMPLIFIED_PER_SECOND: u32 = 200;
 
 /// A socket with large buffers at `address`.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
@@ -57,12 +56,21 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// One socket, and the reflector behind it.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) socket: UdpSocket,
+    /// As the clients see it.
+    pub(crate) endpoint: SocketAddr,
+    pub(crate) desk: Desk,
+}
+
 /// One thread and what it owns.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(crate) socket: UdpSocket,
+    /// One of each address family, or one.
+    pub(crate) doors: Vec<Door>,
     pub(crate) relay: Relay,
-    pub(crate) mirror: Mirror,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drains: Arc<AtomicBool>,
     pub(crate) stops: Arc<AtomicBool>,
@@ -79,26 +87,29 @@ impl Worker {
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
         let mut replies = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
         let mut arrived = Vec::with_capacity(BATCH);
-        let mut outgoing = Outgoing::new();
+        let mut outgoing: Vec<_> = self.doors.iter().map(|_| Outgoing::new()).collect();
         let mut drained = false;
-        let mut turn = Turn { began: Instant::now(), amplified: 0 };
         while !self.stops.load(Ordering::Relaxed) {
             if !drained && self.drains.load(Ordering::Relaxed) {
                 drained = true;
                 self.tell_draining();
             }
-            receive(&self.socket, &mut headers, &mut buffers, &mut arrived)?;
+            for at in self.ready()? {
+                let Some(door) = self.doors.get(at) else { continue };
+                receive(&door.socket, self.doors.len() == 1, &mut headers, &mut buffers, &mut arrived)?;
+                let now = Instant::now();
+                let wall = UnixMillis::from(SystemTime::now());
+                outgoing.iter_mut().for_each(Outgoing::clear);
+                for (nth, &(from, length)) in arrived.iter().enumerate() {
+                    self.decide(now, wall, at, from, nth, &buffers[nth][..length], &mut outgoing);
+                }
+                for (door, outgoing) in self.doors.iter().zip(&mut outgoing) {
+                    self.send(&door.socket, &mut replies, &*buffers, outgoing)?;
+                    outgoing.count.flush(&self.metrics);
+                }
+            }
             let now = Instant::now();
-            if now - turn.began >= Duration::from_secs(1) {
-                turn = Turn { began: now, amplified: 0 };
-            }
-            let wall = UnixMillis::from(SystemTime::now());
-            outgoing.clear();
-            for (nth, &(from, length)) in arrived.iter().enumerate() {
-                self.decide(now, wall, from, nth, &buffers[nth][..length], &mut outgoing, &mut turn);
-            }
-            self.send(&mut replies, &*buffers, &outgoing)?;
-            outgoing.count.flush(&self.metrics);
+            self.send_late(now);
             for _ in 0..DEADLINES {
                 if self.relay.poll_deadline().is_none_or(|due| due > now) {
                     break;
@@ -110,44 +121,73 @@ impl Worker {
         Ok(())
     }
 
+    /// The doors where something may have arrived. Waits for that, but not for long.
+    fn ready(&self) -> io::Result<arrayvec::ArrayVec<usize, 2>> {
+        let [first, second] = &self.doors[..] else { return Ok([0].into_iter().collect()) };
+        let mut both = [first, second].map(|door| PollFd::new(door.socket.as_fd(), PollFlags::POLLIN));
+        match poll(&mut both, PollTimeout::try_from(TURN).unwrap_or(PollTimeout::ZERO)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok((0..2).filter(|at| both[*at].any() == Some(true)).collect())
+    }
+
+    /// The door that leads to `to`.
+    fn door(&self, to: SocketAddr) -> usize {
+        self.doors.iter().position(|door| door.endpoint.is_ipv4() == to.is_ipv4()).unwrap_or(0)
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the state of one turn, borrowed apart from the worker")]
     fn decide(
         &mut self,
         now: Instant,
         wall: UnixMillis,
+        at: usize,
         from: SocketAddr,
         nth: usize,
         datagram: &[u8],
-        outgoing: &mut Outgoing,
-        turn: &mut Turn,
+        outgoing: &mut [Outgoing],
     ) {
+        let back = &mut outgoing[at];
         if is_stun(datagram) {
             let asked = Asked { source: from, at: Corner::R1P, ttl: 0, now: wall };
-            let answer = &mut outgoing.answers[nth];
-            match self.mirror.reflect(&asked, datagram, answer) {
-                Some(reflection) if !reflection.amplifies || turn.amplified < AMPLIFIED_PER_SECOND => {
-                    turn.amplified += u32::from(reflection.amplifies);
-                    outgoing.count.reflections += 1;
-                    outgoing.push(from, Source::Answer { nth, length: reflection.length });
+            match self.doors[at].desk.handle_question(now, &asked, datagram, &mut back.answers[nth]) {
+                Reflection::Answer(reflection) => {
+                    back.count.reflections += 1;
+                    back.push(from, Source::Answer { nth, length: reflection.length });
                 }
-                Some(_) | None => outgoing.count.dropped[DropReason::Malformed as usize] += 1,
+                Reflection::Later => {}
+                Reflection::Ignored => back.count.dropped[DropReason::Malformed as usize] += 1,
+                Reflection::Limited => back.count.dropped[DropReason::AsksTooOften as usize] += 1,
             }
             return;
         }
         match self.relay.handle_datagram(now, wall, from, datagram) {
             Verdict::Forward(to) => {
-                outgoing.count.packets += 1;
-                outgoing.count.bytes += datagram.len() as u64;
-                outgoing.push(to, Source::Arrived { nth, length: datagram.len() });
+                back.count.packets += 1;
+                back.count.bytes += datagram.len() as u64;
+                outgoing[self.door(to)].push(to, Source::Arrived { nth, length: datagram.len() });
             }
             Verdict::Answer(answer) => {
-                outgoing.count.answers += 1;
+                back.count.answers += 1;
                 let bytes = answer.as_bytes();
-                outgoing.answers[nth][..bytes.len()].copy_from_slice(bytes);
-                outgoing.push(from, Source::Answer { nth, length: bytes.len() });
+                back.answers[nth][..bytes.len()].copy_from_slice(bytes);
+                back.push(from, Source::Answer { nth, length: bytes.len() });
                 self.count_events();
             }
-            Verdict::Drop(reason) => outgoing.count.dropped[reason as usize] += 1,
+            Verdict::Drop(reason) => back.count.dropped[reason as usize] += 1,
+        }
+    }
+
+    /// The reflectors' answers whose time has come.
+    fn send_late(&mut self, now: Instant) {
+        for door in &mut self.doors {
+            for late in std::iter::from_fn(|| door.desk.poll_late(now)).take(DEADLINES) {
+                match door.socket.send_to(&late.answer, late.to) {
+                    Ok(_) => self.metrics.reflections.inc(),
+                    Err(_) => self.metrics.unsent.inc(),
+                }
+            }
         }
     }
 
@@ -158,15 +198,17 @@ impl Worker {
     }
 
     fn tell_draining(&mut self) {
-        for (to, note) in self.relay.drain() {
+        let notes: Vec<_> = self.relay.drain().collect();
+        for (to, note) in notes {
             // A note that is lost is made up for by the pings that stay unanswered later.
-            let _ = self.socket.send_to(note.as_bytes(), to);
+            let _ = self.doors[self.door(to)].socket.send_to(note.as_bytes(), to);
         }
     }
 
     /// Sends everything; a datagram that the kernel does not take is lost, as on any router.
     fn send(
         &self,
+        socket: &UdpSocket,
         headers: &mut MultiHeaders<SockaddrStorage>,
         buffers: &[[u8; MAX_DATAGRAM]],
         outgoing: &Outgoing,
@@ -179,7 +221,7 @@ impl Worker {
             });
             let slices: arrayvec::ArrayVec<[IoSlice<'_>; 1], BATCH> = slices.collect();
             let to = &outgoing.to[sent..];
-            match sendmmsg(self.socket.as_raw_fd(), headers, &slices, to, [], MsgFlags::MSG_DONTWAIT) {
+            match sendmmsg(socket.as_raw_fd(), headers, &slices, to, [], MsgFlags::MSG_DONTWAIT) {
                 Ok(results) => sent += results.count().max(1),
                 Err(Errno::EINTR) => {}
                 // The first of them cannot be sent: to an unreachable network, or a full buffer. Go on after it.
@@ -205,16 +247,18 @@ impl Worker {
     }
 }
 
-/// Fills `arrived` with who sent how much into which buffer. Empty after [`TURN`] without a datagram.
+/// Fills `arrived` with who sent how much into which buffer. With `waits` it is empty after [`TURN`] without a datagram.
 fn receive(
     socket: &UdpSocket,
+    waits: bool,
     headers: &mut MultiHeaders<SockaddrStorage>,
     buffers: &mut [[u8; MAX_DATAGRAM]; BATCH],
     arrived: &mut Vec<(SocketAddr, usize)>,
 ) -> io::Result<()> {
     arrived.clear();
     let mut slices = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
-    let received = recvmmsg(socket.as_raw_fd(), headers, slices.iter_mut(), MsgFlags::MSG_WAITFORONE, None);
+    let flags = if waits { MsgFlags::MSG_WAITFORONE } else { MsgFlags::MSG_DONTWAIT };
+    let received = recvmmsg(socket.as_raw_fd(), headers, slices.iter_mut(), flags, None);
     match received {
         Ok(messages) => {
             for message in messages {
@@ -242,13 +286,7 @@ fn nobody() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 0))
 }
 
-/// What one turn gives away.
-struct Turn {
-    began: Instant,
-    amplified: u32,
-}
-
-/// What one turn sends.
+/// What one turn sends through one door.
 struct Outgoing {
     to: Vec<Option<SockaddrStorage>>,
     sources: Vec<Source>,

@@ -8,12 +8,12 @@ use std::{
 
 use bus::{Bus, memory::Hub};
 use contract::rendezvous::RelayBeat;
-use domain::{Bandwidth, InstanceId, Probe, SessionTag, TransactionId, UnixMillis, Vantage};
+use domain::{Bandwidth, InstanceId, Probe, RelayId, SessionTag, TransactionId, UnixMillis, Vantage};
 use relay::{Config, Metrics, Seams, core::DropReason};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use wire::{
-    probe::{self, Answer},
+    probe::{self, Answer, ObservationKey},
     relay::{Cookie, Join, Message, Slot, prove},
     ticket::{LegSide, PairNonce, Ticket, TicketRoot},
 };
@@ -75,13 +75,7 @@ async fn datagrams_travel_between_two_real_legs() {
             std::thread::yield_now();
         }
 
-        let asked = Probe {
-            transaction: TransactionId([6; 12]),
-            tag: Some(SessionTag([3; 16])),
-            answer_from: Vantage::Asked,
-            delay_s: 0,
-        };
-        a.send(&probe::question(&asked)).unwrap();
+        a.send(&probe::question(&asked(Vantage::Asked, 0))).unwrap();
         let Answer::Reflected(reflected) = probe::answer(&receive(&a)).unwrap() else { panic!("no reflection") };
         assert_eq!(reflected.seen, a.local_addr().unwrap());
     })
@@ -96,6 +90,88 @@ async fn datagrams_travel_between_two_real_legs() {
     while !beats.recv().await.unwrap().draining {}
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_legs_of_a_pair_meet_over_different_families() {
+    let role = Role::start(&["127.0.0.1:0", "[::1]:0"], Config::default());
+    let [v4, v6] = role.endpoints[..] else { panic!("{:?}", role.endpoints) };
+    let key = TicketRoot::new([1; 32]).key(role.id);
+    let expires = UnixMillis::from(SystemTime::now()).plus(Duration::from_secs(60));
+    let pair = PairNonce([5; 16]);
+    let ticket = |side| Ticket { relay: role.id, pair, side, rate: Bandwidth::UNLIMITED, expires };
+    let (anna, bert) = (offer(&key, &ticket(LegSide::A)), offer(&key, &ticket(LegSide::B)));
+    tokio::task::spawn_blocking(move || {
+        let (a, b) = (leg(v4), leg(v6));
+        let slot = join(&a, &anna);
+        assert_eq!(join(&b, &bert), slot);
+        let datagram = Message::Data { slot, payload: b"over the relay" }.to_vec();
+        for _ in 0..50 {
+            a.send(&datagram).unwrap();
+            assert_eq!(receive(&b), datagram);
+            b.send(&datagram).unwrap();
+            assert_eq!(receive(&a), datagram);
+        }
+        for (socket, reflector) in [(&a, v4), (&b, v6)] {
+            socket.send(&probe::question(&asked(Vantage::Asked, 0))).unwrap();
+            let Ok(Answer::Reflected(reflected)) = probe::answer(&receive(socket)) else { panic!("no reflection") };
+            assert_eq!(reflected.seen, socket.local_addr().unwrap());
+            let (now, observation) = (UnixMillis::from(SystemTime::now()), reflected.observation.unwrap());
+            let observed = ObservationKey::new(&[2; 32]).open(&observation, TAG, now).unwrap();
+            assert_eq!((observed.seen, observed.reflector), (reflected.seen, reflector));
+        }
+    })
+    .await
+    .unwrap();
+    role.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_reflector_of_a_relay_has_budgets_and_answers_from_one_place() {
+    let role = Role::start(&["127.0.0.1:0"], Config { larger_answers_per_source: 3, ..Config::default() });
+    let (relay, metrics) = (role.endpoints[0], Arc::clone(&role.metrics));
+    tokio::task::spawn_blocking(move || {
+        let socket = leg(relay);
+        for elsewhere in [Vantage::OtherPort, Vantage::OtherAddress, Vantage::Opposite] {
+            let question = probe::question(&asked(elsewhere, 0));
+            socket.send(&question).unwrap();
+            let refused = receive(&socket);
+            assert!(matches!(probe::answer(&refused), Ok(Answer::Refused { code: 420, .. })));
+            assert!(refused.len() <= question.len());
+        }
+        let mut plain = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
+        plain.extend([9; 12]);
+        for _ in 0..20 {
+            socket.send(&plain).unwrap();
+        }
+        for _ in 0..12 {
+            socket.send(&probe::question(&asked(Vantage::Asked, 185))).unwrap();
+        }
+        socket.send(&probe::question(&asked(Vantage::Asked, 1))).unwrap();
+        while metrics.dropped(DropReason::AsksTooOften).get() < 16 + 5 {
+            std::thread::yield_now();
+        }
+    })
+    .await
+    .unwrap();
+    assert!(role.metrics.reflections.get() >= 6);
+    role.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_answers_late_when_it_is_asked_to() {
+    let role = Role::start(&["127.0.0.1:0"], Config::default());
+    let relay = role.endpoints[0];
+    tokio::task::spawn_blocking(move || {
+        let socket = leg(relay);
+        let sent = std::time::Instant::now();
+        socket.send(&probe::question(&asked(Vantage::Asked, 1))).unwrap();
+        assert!(matches!(probe::answer(&receive(&socket)), Ok(Answer::Reflected(_))));
+        assert!(sent.elapsed() >= Duration::from_secs(1));
+    })
+    .await
+    .unwrap();
+    role.stop().await;
+}
+
 #[test]
 fn listeners_and_keys_are_checked_at_the_start() {
     let none = Config { listen: Vec::new(), ..Config::default() };
@@ -106,8 +182,48 @@ fn listeners_and_keys_are_checked_at_the_start() {
     assert!(error.contains(&taken.local_addr().unwrap().to_string()), "{error}");
 }
 
+/// A relay that runs.
+struct Role {
+    endpoints: Vec<SocketAddr>,
+    id: RelayId,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+    tasks: JoinSet<Result<(), relay::Error>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Role {
+    fn start(listen: &[&str], config: Config) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (ticket_root, observation_key) = (dir.path().join("tickets.key"), dir.path().join("observations.key"));
+        std::fs::write(&ticket_root, [1; 32]).unwrap();
+        std::fs::write(&observation_key, [2; 32]).unwrap();
+        let listen = listen.iter().map(|text| text.parse().unwrap()).collect();
+        let drain = Duration::from_millis(200);
+        let config = Config { listen, ticket_root, observation_key, drain, ..config };
+        let bound = relay::bind(&config, InstanceId::from_bytes([7; 16])).unwrap();
+        let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
+        let seams = Seams { bus: Bus::memory(&Hub::default(), "relay"), metrics: Arc::clone(&metrics) };
+        let (endpoints, id, shutdown) = (bound.endpoints(), bound.relay(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(bound.run(seams, shutdown.clone()));
+        Self { endpoints, id, metrics, shutdown, tasks, _dir: dir }
+    }
+
+    async fn stop(mut self) {
+        self.shutdown.cancel();
+        self.tasks.join_next().await.unwrap().unwrap().unwrap();
+    }
+}
+
+const TAG: SessionTag = SessionTag([3; 16]);
+
+const fn asked(answer_from: Vantage, delay_s: u8) -> Probe {
+    Probe { transaction: TransactionId([6; 12]), tag: Some(TAG), answer_from, delay_s }
+}
+
 fn leg(relay: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let socket = UdpSocket::bind(if relay.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket.connect(relay).unwrap();
     socket
