@@ -1,6 +1,12 @@
 //! What goes on beside the sessions: seats are renewed, reflectors and token keys learned, gaps of the bus made good.
 
-use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use bus::Served;
 use bytes::Bytes;
@@ -198,17 +204,63 @@ pub(crate) async fn reflectors(hub: &Hub) -> Vec<SocketAddr> {
     chosen(&known)
 }
 
+/// IPv4 first: reflectors of the better path, and of the harder NATs.
 fn chosen(known: &Reflectors) -> Vec<SocketAddr> {
-    let fresh = |heard: &&Heard| heard.at.elapsed() < SILENCE;
-    let mut endpoints: Vec<SocketAddr> = Vec::new();
-    if let Some(first) = known.rendezvous.values().filter(fresh).max_by_key(|heard| heard.endpoints.len()) {
-        endpoints.extend(&first.endpoints);
-    }
-    let has_other = |endpoints: &[SocketAddr]| endpoints.iter().any(|other| other.ip() != endpoints[0].ip());
-    if !endpoints.is_empty() && !has_other(&endpoints) {
-        let others =
-            known.rendezvous.values().chain(known.relays.values()).filter(fresh).flat_map(|heard| &heard.endpoints);
-        endpoints.extend(others.copied().find(|other| other.ip() != endpoints[0].ip()));
+    [SocketAddr::is_ipv4, SocketAddr::is_ipv6].into_iter().flat_map(|family| chosen_of(known, family)).collect()
+}
+
+/// Those of the rendezvous process that has most, and when they share an address, one at another: of another process, or
+/// of a relay.
+fn chosen_of(known: &Reflectors, family: fn(&SocketAddr) -> bool) -> Vec<SocketAddr> {
+    let of = |heard: &BTreeMap<InstanceId, Heard>| -> Vec<Vec<SocketAddr>> {
+        let fresh = heard.values().filter(|heard| heard.at.elapsed() < SILENCE);
+        fresh.map(|heard| heard.endpoints.iter().copied().filter(family).collect()).collect()
+    };
+    let (rendezvous, relays) = (of(&known.rendezvous), of(&known.relays));
+    let mut endpoints = rendezvous.iter().max_by_key(|endpoints| endpoints.len()).cloned().unwrap_or_default();
+    for other in rendezvous.into_iter().chain(relays).flatten() {
+        let addresses = endpoints.iter().map(SocketAddr::ip).collect::<BTreeSet<_>>();
+        if addresses.len() < 2 && !addresses.contains(&other.ip()) {
+            endpoints.push(other);
+        }
     }
     endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_address_is_found_at_another_process_or_a_relay() {
+        let one = ["192.0.2.1:3478", "192.0.2.1:3479"];
+        let both = ["192.0.2.1:3478", "192.0.2.1:3479", "192.0.2.2:3478", "192.0.2.2:3479"];
+        assert_eq!(named(&[&both], &[&["192.0.2.9:443"]]), both);
+        assert_eq!(named(&[&one], &[&["192.0.2.1:443"]]), one, "a relay beside shows nothing new");
+        assert_eq!(named(&[&one], &[&["192.0.2.1:443"], &["192.0.2.9:443"]]), [&one[..], &["192.0.2.9:443"]].concat());
+        let other = ["192.0.2.3:3478", "192.0.2.3:3479"];
+        assert_eq!(named(&[&one, &other], &[&["192.0.2.9:443"]]), [&other[..], &["192.0.2.1:3478"]].concat());
+    }
+
+    #[tokio::test]
+    async fn families_are_kept_apart_and_ipv4_comes_first() {
+        let mixed = ["[2001:db8::1]:3478", "[2001:db8::1]:3479", "192.0.2.1:3478", "192.0.2.1:3479"];
+        let relay = ["[2001:db8::9]:443", "192.0.2.9:443"];
+        let expected = [mixed[2], mixed[3], relay[1], mixed[0], mixed[1], relay[0]];
+        assert_eq!(named(&[&mixed], &[&relay]), expected);
+        assert_eq!(named(&[&mixed[2..]], &[&relay]), [mixed[2], mixed[3], relay[1], relay[0]]);
+        assert_eq!(named(&[], &[]), Vec::<String>::new());
+    }
+
+    fn named(rendezvous: &[&[&str]], relays: &[&[&str]]) -> Vec<String> {
+        let heard = |processes: &[&[&str]]| {
+            let of = |endpoints: &&[&str]| endpoints.iter().map(|text| text.parse().unwrap()).collect();
+            (1..).zip(processes).fold(BTreeMap::new(), |mut known, (number, endpoints)| {
+                note(&mut known, InstanceId::from_bytes([number; 16]), of(endpoints));
+                known
+            })
+        };
+        let known = Reflectors { rendezvous: heard(rendezvous), relays: heard(relays) };
+        chosen(&known).iter().map(SocketAddr::to_string).collect()
+    }
 }
