@@ -44,7 +44,7 @@ pub(crate) struct All {
     /// Replaces the defaults, field by field.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Addresses to listen on; the first two carry the reflectors.
+    /// Addresses to listen on; the first two of each family carry the reflectors.
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub(crate) bind: Vec<IpAddr>,
     /// The same addresses as clients see them; default: as bound.

@@ -85,12 +85,12 @@ fn settle_addresses(config: &mut Config, args: &All, notes: &mut Vec<String>) ->
         let all = |port| bind.iter().map(|ip| SocketAddr::new(*ip, port)).collect::<Vec<_>>();
         config.gateway.listen = all(port_of(&config.gateway.listen, &default.gateway.listen));
         config.gateway.listen_web = all(port_of(&config.gateway.listen_web, &default.gateway.listen_web));
-        config.relay.listen = vec![SocketAddr::new(first, port_of(&config.relay.listen, &default.relay.listen))];
-        config.rendezvous.addresses =
-            bind.iter().copied().filter(|ip| ip.is_ipv4() == first.is_ipv4()).take(2).collect();
+        let port = port_of(&config.relay.listen, &default.relay.listen);
+        config.relay.listen = of_each_family(&bind, 1).map(|nth| SocketAddr::new(bind[nth], port)).collect();
+        config.rendezvous.addresses = of_each_family(&bind, 2).map(|nth| bind[nth]).collect();
         if !args.public.is_empty() {
-            config.rendezvous.public = args.public.iter().copied().take(config.rendezvous.addresses.len()).collect();
-            config.relay.public = args.public.iter().copied().take(1).collect();
+            config.relay.public = of_each_family(&bind, 1).map(|nth| args.public[nth]).collect();
+            config.rendezvous.public = of_each_family(&bind, 2).map(|nth| args.public[nth]).collect();
         }
         // The operator's side stays on this machine; on a loopback address of its own it does not collide with others.
         let own = if first.is_loopback() { first } else { Ipv4Addr::LOCALHOST.into() };
@@ -104,6 +104,13 @@ fn settle_addresses(config: &mut Config, args: &All, notes: &mut Vec<String>) ->
         settle_port(address, "the relay", |address| UdpSocket::bind(address).map(drop), notes);
     }
     Ok(())
+}
+
+/// Where the first `most` addresses of each family stand, those of IPv4 first.
+fn of_each_family(addresses: &[IpAddr], most: usize) -> impl Iterator<Item = usize> {
+    [true, false]
+        .into_iter()
+        .flat_map(move |v4| (0..addresses.len()).filter(move |nth| addresses[*nth].is_ipv4() == v4).take(most))
 }
 
 fn port_of(listen: &[SocketAddr], default: &[SocketAddr]) -> u16 {
