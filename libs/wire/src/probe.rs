@@ -13,6 +13,10 @@
 //! ([`QUESTION_SIZE`]). Plain requests of other tools are answered with a slightly larger message, within a small budget of
 //! their source ([`Desk`]). Whatever is remembered is bounded, however many sources somebody makes up. PADDING is never echoed (RFC 5780, section 7.6 wants it back), and
 //! RESPONSE-PORT is unknown here, because both turn a reflector into a weapon.
+//!
+//! **Independent tools.** `turnutils_natdiscovery -m -f` and `turnutils_stunclient` of coturn 4.6.1 complete against
+//! `mediator all --bind 127.0.77.1,127.0.77.2,::1`: both name RESPONSE-ORIGIN and OTHER-ADDRESS rightly, the filter
+//! answers come from where CHANGE-REQUEST wants them, and the loopback is found to be endpoint-independent in both respects.
 
 mod desk;
 mod later;

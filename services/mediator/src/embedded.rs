@@ -135,3 +135,46 @@ pub(crate) fn advertised(args: &All, control: SocketAddr) -> SocketAddr {
     let ip: IpAddr = args.public.first().copied().unwrap_or_else(|| control.ip());
     SocketAddr::new(ip, control.port())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn both_families_carry_reflectors_the_relay_and_the_gateway() {
+        let config = settled(&[
+            "--bind",
+            "::1,127.0.0.1,127.0.0.2,127.0.0.3",
+            "--public",
+            "2001:db8::1,192.0.2.1,192.0.2.2,192.0.2.3",
+        ]);
+        let text = |addresses: &[IpAddr]| addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        assert_eq!(text(&config.rendezvous.addresses), ["127.0.0.1", "127.0.0.2", "::1"]);
+        assert_eq!(text(&config.rendezvous.public), ["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
+        let relay: Vec<_> = config.relay.listen.iter().map(SocketAddr::ip).collect();
+        assert_eq!(
+            (text(&relay), text(&config.relay.public)),
+            (vec!["127.0.0.1".into(), "::1".into()], vec!["192.0.2.1".into(), "2001:db8::1".into()])
+        );
+        assert_eq!(config.gateway.listen.len(), 4);
+    }
+
+    #[test]
+    fn one_family_alone_is_enough() {
+        let config = settled(&["--bind", "::1"]);
+        assert_eq!(config.rendezvous.addresses, [IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
+        assert_eq!(config.relay.listen.len(), 1);
+        assert_eq!(settled(&[]).rendezvous.addresses.len(), 2);
+    }
+
+    fn settled(args: &[&str]) -> Config {
+        let cli = Cli::parse_from(["mediator", "all"].iter().chain(args));
+        let Command::All(args) = cli.command else { panic!("{cli:?}") };
+        let mut config = Config::default();
+        settle_addresses(&mut config, &args, &mut Vec::new()).unwrap();
+        config
+    }
+}
