@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use domain::{ClientId, PunchId, PunchOrder, PunchPreparation, PunchReady, SessionTag};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use traversal::{
-    discover::{Ask, Discovered, Discovery, Measurement, Reflectors, Socket},
+    discover::{Ask, Discovered, Discovery, Local, Measurement, Reflectors, Socket},
     punch::{self, Punch},
 };
 use wire::{
@@ -100,7 +100,8 @@ impl Nat {
         }
         outputs.push_back(Output::Open(SPARE));
         let seed = self.random.random();
-        self.discovery = Some(Discovery::new(now, session.reflectors, session.tag, port, seed));
+        let local = Local { port, address: None, place: 0 };
+        self.discovery = Some(Discovery::new(now, session.reflectors, session.tag, local, seed));
         let spread: f64 = self.random.random_range(0.8..1.2);
         self.refresh = Some(now + REFRESH.mul_f64(spread));
         self.drain(outputs);
@@ -184,10 +185,10 @@ impl Nat {
                     discovery.handle_answer(now, name, from, reflected.clone());
                 }
                 for attempt in self.punches.values_mut() {
-                    if let Some(name) = attempt.name(socket)
+                    if let Some(name) = attempt.punching(socket)
                         && let Some(measurement) = &mut attempt.measurement
                     {
-                        measurement.handle_answer(name, from, reflected.clone());
+                        measurement.handle_answer(now, name, from, reflected.clone());
                     }
                 }
             }
@@ -258,7 +259,12 @@ impl Nat {
     fn drain(&mut self, outputs: &mut VecDeque<Output>) {
         if let Some(discovery) = &mut self.discovery {
             while let Some(ask) = discovery.poll_transmit() {
-                let socket = if ask.socket == Socket::Spare { SPARE } else { SocketId::MAIN };
+                let socket = match ask.socket {
+                    Socket::Main => SocketId::MAIN,
+                    Socket::Spare => SPARE,
+                    // Not opened yet.
+                    Socket::Burst(_) | Socket::Lifetime(_) | Socket::Punching(_) => continue,
+                };
                 outputs.push_back(question(socket, &ask));
             }
             while let Some(discovered) = discovery.poll_event() {
@@ -344,7 +350,7 @@ impl Attempt {
 fn id_of(sockets: &[SocketId], name: Socket) -> SocketId {
     match name {
         Socket::Punching(place) => sockets.get(usize::from(place)).copied().unwrap_or(SocketId::MAIN),
-        Socket::Main | Socket::Spare => SocketId::MAIN,
+        Socket::Main | Socket::Spare | Socket::Burst(_) | Socket::Lifetime(_) => SocketId::MAIN,
     }
 }
 

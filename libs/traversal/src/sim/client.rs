@@ -16,7 +16,7 @@ use super::{
     net::{Delivery, Net, Payload, REFLECTORS},
 };
 use crate::{
-    discover::{Discovery, Measurement, Reflectors, Socket},
+    discover::{Discovery, Local, Measurement, Reflectors, Socket},
     punch::{self, Punch},
     schedule::Ready,
 };
@@ -88,7 +88,8 @@ impl Client {
         let mut sockets = Sockets { ports: BTreeMap::new(), open: BTreeMap::new(), next: main };
         sockets.port(Owner::Client, Socket::Main);
         let mapped = if port_mapping { net.map_port(now, host, main) } else { None };
-        let discovery = Discovery::new(now, reflectors(), SessionTag([0; 16]), main, rng.random());
+        let local = Local { port: main, address: Some(net.address(host)), place: 0 };
+        let discovery = Discovery::new(now, reflectors(), SessionTag([0; 16]), local, rng.random());
         Self {
             id,
             access,
@@ -135,7 +136,11 @@ impl Client {
         let Some(&(owner, socket)) = self.sockets.ports.get(&delivery.port) else { return };
         let from = delivery.from;
         match delivery.payload {
-            Payload::Question(_) => {}
+            Payload::Question(probe) => {
+                if let Some(discovery) = &mut self.discovery {
+                    discovery.handle_hairpin(now, from, probe.transaction);
+                }
+            }
             Payload::Answer(reflected) => {
                 if let Some(discovery) = self.discovery.as_mut().filter(|_| !matches!(owner, Owner::Negotiation(_))) {
                     discovery.handle_answer(now, socket, from, reflected.clone());
@@ -144,7 +149,7 @@ impl Client {
                     if let Some(measurement) = &mut punching.measurement
                         && (owner == Owner::Client || owner == Owner::Negotiation(*number))
                     {
-                        measurement.handle_answer(socket, from, reflected.clone());
+                        measurement.handle_answer(now, socket, from, reflected.clone());
                     }
                 }
             }

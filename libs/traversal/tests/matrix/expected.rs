@@ -27,6 +27,16 @@ pub(crate) fn expected(a: Site, b: Site) -> Expected {
         (EasyOpen | Easy, _) | (_, EasyOpen | Easy) if pool => Expected::Either,
         (EasyOpen | Easy, EasyOpen | Easy) | (EasyOpen, _) | (_, EasyOpen) => ALWAYS,
         (Easy, Sequential | Random) | (Sequential | Random, Easy) => ALWAYS,
+        // Others' flows move both targets while the sweeps pass over them.
+        (Sequential, Sequential) => Expected::Direct(0.75, 0.7),
+        // To one address it has one port, which can be predicted.
+        (Sequential, Random) | (Random, Sequential) if [a, b].contains(&Site::AddressSequential) => {
+            if pool {
+                Expected::Either
+            } else {
+                ALWAYS
+            }
+        }
         (Sequential | Random, Sequential | Random) => Expected::Relay,
     }
 }
@@ -47,8 +57,8 @@ pub(crate) const fn class(site: Site) -> NatClass {
         | Site::SequentialDown
         | Site::BusySequential
         | Site::VeryBusySequential
-        | Site::AddressSequential
-        | Site::Random
+        | Site::AddressSequential => NatClass::Sequential,
+        Site::Random
         | Site::RandomParity
         | Site::CarrierBlock
         | Site::AddressRandom

@@ -1,0 +1,126 @@
+//! The measurement that PREPARE asks for, right before a punch, on the sockets that will punch.
+//!
+//! From the main socket either of two reflectors will do: one of them may belong to a server that just died. From fresh
+//! sockets one asks at a time, and every try is another socket's: behind a NAT that counts, a repeated question would show
+//! the port of the first try, and that one's age nobody knows. The last mapping made is the one that matters, so once an
+//! answer came, whatever was asked beside or after it gets as long as that answer took, and a little more; then the latest
+//! is reported.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use domain::{Observation, Reflected, SessionTag, Vantage};
+
+use super::{
+    Ask, Reflectors, Socket,
+    questions::{Question, Questions, Tries},
+};
+
+/// Sockets that one measurement may use: what NAT.md allows a hard side.
+pub const MAX_PUNCHING_SOCKETS: u16 = 256;
+
+/// One measurement. Drive it until [`Measurement::poll_event`] has the observations.
+#[derive(Debug)]
+pub struct Measurement {
+    questions: Questions,
+    v6: Option<SocketAddr>,
+    /// When to stop waiting for what was asked beside or after the question that was answered.
+    until: Option<Instant>,
+    measured: Option<Vec<Observation>>,
+    over: bool,
+}
+
+impl Measurement {
+    /// Starts asking from `sockets` fresh sockets, or from the main socket when that is 0.
+    #[must_use]
+    pub fn new(now: Instant, sockets: u16, reflectors: Reflectors, tag: SessionTag, seed: [u8; 32]) -> Self {
+        let mut questions = Questions::new(Some(tag), seed);
+        if sockets == 0 {
+            for endpoint in [Some(reflectors.first), reflectors.other_address].into_iter().flatten() {
+                questions.add(now, Socket::Main, endpoint, Vantage::Asked, Tries { count: TRIES, interval: INTERVAL });
+            }
+        }
+        let sockets = u8::try_from(sockets).unwrap_or(TRIES).min(TRIES);
+        for place in 0..sockets {
+            let due = now + INTERVAL * u32::from(place);
+            // Fewer sockets than tries: the last one has to repeat itself. The others wait until the end.
+            let tries = if place + 1 == sockets {
+                Tries { count: TRIES - place, interval: INTERVAL }
+            } else {
+                Tries { count: 1, interval: INTERVAL * u32::from(TRIES - place) }
+            };
+            questions.add(due, Socket::Punching(u16::from(place)), reflectors.first, Vantage::Asked, tries);
+        }
+        if let Some(v6) = reflectors.v6 {
+            questions.add(now, Socket::Main, v6, Vantage::Asked, Tries { count: TRIES, interval: INTERVAL });
+        }
+        questions.handle_timeout(now);
+        Self { questions, v6: reflectors.v6, until: None, measured: None, over: false }
+    }
+
+    /// An answer arrived at `socket`.
+    pub fn handle_answer(&mut self, now: Instant, socket: Socket, from: SocketAddr, reflected: Reflected) {
+        if self.over {
+            return;
+        }
+        let Some(question) = self.questions.handle_answer(socket, from, reflected) else { return };
+        let asked = question.asked;
+        if Some(question.to) != self.v6 && self.until.is_none() {
+            let v6 = self.v6;
+            // Fresh sockets that have not asked are not needed any more, nor is the other reflector.
+            self.questions.give_up(|other| Some(other.to) != v6 && (other.asked.is_none() || other.asked <= asked));
+            let took = asked.map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked));
+            let last = self.questions.iter().filter(|other| !other.is_over()).filter_map(|other| other.asked).max();
+            self.until = Some(last.unwrap_or(now) + took + SLACK);
+        }
+        self.conclude(now);
+    }
+
+    /// Repeats what was not answered, or gives up.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if !self.over {
+            self.questions.handle_timeout(now);
+            self.conclude(now);
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`]; `None` when the measurement is over.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let until = self.until.into_iter().chain(self.questions.poll_timeout()).min();
+        until.filter(|_| !self.over)
+    }
+
+    /// The next question to send.
+    pub fn poll_transmit(&mut self) -> Option<Ask> {
+        self.questions.poll_transmit().filter(|_| !self.over)
+    }
+
+    /// What reflectors state, once: the latest over IPv4, then the one over IPv6. Empty when none answered.
+    pub fn poll_event(&mut self) -> Option<Vec<Observation>> {
+        self.measured.take()
+    }
+
+    fn conclude(&mut self, now: Instant) {
+        if self.questions.poll_timeout().is_some() && self.until.is_none_or(|until| now < until) {
+            return;
+        }
+        self.over = true;
+        let (v6, v4): (Vec<&Question>, Vec<&Question>) = self
+            .questions
+            .iter()
+            .filter(|question| question.answer.is_some())
+            .partition(|question| Some(question.to) == self.v6);
+        // Of questions that left together, the one to the first reflector.
+        let latest = v4.into_iter().rev().max_by_key(|question| question.asked);
+        let observations = latest.into_iter().chain(v6).filter_map(|question| question.answer.as_ref());
+        self.measured = Some(observations.filter_map(|answer| answer.observation.clone()).collect());
+    }
+}
+
+const TRIES: u8 = 6;
+const INTERVAL: Duration = Duration::from_millis(100);
+/// A path that took this long may take so much longer the next time.
+const SLACK: Duration = Duration::from_millis(50);
