@@ -172,3 +172,28 @@ impl Event for ReflectorBeat {
     const TOPIC: &'static str = "rendezvous.reflectors";
     const DELIVERY: Delivery = Delivery::Everyone;
 }
+
+/// Send this answer of a reflector from your address: its client asked another process that has no second one, and wants to
+/// know whether its NAT lets strangers in.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct ReflectFrom {
+    /// An endpoint of the addressee, as it told it.
+    #[n(0)]
+    pub from: SocketAddr,
+    #[n(1)]
+    pub to: SocketAddr,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub answer: Vec<u8>,
+}
+
+impl Event for ReflectFrom {
+    const TOPIC: &'static str = "rendezvous.reflect-from";
+    const DELIVERY: Delivery = Delivery::Addressed;
+}
+
+impl std::fmt::Debug for ReflectFrom {
+    /// A log gets no address of a user.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReflectFrom").field("from", &self.from).finish_non_exhaustive()
+    }
+}

@@ -9,7 +9,7 @@
 //!
 //! Every relay is a reflector, too: STUN on its port is told apart by the first bytes, answered with the same sealed
 //! observations as at rendezvous and within budgets per source. With one port it cannot answer from elsewhere and refuses
-//! to (420). Over TCP it does not answer: there the port belongs to the gateway.
+//! to (420); but rendezvous processes with a single address have it send their answers that must come from another. Over TCP it does not answer: there the port belongs to the gateway.
 
 mod beat;
 mod bucket;
@@ -20,23 +20,25 @@ mod slab;
 mod socket;
 
 use std::{
+    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use bus::Bus;
+use bus::{Bus, Served};
+use contract::rendezvous::ReflectFrom;
 use domain::{InstanceId, RelayId};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use wire::{
-    probe::{Budget, Desk, Mirror, ObservationKey},
+    probe::{Budget, Desk, MAX_ANSWER_SIZE, Mirror, ObservationKey, Sources, is_stun},
     ticket::TicketRoot,
 };
 
@@ -119,6 +121,8 @@ pub enum Error {
     Socket(#[source] io::Error),
     #[error("a worker thread panicked")]
     Panicked,
+    #[error("the bus refuses")]
+    Bus(#[from] bus::Error),
 }
 
 /// Sockets that are not served yet.
@@ -179,6 +183,7 @@ impl Bound {
         let spread = u64::from_le_bytes(std::array::from_fn(|nth| secret[nth]));
         let budget =
             Budget { answers: self.config.answers_per_source, larger_answers: self.config.larger_answers_per_source };
+        let helping = help(&seams, &self.listeners, budget, spread).await?;
         let door = |(socket, endpoint): (UdpSocket, SocketAddr)| {
             let mirror = Mirror::single(endpoint, observations.clone());
             Door { socket, endpoint, desk: Desk::new(Instant::now(), mirror, budget, spread) }
@@ -219,6 +224,7 @@ impl Bound {
             ended = &mut ended => return ended.map_err(|_| Error::Panicked)?,
             () = beat.run(&shutdown) => {}
         }
+        helping.stop().await;
         drains.store(true, Ordering::Relaxed);
         let gone = tokio::time::timeout(self.config.drain, &mut ended).await;
         stops.store(true, Ordering::Relaxed);
@@ -228,6 +234,33 @@ impl Bound {
         }
         .map_err(|_| Error::Panicked)?
     }
+}
+
+/// Sends answers for rendezvous processes that have one address only, until the guard is stopped.
+async fn help(
+    seams: &Seams,
+    listeners: &[(UdpSocket, SocketAddr)],
+    budget: Budget,
+    spread: u64,
+) -> Result<Served, Error> {
+    let cloned = listeners.iter().map(|(socket, endpoint)| Ok((socket.try_clone()?, *endpoint)));
+    let sockets: Vec<_> = cloned.collect::<io::Result<_>>().map_err(Error::Socket)?;
+    let sources = Mutex::new(Sources::new(Instant::now(), budget.answers, spread));
+    let metrics = Arc::clone(&seams.metrics);
+    let send = move |request: ReflectFrom| {
+        let ReflectFrom { from, to, answer } = request;
+        let granted = is_stun(&answer)
+            && answer.len() <= MAX_ANSWER_SIZE
+            && sources.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now(), to.ip());
+        let socket = sockets.iter().find(|(_, endpoint)| *endpoint == from).filter(|_| granted);
+        match socket.map(|(socket, _)| socket.send_to(&answer, to)) {
+            Some(Ok(_)) => metrics.reflections.inc(),
+            Some(Err(_)) => metrics.unsent.inc(),
+            None => metrics.dropped(core::DropReason::AsksTooOften).inc(),
+        }
+        std::future::ready(Ok::<(), Infallible>(()))
+    };
+    Ok(seams.bus.subscribe::<ReflectFrom, _, _, _>(1, send).await?)
 }
 
 fn read_key(path: &std::path::Path) -> Result<[u8; 32], Error> {

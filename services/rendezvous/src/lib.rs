@@ -10,6 +10,7 @@
 //! Any number of these processes run at once and share nothing but presence, the bus and two secrets. One that dies in a
 //! negotiation leaves leases that run out; the next wish for the pair, or another process that rests it, starts again.
 
+mod elsewhere;
 mod metrics;
 mod negotiate;
 mod probe;
@@ -177,7 +178,7 @@ impl Bound {
         let mut tasks = JoinSet::new();
         let (negotiator, actor) = Negotiator::new(&config, &seams, Arc::clone(&relays), observations)?;
         tasks.spawn(actor.run(shutdown.clone()));
-        probes.run(&mut tasks, &seams, &shutdown);
+        let reflecting = probes.run(&mut tasks, &seams, &shutdown).await?;
         let served = serve(&config, &seams, &relays, &negotiator).await?;
 
         let mut beat = tokio::time::interval(BEAT);
@@ -188,7 +189,7 @@ impl Bound {
                 _ = beat.tick() => tell_reflectors(&seams, &reflectors).await,
             }
         }
-        for served in served {
+        for served in served.into_iter().chain(reflecting) {
             served.stop().await;
         }
         while let Some(ended) = tasks.join_next().await {

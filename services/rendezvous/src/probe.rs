@@ -9,18 +9,23 @@ use std::{
     task::Poll,
 };
 
+use bus::Served;
+use contract::rendezvous::ReflectFrom;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
     sockopt::{Ipv4RecvTtl, Ipv6RecvHopLimit},
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{io::Interest, net::UdpSocket, task::JoinSet, time::Instant};
+use tokio::{io::Interest, net::UdpSocket, sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use wire::probe::{Asked, Budget, Corner, Desk, Late, MAX_ANSWER_SIZE, MAX_MESSAGE, Mirror, ObservationKey, Verdict};
+use wire::probe::{
+    Asked, Budget, Corner, Desk, Late, MAX_ANSWER_SIZE, MAX_MESSAGE, Mirror, ObservationKey, Sources, Verdict,
+};
 
 use crate::{
     Clock, Config, Error, Metrics, Seams,
+    elsewhere::{self, Other, Others, Requests},
     metrics::Probed,
     streams::{self, Listener},
 };
@@ -90,14 +95,29 @@ impl Probes {
         self.faces.iter().flat_map(of).flatten().collect()
     }
 
-    /// Starts one task for the datagrams of each family and one for all connections.
-    pub(crate) fn run(self, tasks: &mut JoinSet<()>, seams: &Seams, shutdown: &CancellationToken) {
+    /// Starts one task for the datagrams of each family and one for all connections. Until the guards are stopped others
+    /// answer for this process from a second address, and this one for them.
+    pub(crate) async fn run(
+        self,
+        tasks: &mut JoinSet<()>,
+        seams: &Seams,
+        shutdown: &CancellationToken,
+    ) -> Result<Vec<Served>, bus::Error> {
         let now = Instant::now().into_std();
+        let others = Others::new(self.endpoints().iter().map(SocketAddr::ip).collect());
+        let (requests, handing_over) = elsewhere::requests(seams);
+        tasks.spawn(handing_over);
+        let mut doors = Doors::default();
         let mut listeners = Vec::new();
         for face in self.faces {
             listeners.extend(face.listeners);
+            let alone = face.mirror.endpoint(Corner::R2P).is_none();
+            let v4 = face.mirror.endpoint(Corner::R1P).is_none_or(|endpoint| endpoint.is_ipv4());
+            doors.0.push((face.mirror.clone(), Arc::clone(&face.sockets)));
             let reflector = Reflector {
                 sockets: face.sockets,
+                other: if alone { others.of_family(v4) } else { watch::Sender::default().subscribe() },
+                requests: requests.clone(),
                 desk: Desk::new(now, face.mirror, self.budget, self.secret),
                 metrics: Arc::clone(&seams.metrics),
                 clock: seams.clock,
@@ -107,6 +127,24 @@ impl Probes {
         }
         let (metrics, clock) = (Arc::clone(&seams.metrics), seams.clock);
         tasks.spawn(streams::run(listeners, self.limits, self.secret, metrics, clock, shutdown.clone()));
+        elsewhere::serve(seams, others, doors, Sources::new(now, self.budget.answers, self.secret)).await
+    }
+}
+
+/// The sockets of this process by their public endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Doors(Vec<(Mirror, Arc<Corners>)>);
+
+impl Doors {
+    /// Whether the kernel took it.
+    pub(crate) fn send(&self, from: SocketAddr, to: SocketAddr, answer: &[u8]) -> bool {
+        let mut sockets = self.0.iter().flat_map(|(mirror, sockets)| {
+            Corner::ALL
+                .into_iter()
+                .filter(|corner| mirror.endpoint(*corner) == Some(from))
+                .filter_map(|corner| sockets[corner as usize].as_ref())
+        });
+        sockets.next().is_some_and(|socket| socket.try_send_to(answer, to).is_ok())
     }
 }
 
@@ -138,6 +176,9 @@ struct Reflector {
     desk: Desk,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// Who answers from the second address when this process has none.
+    other: watch::Receiver<Option<Other>>,
+    requests: Requests,
     /// The corner that is looked at first, so that none waits for another that is never silent.
     next: usize,
 }
@@ -147,11 +188,14 @@ impl Reflector {
         let mut question = [0; MAX_MESSAGE];
         let mut answer = [0; MAX_ANSWER_SIZE];
         let sockets = Arc::clone(&self.sockets);
+        let mut other = self.other.clone();
+        other.mark_changed();
         loop {
             let late = self.desk.poll_timeout();
             let at = tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = until(late) => { self.send_late(); continue }
+                Ok(()) = other.changed() => { self.learn(*other.borrow_and_update()); continue }
                 at = self.readable(&sockets) => at,
             };
             let Some(socket) = &sockets[at as usize] else { continue };
@@ -163,6 +207,14 @@ impl Reflector {
                     Err(error) => tracing::trace!(%error, "a reflector received nothing"),
                 }
             }
+        }
+    }
+
+    /// A second address of its own stays.
+    fn learn(&mut self, other: Option<Other>) {
+        let own = [Corner::R2P, Corner::R2Q].iter().any(|corner| self.sockets[*corner as usize].is_some());
+        if !own {
+            self.desk.mirror_mut().set_other(other.map_or([None; 2], |other| other.corners));
         }
     }
 
@@ -200,8 +252,19 @@ impl Reflector {
 
     /// What the kernel does not take is lost, as the network may lose it; the client asks again.
     fn send(&self, from: Corner, to: SocketAddr, answer: &[u8]) {
-        let sent = self.sockets[from as usize].as_ref().is_some_and(|socket| socket.try_send_to(answer, to).is_ok());
+        let Some(socket) = &self.sockets[from as usize] else { return self.send_elsewhere(from, to, answer) };
+        let sent = socket.try_send_to(answer, to).is_ok();
         self.metrics.probe(if sent { Probed::Answered } else { Probed::Lost });
+    }
+
+    fn send_elsewhere(&self, from: Corner, to: SocketAddr, answer: &[u8]) {
+        let other = self.other.borrow().map(|other| other.instance);
+        let asked = other.zip(self.desk.mirror().endpoint(from)).is_some_and(|(instance, from)| {
+            self.requests.try_send((instance, ReflectFrom { from, to, answer: answer.to_vec() })).is_ok()
+        });
+        if !asked {
+            self.metrics.probe(Probed::Lost);
+        }
     }
 }
 
@@ -273,6 +336,7 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
 mod tests {
     use domain::{Probe, SessionTag, TransactionId, UnixMillis, Vantage};
     use socket2::SockRef;
+    use tokio::sync::mpsc;
 
     use super::*;
 
@@ -287,6 +351,8 @@ mod tests {
             sockets: face.sockets,
             metrics: Arc::clone(&metrics),
             clock: || UnixMillis(0),
+            other: watch::Sender::default().subscribe(),
+            requests: mpsc::channel(1).0,
             next: 0,
         };
         for socket in reflector.sockets.iter().flatten() {

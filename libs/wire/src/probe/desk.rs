@@ -78,7 +78,13 @@ impl Desk {
         self.later.poll_late(now)
     }
 
-    /// What this desk knows of its reflector, to be told that it changed.
+    /// What this desk knows of its reflector.
+    #[must_use]
+    pub const fn mirror(&self) -> &Mirror {
+        &self.mirror
+    }
+
+    /// The same, to be told that it changed.
     pub const fn mirror_mut(&mut self) -> &mut Mirror {
         &mut self.mirror
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bus::{Bus, memory::Hub};
-use contract::rendezvous::RelayBeat;
+use contract::rendezvous::{ReflectFrom, RelayBeat};
 use domain::{Bandwidth, InstanceId, Probe, RelayId, SessionTag, TransactionId, UnixMillis, Vantage};
 use relay::{Config, Metrics, Seams, core::DropReason};
 use tokio::{sync::mpsc, task::JoinSet};
@@ -157,6 +157,32 @@ async fn the_reflector_of_a_relay_has_budgets_and_answers_from_one_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_sends_answers_for_a_process_without_a_second_address() {
+    let role = Role::start(&["127.0.0.1:0"], Config { answers_per_source: 2, ..Config::default() });
+    let from = role.endpoints[0];
+    let rendezvous = Bus::memory(&role.hub, "rendezvous");
+    let socket = leg(from);
+    let to = socket.local_addr().unwrap();
+    let answer = probe::question(&asked(Vantage::Asked, 0));
+    let request = |from, answer: &[u8]| ReflectFrom { from, to, answer: answer.to_vec() };
+    while rendezvous.publish_to("relay", &request(from, &answer)).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    for request in [
+        request(from, b"no STUN, but twenty bytes"),
+        request(SocketAddr::from(([192, 0, 2, 1], 1)), &answer),
+        request(from, &answer),
+    ] {
+        rendezvous.publish_to("relay", &request).await.unwrap();
+    }
+    while role.metrics.dropped(DropReason::AsksTooOften).get() < 3 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(tokio::task::spawn_blocking(move || receive(&socket)).await.unwrap(), answer);
+    role.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_answers_late_when_it_is_asked_to() {
     let role = Role::start(&["127.0.0.1:0"], Config::default());
     let relay = role.endpoints[0];
@@ -186,6 +212,7 @@ fn listeners_and_keys_are_checked_at_the_start() {
 struct Role {
     endpoints: Vec<SocketAddr>,
     id: RelayId,
+    hub: Hub,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
     tasks: JoinSet<Result<(), relay::Error>>,
@@ -203,11 +230,12 @@ impl Role {
         let config = Config { listen, ticket_root, observation_key, drain, ..config };
         let bound = relay::bind(&config, InstanceId::from_bytes([7; 16])).unwrap();
         let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
-        let seams = Seams { bus: Bus::memory(&Hub::default(), "relay"), metrics: Arc::clone(&metrics) };
+        let hub = Hub::default();
+        let seams = Seams { bus: Bus::memory(&hub, "relay"), metrics: Arc::clone(&metrics) };
         let (endpoints, id, shutdown) = (bound.endpoints(), bound.relay(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(bound.run(seams, shutdown.clone()));
-        Self { endpoints, id, metrics, shutdown, tasks, _dir: dir }
+        Self { endpoints, id, hub, metrics, shutdown, tasks, _dir: dir }
     }
 
     async fn stop(mut self) {

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bus::{Bus, memory::Hub};
+use contract::rendezvous::{ReflectFrom, ReflectorBeat};
 use domain::{InstanceId, Probe, SessionTag, TransactionId, Vantage};
 use presence::Presence;
 use rendezvous::{Config, Metrics, Probed, Seams};
@@ -241,6 +242,89 @@ async fn no_answer_is_larger_than_a_question_with_a_tag() {
 }
 
 #[tokio::test]
+async fn two_processes_with_one_address_each_answer_for_one_another() {
+    let hub = Hub::default();
+    let [one, two] = [(1, "127.0.0.1"), (2, "127.0.0.2")].map(|(number, address)| {
+        let config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
+        Lab::on(&hub, InstanceId::from_bytes([number; 16]), config)
+    });
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for (asked, other) in [(&one, &two), (&two, &one)] {
+        let learned = async {
+            // Until a beat was heard there is no second address.
+            while let (_, Answer::Refused { code: 420, .. }) =
+                asked.ask(&socket, asked.reflectors[0], Vantage::OtherAddress).await.unwrap()
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), learned).await.unwrap();
+        for (vantage, from) in [(Vantage::OtherAddress, 0), (Vantage::Opposite, 1)] {
+            let (came_from, answer) = asked.ask(&socket, asked.reflectors[0], vantage).await.unwrap();
+            assert_eq!(came_from, other.reflectors[from]);
+            let Answer::Reflected(reflected) = answer else { panic!("{answer:?}") };
+            assert_eq!(reflected.seen, socket.local_addr().unwrap());
+        }
+    }
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_sends_from_the_other_address_is_counted_as_lost() {
+    let hub = Hub::default();
+    let addresses = vec!["127.0.0.1".parse().unwrap()];
+    let lab = Lab::on(&hub, InstanceId::from_bytes([1; 16]), Config { addresses, ..Config::default() });
+    let other = Bus::memory(&hub, "another process");
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let endpoints = vec!["127.0.0.2:9".parse().unwrap()];
+    let beat = ReflectorBeat { instance: InstanceId::from_bytes([2; 16]), endpoints };
+    let question = question(&Probe { answer_from: Vantage::OtherAddress, ..now() });
+    let lost = async {
+        while lab.metrics.probes(Probed::Lost) == 0 {
+            other.publish(&beat).await.unwrap();
+            socket.send_to(&question, lab.reflectors[0]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), lost).await.unwrap();
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_but_stun_is_sent_for_another_and_within_a_budget() {
+    let hub = Hub::default();
+    let instance = InstanceId::from_bytes([1; 16]);
+    let lab = Lab::on(&hub, instance, Config { answers_per_source: 3, ..Config::default() });
+    let other = Bus::memory(&hub, "another process");
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let request = |answer: Vec<u8>| ReflectFrom { from: lab.reflectors[2], to: socket.local_addr().unwrap(), answer };
+    // Not before it listens.
+    let told = async {
+        while other.publish_to(instance, &request(b"noise".to_vec())).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), told).await.unwrap();
+    let too_large = [question(&now()), vec![0; 200]].concat();
+    for answer in [vec![0; 20], too_large, question(&now()), question(&now()), question(&now()), question(&now())] {
+        other.publish_to(instance, &request(answer)).await.unwrap();
+    }
+    for _ in 0..3 {
+        let mut datagram = [0; 512];
+        let (length, from) = socket.recv_from(&mut datagram).await.unwrap();
+        assert_eq!((length, from), (QUESTION_SIZE, lab.reflectors[2]));
+    }
+    let counted = async {
+        while (lab.metrics.probes(Probed::Ignored), lab.metrics.probes(Probed::Limited)) != (3, 1) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), counted).await.unwrap();
+    lab.stop().await;
+}
+
+#[tokio::test]
 async fn wrong_addresses_and_keys_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (good, short) = (dir.path().join("good"), dir.path().join("short"));
@@ -294,15 +378,18 @@ struct Lab {
 
 impl Lab {
     fn new(config: Config) -> Self {
+        Self::on(&Hub::default(), InstanceId::from_bytes([1; 16]), config)
+    }
+
+    fn on(hub: &Hub, instance: InstanceId, config: Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key");
         std::fs::write(&key, SECRET).unwrap();
         let config = Config { observation_key: key.clone(), ticket_root: key, ports: [0, 0], ..config };
         let bound = rendezvous::bind(config).unwrap();
         let metrics = Arc::new(Metrics::register(&telemetry::registry()).unwrap());
-        let instance = InstanceId::from_bytes([1; 16]);
         let seams = Seams {
-            bus: Bus::memory(&Hub::default(), instance),
+            bus: Bus::memory(hub, instance),
             presence: Presence::memory(),
             instance,
             metrics: Arc::clone(&metrics),
