@@ -9,3 +9,4 @@ mod needles;
 mod operators;
 mod refusals;
 mod seams;
+mod tools;
