@@ -11,7 +11,7 @@ use domain::{
 };
 use proptest::prelude::{Just, Strategy as Generator, any, prop_oneof, proptest};
 use traversal::{
-    discover::{Discovery, Local, Reflectors, Socket},
+    discover::{Ask, Discovery, Lifetime, Local, Measurement, Reflectors, Socket},
     path::{Path, Route},
     punch::{Punch, most_packets},
     sim::origin,
@@ -86,15 +86,21 @@ proptest! {
         let mut asks = vec![];
         for (which, from, port, kind) in steps {
             asks.extend(std::iter::from_fn(|| discovery.poll_transmit()));
-            let transaction = asks.get(usize::from(which) % (asks.len() + 1)).map(|ask| ask.probe.transaction);
+            let ask = asks.get(usize::from(which) % (asks.len() + 1)).copied();
+            let transaction = ask.map(|ask| ask.probe.transaction);
             let transaction = transaction.unwrap_or(TransactionId([which; 12]));
             let seen = ([203, 0, 113, from], port).into();
             let reflected = Reflected { transaction, seen, ttl: from, observation: Some(Observation(vec![from])) };
             let from = endpoints[usize::from(from) % 3];
-            match kind % 4 {
+            match kind % 8 {
                 0 => discovery.handle_answer(now, Socket::Main, from, reflected),
                 1 => discovery.handle_answer(now, Socket::Spare, from, reflected),
                 2 => discovery.handle_refusal(now, transaction),
+                3 => discovery.handle_hairpin(now, from, transaction),
+                4..=6 => {
+                    let (socket, to) = ask.map_or((Socket::Main, from), |ask| (ask.socket, ask.to));
+                    discovery.handle_answer(now, socket, to, reflected);
+                }
                 _ => {
                     now = discovery.poll_timeout().unwrap_or(now);
                     discovery.handle_timeout(now);
@@ -106,7 +112,68 @@ proptest! {
             discovery.handle_timeout(now);
         }
         assert!(now - start <= Duration::from_secs(2));
-        assert!((1..=2).contains(&std::iter::from_fn(|| discovery.poll_event()).count()));
+        assert!(asks.len() <= 64, "{} questions", asks.len());
+        let found: Vec<_> = std::iter::from_fn(|| discovery.poll_event()).collect();
+        assert!((1..=2).contains(&found.len()));
+        assert!(found.iter().rev().map(|discovered| discovered.finished).eq([true, false].into_iter().take(found.len())));
+    }
+
+    #[test]
+    fn a_measurement_is_reported_once_and_soon(
+        sockets in any::<u16>(),
+        steps in proptest::collection::vec((any::<proptest::sample::Index>(), 0..150_u64), 0..20),
+    ) {
+        let start = origin();
+        let mut now = start;
+        let endpoints: Vec<SocketAddr> = ["198.51.100.1:1", "198.51.100.2:1", "[2001:db8::1]:1"].map(|at| at.parse().unwrap()).into();
+        let Some(reflectors) = Reflectors::new(&endpoints) else { return Ok(()) };
+        let mut measurement = Measurement::new(now, sockets, reflectors, SessionTag([0; 16]), [4; 32]);
+        let mut asks: Vec<Ask> = vec![];
+        let mut reports = 0;
+        for (which, wait_ms) in steps {
+            asks.extend(std::iter::from_fn(|| measurement.poll_transmit()));
+            let ask = *which.get(&asks);
+            let seen = ([203, 0, 113, 1], 7).into();
+            let reflected = Reflected { transaction: ask.probe.transaction, seen, ttl: 0, observation: None };
+            measurement.handle_answer(now, ask.socket, ask.to, reflected);
+            now += Duration::from_millis(wait_ms);
+            measurement.handle_timeout(now);
+            reports += usize::from(measurement.poll_event().is_some());
+        }
+        while let Some(due) = measurement.poll_timeout() {
+            now = now.max(due);
+            measurement.handle_timeout(now);
+            asks.extend(std::iter::from_fn(|| measurement.poll_transmit()));
+            reports += usize::from(measurement.poll_event().is_some());
+        }
+        assert_eq!(reports, 1);
+        assert!(asks.len() <= 18, "{} questions", asks.len());
+    }
+
+    #[test]
+    fn a_lifetime_test_ends_after_its_longest_silence(
+        steps in proptest::collection::vec((0..5_usize, 0..60_u64), 0..20),
+    ) {
+        let start = origin();
+        let mut now = start;
+        let Some(reflectors) = Reflectors::new(&[([198, 51, 100, 1], 1).into()]) else { return Ok(()) };
+        let mut lifetime = Lifetime::new(now, reflectors, SessionTag([0; 16]), [5; 32]);
+        let asks: Vec<Ask> = std::iter::from_fn(|| lifetime.poll_transmit()).collect();
+        for (which, wait_s) in steps {
+            let ask = asks[which];
+            let seen = ([203, 0, 113, 1], 7).into();
+            let reflected = Reflected { transaction: ask.probe.transaction, seen, ttl: 0, observation: None };
+            lifetime.handle_answer(now, ask.socket, ask.to, reflected);
+            now += Duration::from_secs(wait_s);
+            lifetime.handle_timeout(now);
+        }
+        while let Some(due) = lifetime.poll_timeout() {
+            now = now.max(due);
+            lifetime.handle_timeout(now);
+            assert!(now - start <= Duration::from_secs(190));
+        }
+        assert_eq!(lifetime.poll_transmit(), None);
+        assert!(std::iter::from_fn(|| lifetime.poll_event()).count() <= 1);
     }
 }
 

@@ -41,6 +41,9 @@ impl Lifetime {
 
     /// An answer arrived at `socket`.
     pub fn handle_answer(&mut self, now: Instant, socket: Socket, from: SocketAddr, reflected: Reflected) {
+        if self.poll_timeout().is_none() {
+            return;
+        }
         let Some(question) = self.questions.handle_answer(socket, from, reflected) else { return };
         let silence = question.asked.map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked));
         let silence_s = question.delay_s;
@@ -82,7 +85,7 @@ impl Lifetime {
 
     fn conclude(&mut self) {
         if self.questions.poll_timeout().is_none() {
-            self.result = self.longest_s.take().map(u16::from);
+            self.result = self.longest_s.take().map(u16::from).or(self.result);
         }
     }
 }
