@@ -214,21 +214,6 @@ pub fn preparation(strategies: Strategies, variation: Variation, a: &NatProfile,
     ([sockets(a), sockets(b)], strategy == Strategy::Tcp)
 }
 
-/// How long a pair rests on the relay after `attempts` that failed.
-#[must_use]
-pub const fn rest(outlook: Outlook, attempts: u8) -> Option<Duration> {
-    match (outlook, attempts) {
-        (Outlook::Hopeless, _) => None,
-        (Outlook::Doubtful, _) | (Outlook::Promising(_), 6..) => Some(Duration::from_secs(3_600)),
-        (Outlook::Promising(Strategy::Birthday), 0 | 1) => Some(Duration::from_secs(60)),
-        (Outlook::Promising(_), 0 | 1) => Some(Duration::from_secs(1)),
-        (Outlook::Promising(_), 2) => Some(Duration::from_secs(3)),
-        (Outlook::Promising(_), 3) => Some(Duration::from_secs(30)),
-        (Outlook::Promising(_), 4) => Some(Duration::from_secs(120)),
-        (Outlook::Promising(_), 5) => Some(Duration::from_secs(600)),
-    }
-}
-
 /// The plan of one attempt.
 #[must_use]
 pub fn plan(punch: PunchId, recipe: Recipe, strategies: Strategies, a: &Measured, b: &Measured) -> Plan {
@@ -646,17 +631,6 @@ mod tests {
         assert_eq!(neighbours.orders[0].candidates, [candidate("192.168.1.7:2000", false)]);
         let host = attempt(1, &easy("127.0.0.1:1000"), &easy("127.0.0.1:2000"));
         assert_eq!(host.orders[0].candidates, [candidate("127.0.0.1:2000", false)]);
-    }
-
-    #[test]
-    fn retries_become_rare() {
-        let promising = Outlook::Promising(Strategy::Direct);
-        let rests: Vec<u64> =
-            (1..=8).filter_map(|attempts| rest(promising, attempts)).map(|rest| rest.as_secs()).collect();
-        assert_eq!(rests, [1, 3, 30, 120, 600, 3_600, 3_600, 3_600]);
-        assert_eq!(rest(Outlook::Promising(Strategy::Birthday), 1), Some(Duration::from_secs(60)));
-        assert_eq!(rest(Outlook::Doubtful, 1), Some(Duration::from_secs(3_600)));
-        assert_eq!(rest(Outlook::Hopeless, 1), None);
     }
 
     fn attempt(number: u8, a: &Measured, b: &Measured) -> Plan {

@@ -1,26 +1,29 @@
 //! Negotiations on the server: which pair punches when, from the wish to the record.
 //!
 //! ```text
-//! wanted -> slots of both clients -> lease of the pair -> PREPARE -> both ready
-//!        -> pace and, for a hard side, lease of its public address -> GO -> reports -> record -> rest or done
+//! wanted -> slots of both clients -> lease of the pair -> locks of clients -> PREPARE -> both ready
+//!        -> pace, and locks of public addresses -> GO -> reports -> record -> rest or done
 //! ```
 //! Any number of processes run this at once. The lease of the pair keeps two of them from leading the same negotiation;
-//! the lease of a public address serialises punches behind a NAT whose next port matters; the ladder of retries lives in
-//! the pair's record, not here, so that whoever gets the next wish continues it. When a process dies its leases run out
+//! the lease of a public address serialises punches behind a NAT whose next port matters (see `locks`); the ladder of
+//! retries lives in the pair's record, not here, so that whoever gets the next wish continues it. When a process dies its leases run out
 //! and the next wish, or a resting process, starts again.
 //!
 //! Bounds: negotiations and resting pairs in this process, negotiations a client takes part in, four punches a second and
-//! twenty waiting for a public address. What does not fit rests on the relay, and the record says why.
+//! twenty waiting for a public address, and what punches cost the routers on their way (see `budget`). What does not fit rests on the relay, and the record says why.
 
+mod budget;
 mod ending;
-mod failure;
 mod history;
+mod ladder;
 mod locks;
 mod negotiation;
 mod pace;
+mod scores;
 mod slots;
 mod steps;
 mod timers;
+mod why;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -35,16 +38,19 @@ use domain::{
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
+pub use self::budget::Budget;
 use self::{
-    history::{History, Next},
+    budget::Flows,
+    history::Next,
     negotiation::{Negotiation, Stage},
     pace::Pace,
+    scores::Scores,
     slots::Gate,
     timers::Timer,
 };
-use crate::plan::{Strategies, outlook};
+use crate::plan::Strategies;
 
-/// How much one process takes on.
+/// How much one process takes on, and by which means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Negotiations at once, waiting ones included.
@@ -53,11 +59,16 @@ pub struct Limits {
     pub resting: usize,
     /// Negotiations at once that one client takes part in.
     pub per_client: usize,
+    /// How a path may be looked for.
+    pub strategies: Strategies,
+    /// One punch at a time behind each sequential NAT; without it they take one another's predicted ports.
+    pub serialise: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { negotiations: 4_096, resting: 100_000, per_client: 8 }
+        let strategies = Strategies::default();
+        Self { negotiations: 4_096, resting: 100_000, per_client: 8, strategies, serialise: true }
     }
 }
 
@@ -106,7 +117,16 @@ pub struct Ready {
 pub enum LeaseKey {
     /// The smaller client first.
     Pair(ClientId, ClientId),
+    /// A client behind a random NAT.
+    Client(ClientId),
+    /// The public address of a sequential NAT.
     Address(SourcePrefix),
+    /// To try many ports: not given back.
+    BirthdayOfClient(ClientId),
+    /// The same, of the address that the tries go out from.
+    BirthdayAtAddress(SourcePrefix),
+    /// The same, the last number counting up to a bound.
+    BirthdayOfPair(ClientId, ClientId, u8),
 }
 
 /// What became of a wish for a lease.
@@ -145,17 +165,26 @@ pub enum Action {
         punch: PunchId,
     },
     /// Keep the record, then give the leases back, then tell both sides.
-    Settle {
-        parties: [Party; 2],
-        record: PairRecord,
-        punched: Option<Duration>,
-        leases: Vec<LeaseKey>,
-    },
+    Settle(Box<Settled>),
     /// Look the pair up again and say [`Schedule::handle_wanted`].
     Again {
         a: ClientId,
         b: ClientId,
     },
+}
+
+/// An attempt that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    pub parties: [Party; 2],
+    pub record: PairRecord,
+    /// From the common start to the first answer.
+    pub punched: Option<Duration>,
+    /// For locks.
+    pub waited: Duration,
+    /// What was used up, so that it did not begin.
+    pub refused: Option<Budget>,
+    pub leases: Vec<LeaseKey>,
 }
 
 /// The negotiations that one process leads.
@@ -169,8 +198,10 @@ pub struct Schedule {
     pairs: BTreeMap<(ClientId, ClientId), u64>,
     resting: BTreeMap<(ClientId, ClientId), Instant>,
     clients: BTreeMap<ClientId, Gate>,
-    addresses: BTreeMap<SourcePrefix, Gate>,
+    locks: BTreeMap<LeaseKey, Gate>,
     pace: Pace,
+    flows: Flows,
+    scores: Scores,
     timers: BTreeMap<(Instant, u64), Timer>,
     timer_number: u64,
     actions: VecDeque<Action>,
@@ -191,8 +222,10 @@ impl Schedule {
             pairs: BTreeMap::new(),
             resting: BTreeMap::new(),
             clients: BTreeMap::new(),
-            addresses: BTreeMap::new(),
+            locks: BTreeMap::new(),
             pace: Pace::default(),
+            flows: Flows::default(),
+            scores: Scores::new(),
             timers: BTreeMap::new(),
             timer_number: 0,
             actions: VecDeque::new(),
@@ -210,23 +243,23 @@ impl Schedule {
             }
             return;
         };
-        let classes = [profile_a.class(), profile_b.class()];
+        let profiles = [profile_a, profile_b];
         if let Some(&number) = self.pairs.get(&pair)
             && let Some(negotiation) = self.negotiations.get_mut(&number)
         {
             if negotiation.parties.map(|party| party.epoch) == parties.map(|party| party.epoch) {
-                negotiation.again |= negotiation.classes != classes;
+                let key = |profile: &NatProfile| (profile.class(), profile.place, profile.port_mapping, profile.ipv6);
+                negotiation.again |= negotiation.profiles.each_ref().map(key) != profiles.each_ref().map(key);
                 return;
             }
             // One of them is a new session that never saw the PREPARE.
             self.call_off(number);
             self.forget(now, number);
         }
-        let outlook = outlook(Strategies::default(), &profile_a, &profile_b);
-        let history = History { record, parties, classes, outlook, demanded };
+        let history = self.history(record, parties, profiles, demanded);
         match history.next(at) {
             Next::Never => {}
-            Next::Settled => self.settle_hopeless(parties, classes, at),
+            Next::Settled => self.settle_hopeless(parties, profiles, at),
             Next::Wait(wait) => self.rest(now, pair, wait),
             Next::Attempt(attempt) => self.start(now, at, &history, attempt),
         }
@@ -234,45 +267,32 @@ impl Schedule {
 
     /// The answer to [`Action::Lease`].
     pub fn handle_lease(&mut self, now: Instant, at: UnixMillis, number: u64, key: LeaseKey, claim: Claim) {
-        let granted = matches!(claim, Claim::Granted(_));
         let Some(negotiation) = self.negotiations.get_mut(&number) else {
-            if granted {
+            // A budget may have been spent: it runs out by itself.
+            if matches!(claim, Claim::Granted(_)) && !key.is_budget() {
                 self.actions.push_back(Action::Release { number, key });
             }
             return;
         };
-        let expected = match key {
-            LeaseKey::Pair(..) => negotiation.stage == Stage::Claiming,
-            LeaseKey::Address(address) => {
-                matches!(negotiation.stage, Stage::Leasing { .. }) && negotiation.locked.contains(&address)
+        let asked = negotiation.asked.iter().position(|asked| *asked == key);
+        match (asked, claim) {
+            (None, Claim::Denied) => {}
+            // Asked for once more: to have it longer, or when another process had what goes with it.
+            (None, Claim::Granted(_)) if negotiation.leases.contains(&key) || negotiation.spent.contains(&key) => {}
+            (None, Claim::Granted(_)) => self.actions.push_back(Action::Release { number, key }),
+            (Some(place), Claim::Denied) => {
+                negotiation.asked.swap_remove(place);
+                self.lease_denied(now, number, key);
             }
-        };
-        if !expected {
-            if granted {
-                self.actions.push_back(Action::Release { number, key });
+            (Some(place), Claim::Granted(record)) => {
+                negotiation.asked.swap_remove(place);
+                negotiation.leases.push(key);
+                if let LeaseKey::Pair(..) = key {
+                    self.claimed(now, at, number, record);
+                } else {
+                    self.lease_answered(now, number);
+                }
             }
-            return;
-        }
-        if granted {
-            negotiation.leases.push(key);
-        }
-        match (negotiation.stage, key, claim) {
-            (Stage::Claiming, LeaseKey::Pair(..), Claim::Granted(record)) => self.claimed(now, at, number, record),
-            (Stage::Claiming, LeaseKey::Pair(a, b), Claim::Denied) => {
-                // Another process leads. Should it die, its record will be missing when we look again.
-                self.forget(now, number);
-                self.rest(now, (a, b), steps::PAIR_LEASE + Duration::from_secs(1));
-            }
-            (Stage::Leasing { left }, LeaseKey::Address(_), Claim::Granted(_)) if left > 1 => {
-                negotiation.stage = Stage::Leasing { left: left - 1 };
-            }
-            (Stage::Leasing { .. }, LeaseKey::Address(_), Claim::Granted(_)) => self.measured_and_locked(now, number),
-            (Stage::Leasing { .. }, LeaseKey::Address(_), Claim::Denied) => {
-                // Another process punches behind this address: try again soon.
-                self.release_addresses(number);
-                self.enter(number, Stage::Locking, Some(now + locks::LOCK_RETRY));
-            }
-            _ => {}
         }
     }
 
@@ -280,10 +300,8 @@ impl Schedule {
     pub fn handle_ready(&mut self, now: Instant, from: ClientId, number: u64, ready: Ready) {
         let Some(negotiation) = self.negotiations.get_mut(&number) else { return };
         let Some(side) = negotiation.side(from).filter(|_| negotiation.stage == Stage::Preparing) else { return };
-        negotiation.ready[side] = Some(ready);
-        negotiation.ready_at[side] = now;
+        negotiation.ready[side].get_or_insert((now, ready));
         if negotiation.ready.iter().all(Option::is_some) {
-            negotiation.ready_since = now;
             self.both_ready(now, number);
         }
     }
@@ -358,7 +376,11 @@ impl fmt::Display for LeaseKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pair(a, b) => write!(f, "pair:{a}:{b}"),
+            Self::Client(client) => write!(f, "punching:{client}"),
             Self::Address(prefix) => write!(f, "nat:{:x}", prefix.bits()),
+            Self::BirthdayOfClient(client) => write!(f, "birthday:client:{client}"),
+            Self::BirthdayAtAddress(prefix) => write!(f, "birthday:nat:{:x}", prefix.bits()),
+            Self::BirthdayOfPair(a, b, nth) => write!(f, "birthday:pair:{a}:{b}:{nth}"),
         }
     }
 }

@@ -77,6 +77,40 @@ pub struct Config {
     pub negotiations_per_client: usize,
     /// Events handled at once.
     pub concurrency: usize,
+    pub traversal: Traversal,
+}
+
+/// How paths are looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Traversal {
+    pub strategies: Strategies,
+}
+
+/// What may be tried. Each can be switched off by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Strategies {
+    /// Send to the ports that a router will use next.
+    pub predict: bool,
+    /// One attempt at a time behind a router whose ports are predicted.
+    pub serialise: bool,
+    /// Try many ports of a router that nobody can predict.
+    pub birthday: bool,
+    /// Connect over TCP where no UDP gets out.
+    pub tcp: bool,
+}
+
+impl Default for Strategies {
+    fn default() -> Self {
+        Self { predict: true, serialise: true, birthday: true, tcp: true }
+    }
+}
+
+impl Strategies {
+    const fn allowed(&self) -> traversal::plan::Strategies {
+        traversal::plan::Strategies { predict: self.predict, birthday: self.birthday, tcp: self.tcp }
+    }
 }
 
 impl Default for Config {
@@ -97,6 +131,7 @@ impl Default for Config {
             negotiations: limits.negotiations,
             negotiations_per_client: limits.per_client,
             concurrency: 64,
+            traversal: Traversal::default(),
         }
     }
 }

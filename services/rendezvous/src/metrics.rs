@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use domain::{NatClass, PairOutcome, PairRecord, Strategy};
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use domain::{NatClass, PairOutcome, Strategy};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use traversal::schedule::{Budget, Settled};
 use wire::probe::ObservationError;
 
 /// What became of a datagram at a reflector.
@@ -43,12 +44,13 @@ pub struct Metrics {
     probes: [IntCounter; 4],
     observations: [IntCounter; 4],
     offers: [IntCounter; 2],
-    /// Punch packets that clients reported, all attempts.
-    pub packets: IntCounter,
+    packets: [IntCounter; Strategy::ALL.len()],
+    refused: [IntCounter; Budget::ALL.len()],
+    direct_seconds: [Histogram; Strategy::ALL.len()],
     /// From the start of an attempt to its record.
     pub negotiation_seconds: Histogram,
-    /// From the common start to the first answer, of attempts that succeeded.
-    pub direct_seconds: Histogram,
+    /// What each attempt waited for locks of clients and public addresses.
+    pub lock_wait_seconds: Histogram,
     /// Negotiations under way.
     pub active: IntGauge,
     /// Relays that beat.
@@ -73,6 +75,15 @@ impl Metrics {
             registry.register(Box::new(histogram.clone()))?;
             Ok(histogram)
         };
+        let direct_seconds = HistogramVec::new(
+            HistogramOpts::new(
+                "rendezvous_direct_seconds",
+                "From the common start to the first answer, of attempts that succeeded",
+            )
+            .buckets(SECONDS.to_vec()),
+            &["strategy"],
+        )?;
+        registry.register(Box::new(direct_seconds.clone()))?;
         let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
@@ -95,6 +106,16 @@ impl Metrics {
         )?;
         let observations =
             counters("rendezvous_observations_total", "Observations that clients presented", &["outcome"])?;
+        let packets = counters(
+            "rendezvous_punch_packets_total",
+            "Punch packets that clients reported, when their attempt ends",
+            &["strategy"],
+        )?;
+        let refused = counters(
+            "rendezvous_budget_refusals_total",
+            "Attempts that did not begin because a budget was used up",
+            &["budget"],
+        )?;
         let offers = counters("rendezvous_relay_offers_total", "Pairs that were to get a relay", &["outcome"])?;
         Ok(Self {
             negotiations: labels()
@@ -105,11 +126,13 @@ impl Metrics {
             probes: ["answered", "ignored", "limited", "lost"].map(|name| probes.with_label_values(&[name])),
             observations: ["valid", "forged", "foreign", "expired"].map(|name| observations.with_label_values(&[name])),
             offers: ["tickets", "no-relay"].map(|name| offers.with_label_values(&[name])),
-            packets: counter("rendezvous_punch_packets_total", "Punch packets that clients reported")?,
+            packets: Strategy::ALL.map(|strategy| packets.with_label_values(&[strategy.name()])),
+            refused: Budget::ALL.map(|budget| refused.with_label_values(&[budget.name()])),
+            direct_seconds: Strategy::ALL.map(|strategy| direct_seconds.with_label_values(&[strategy.name()])),
             negotiation_seconds: seconds("rendezvous_negotiation_seconds", "From the start of an attempt to its end")?,
-            direct_seconds: seconds(
-                "rendezvous_direct_seconds",
-                "From the common start to the first answer, of attempts that succeeded",
+            lock_wait_seconds: seconds(
+                "rendezvous_lock_wait_seconds",
+                "What each attempt waited for locks of clients and public addresses",
             )?,
             active: gauge("rendezvous_negotiations_active", "Negotiations under way")?,
             relays: gauge("rendezvous_relays", "Relays that beat")?,
@@ -118,15 +141,22 @@ impl Metrics {
     }
 
     /// Counts an attempt that ended. The pair is unordered: the smaller class comes first.
-    pub fn negotiation(&self, record: &PairRecord, punched: Option<Duration>) {
+    pub fn negotiation(&self, settled: &Settled) {
+        let Settled { record, punched, waited, refused, .. } = settled;
         let (Some(a), Some(b)) = (record.class_a, record.class_b) else { return };
         if let Some(counter) = self.negotiations.get(index(a.min(b), a.max(b), record.strategy, record.outcome)) {
             counter.inc();
         }
-        self.packets.inc_by(record.packets.into());
+        self.packets[record.strategy as usize].inc_by(record.packets.into());
+        if let Some(budget) = refused {
+            self.refused[*budget as usize].inc();
+        }
+        if record.attempts > 0 {
+            self.lock_wait_seconds.observe(waited.as_secs_f64());
+        }
         self.negotiation_seconds.observe(Duration::from_millis(record.took_ms).as_secs_f64());
         if let Some(punched) = punched {
-            self.direct_seconds.observe(punched.as_secs_f64());
+            self.direct_seconds[record.strategy as usize].observe(punched.as_secs_f64());
         }
     }
 
@@ -134,6 +164,24 @@ impl Metrics {
     #[must_use]
     pub fn negotiations(&self, a: NatClass, b: NatClass, strategy: Strategy, outcome: PairOutcome) -> u64 {
         self.negotiations.get(index(a.min(b), a.max(b), strategy, outcome)).map_or(0, IntCounter::get)
+    }
+
+    /// Punch packets of attempts with this strategy.
+    #[must_use]
+    pub fn packets(&self, strategy: Strategy) -> u64 {
+        self.packets[strategy as usize].get()
+    }
+
+    /// Attempts that this budget did not allow.
+    #[must_use]
+    pub fn refused(&self, budget: Budget) -> u64 {
+        self.refused[budget as usize].get()
+    }
+
+    /// From the common start to the first answer, of attempts with this strategy that succeeded.
+    #[must_use]
+    pub const fn direct_seconds(&self, strategy: Strategy) -> &Histogram {
+        &self.direct_seconds[strategy as usize]
     }
 
     pub(crate) fn probe(&self, probed: Probed) {
@@ -208,6 +256,8 @@ mod tests {
 
     #[test]
     fn every_combination_of_labels_has_its_own_counter() {
+        assert!(Strategy::ALL.into_iter().enumerate().all(|(place, strategy)| strategy as usize == place));
+        assert!(Budget::ALL.into_iter().enumerate().all(|(place, budget)| budget as usize == place));
         for (place, (a, b, strategy, outcome)) in labels().enumerate() {
             assert_eq!(index(a, b, strategy, outcome), place);
         }

@@ -4,7 +4,12 @@
 //! inbox; what it wants done runs in tasks of their own, whose results come back to it. So a slow presence or broker
 //! delays one negotiation and not all.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bus::Bus;
 use contract::{
@@ -24,7 +29,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use traversal::schedule::{Action, Claim, LeaseKey, Limits, Party, Ready, Schedule, Wanted};
+use traversal::schedule::{Action, Claim, LeaseKey, Limits, Party, Ready, Schedule, Settled, Wanted};
 use wire::probe::ObservationKey;
 
 use crate::{
@@ -44,6 +49,7 @@ const CLIENTS_PER_QUESTION: usize = 256;
 /// What a client may present in a negotiation.
 const MOST_OBSERVATIONS: usize = 256;
 const MOST_LOCAL: usize = 16;
+const MOST_OTHERS: usize = 4;
 /// A slower control connection is not waited for.
 const MAX_RTT: Duration = Duration::from_secs(2);
 
@@ -105,6 +111,8 @@ impl Negotiator {
         let limits = Limits {
             negotiations: config.negotiations,
             per_client: config.negotiations_per_client,
+            strategies: config.traversal.strategies.allowed(),
+            serialise: config.traversal.strategies.serialise,
             ..Limits::default()
         };
         let (sender, inbox) = mpsc::channel(INBOX);
@@ -132,11 +140,13 @@ impl Negotiator {
 
     /// Checks what a client says and hands it to the negotiation.
     pub(crate) async fn word(&self, word: PunchWord) -> Result<(), NegotiateError> {
-        let PunchWord { from, tag, control_rtt_us, control_jitter_us: _, said } = word;
+        let PunchWord { from, tag, control_rtt_us, control_jitter_us, said } = word;
+        let trip = [Some(control_rtt_us).filter(|rtt| *rtt > 0), control_jitter_us];
+        let trip = trip.map(|micros| Some(Duration::from_micros(micros?).min(MAX_RTT)));
         let input = match said {
             PunchSaid::Ready(ready) if ready.punch.leader == self.outside.instance => {
                 let number = ready.punch.number;
-                Input::Ready { from, number, ready: self.checked(tag, control_rtt_us, ready) }
+                Input::Ready { from, number, ready: self.checked(tag, trip, ready) }
             }
             PunchSaid::Report(report) if report.punch.leader == self.outside.instance => Input::Report { from, report },
             // For a process that was here before.
@@ -186,7 +196,7 @@ impl Negotiator {
     }
 
     /// Opens the observations: what is not sealed for this session, now, was not observed.
-    fn checked(&self, tag: SessionTag, control_rtt_us: u64, ready: PunchReady) -> Ready {
+    fn checked(&self, tag: SessionTag, [rtt, jitter]: [Option<Duration>; 2], ready: PunchReady) -> Ready {
         let at = (self.outside.clock)();
         let metrics = &self.outside.metrics;
         let valid = ready.observations.iter().take(MOST_OBSERVATIONS).filter_map(|observation| {
@@ -201,10 +211,27 @@ impl Negotiator {
                 }
             }
         });
-        let seen = valid.fold(None, |first, next| first.or(Some(next)));
-        let rtt = (control_rtt_us > 0).then(|| Duration::from_micros(control_rtt_us).min(MAX_RTT));
-        Ready { seen, local: ready.local.into_iter().take(MOST_LOCAL).collect(), rtt, ..Ready::default() }
+        let PunchReady { local, mapped, lan, .. } = ready;
+        understood(&valid.collect::<Vec<_>>(), Ready { mapped, local, lan, rtt, jitter, ..Ready::default() })
     }
+}
+
+/// Completes `claimed` by what reflectors saw, the latest first, and takes away what they did not confirm.
+fn understood(observed: &[(SocketAddr, u8)], claimed: Ready) -> Ready {
+    let of = |v4: bool| observed.iter().copied().filter(move |(seen, _)| seen.ip().to_canonical().is_ipv4() == v4);
+    let seen = of(true).next();
+    let mut others: Vec<IpAddr> = Vec::new();
+    for address in of(true).map(|(other, _)| other.ip()) {
+        let known = seen.is_some_and(|(seen, _)| seen.ip() == address) || others.contains(&address);
+        if !known && others.len() < MOST_OTHERS {
+            others.push(address);
+        }
+    }
+    // A mapping at an address that nobody saw is behind another NAT, or somebody else's.
+    let public = |mapped: &SocketAddr| mapped.port() > 0 && observed.iter().any(|(seen, _)| seen.ip() == mapped.ip());
+    let mapped = claimed.mapped.filter(public);
+    let local = claimed.local.into_iter().take(MOST_LOCAL).collect();
+    Ready { seen, others, seen6: of(false).next(), mapped, local, ..claimed }
 }
 
 impl Actor {
@@ -280,8 +307,8 @@ impl Outside {
                 let _delivered = self.push(&to, Notice::PunchOff(PunchId { leader, number })).await;
                 None
             }
-            Action::Settle { parties, record, punched, leases } => {
-                self.settle(parties, record, punched, leases).await;
+            Action::Settle(settled) => {
+                self.settle(*settled).await;
                 None
             }
             Action::Again { a, b } => self.look_up(a, b).await,
@@ -294,7 +321,11 @@ impl Outside {
         }
         let record = match key {
             LeaseKey::Pair(a, b) => self.presence.recall(a, b).await?,
-            LeaseKey::Address(_) => None,
+            LeaseKey::Client(_)
+            | LeaseKey::Address(_)
+            | LeaseKey::BirthdayOfClient(_)
+            | LeaseKey::BirthdayAtAddress(_)
+            | LeaseKey::BirthdayOfPair(..) => None,
         };
         Ok(Claim::Granted(record.map(Box::new)))
     }
@@ -306,8 +337,9 @@ impl Outside {
         }
     }
 
-    async fn settle(&self, parties: [Party; 2], record: PairRecord, punched: Option<Duration>, leases: Vec<LeaseKey>) {
-        self.metrics.negotiation(&record, punched);
+    async fn settle(&self, settled: Settled) {
+        self.metrics.negotiation(&settled);
+        let Settled { parties, record, leases, .. } = settled;
         let relay = self.relay_of(&record).await;
         let record = PairRecord { relay, ..record };
         if let Err(error) = self.presence.remember(&record, self.record_lifetime).await {
@@ -379,5 +411,46 @@ fn waiting_record(seats: &[Seat; 2], at: UnixMillis) -> PairRecord {
         via: None,
         budget: 0,
         places: [0; 2],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_observation_of_each_family_counts_and_other_addresses_are_kept() {
+        let observed = seen(&["203.0.113.1:4001", "[2001:db8::1]:4000", "203.0.113.1:4000", "203.0.113.9:4000"]);
+        let ready = understood(&observed, Ready::default());
+        assert_eq!(ready.seen, Some(observed[0]));
+        assert_eq!(ready.seen6, Some(observed[1]));
+        assert_eq!(ready.others, [observed[3].0.ip()]);
+    }
+
+    #[test]
+    fn a_port_mapping_counts_only_at_an_address_that_was_seen() {
+        let observed = seen(&["203.0.113.1:4001"]);
+        for (mapped, counts) in [
+            ("203.0.113.1:5000", true),
+            ("203.0.113.2:5000", false),
+            ("10.0.0.1:5000", false),
+            ("203.0.113.1:0", false),
+        ] {
+            let mapped = Some(mapped.parse().unwrap());
+            let ready = understood(&observed, Ready { mapped, ..Ready::default() });
+            assert_eq!(ready.mapped.is_some(), counts, "{mapped:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_makes_the_server_remember_thousands_of_addresses() {
+        let local = (0..5_000).map(|port| ([192, 168, 1, 1], port).into()).collect();
+        let observed: Vec<_> = (0..200).map(|last| (([203, 0, 113, last], 4_000).into(), 57)).collect();
+        let ready = understood(&observed, Ready { local, ..Ready::default() });
+        assert_eq!((ready.local.len(), ready.others.len()), (MOST_LOCAL, MOST_OTHERS));
+    }
+
+    fn seen(endpoints: &[&str]) -> Vec<(SocketAddr, u8)> {
+        endpoints.iter().map(|endpoint| (endpoint.parse().unwrap(), 57)).collect()
     }
 }

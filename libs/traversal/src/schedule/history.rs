@@ -1,17 +1,17 @@
-//! The ladder of retries, read from the record of a pair: any process continues what another one began.
+//! What is due now, read from the record of a pair: any process continues what another one began.
 
 use std::time::Duration;
 
-use domain::{NatClass, PairOutcome, PairRecord, Strategy, UnixMillis};
+use domain::{NatProfile, PairOutcome, PairRecord, Strategy, UnixMillis};
 
-use super::Party;
-use crate::plan::{Outlook, rest};
+use super::{Party, ladder::rest};
+use crate::plan::Outlook;
 
-/// What happened to a pair before, and what is due now.
+/// What happened to a pair before.
 pub(super) struct History {
     pub(super) record: Option<PairRecord>,
     pub(super) parties: [Party; 2],
-    pub(super) classes: [NatClass; 2],
+    pub(super) profiles: [NatProfile; 2],
     pub(super) outlook: Outlook,
     pub(super) demanded: bool,
 }
@@ -31,9 +31,7 @@ impl History {
         let Some(record) = self.record.as_ref().filter(|record| record.outcome != PairOutcome::Pending) else {
             return if self.outlook == Outlook::Hopeless { Next::Settled } else { Next::Attempt(1) };
         };
-        let newer_session = self.parties.iter().any(|party| party.since > record.started);
-        let other_class = [record.class_a, record.class_b] != self.classes.map(Some);
-        let fresh = newer_session || other_class || (self.demanded && record.outcome == PairOutcome::Direct);
+        let fresh = self.is_fresh(record);
         if self.outlook == Outlook::Hopeless {
             return if fresh { Next::Settled } else { Next::Never };
         }
@@ -49,6 +47,18 @@ impl History {
         let due = ended.plus(pause);
         // Another process's clock may be ahead of ours.
         if due > at { Next::Wait(due.since(at).min(pause)) } else { Next::Attempt(attempt) }
+    }
+
+    /// Whether what was tried says nothing about now: another session, network or class, or a port mapping or IPv6 that
+    /// makes possible what was not.
+    fn is_fresh(&self, record: &PairRecord) -> bool {
+        let newer_session = self.parties.iter().any(|party| party.since > record.started);
+        let elsewhere = record.places != self.profiles.map(|profile| profile.place);
+        let other_class = [record.class_a, record.class_b] != self.profiles.map(|profile| Some(profile.class()));
+        let better = record.outcome == PairOutcome::Relayed
+            && matches!(self.outlook, Outlook::Promising(strategy) if strategy < record.strategy);
+        let lost = self.demanded && record.outcome == PairOutcome::Direct;
+        newer_session || elsewhere || other_class || better || lost
     }
 }
 

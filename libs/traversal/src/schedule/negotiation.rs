@@ -1,36 +1,44 @@
 //! One negotiation, and what it waits for.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use domain::{ClientId, NatClass, PunchReport, SourcePrefix, Strategy, UnixMillis};
+use domain::{ClientId, NatClass, NatProfile, PunchReport, SourcePrefix, Strategy, UnixMillis};
 
-use super::{LeaseKey, Party, Ready};
-use crate::plan::{Measured, Outlook};
+use super::{Budget, LeaseKey, Party, Ready};
+use crate::plan::{Measured, Outlook, Plan, Recipe};
 
 #[derive(Debug)]
 pub(super) struct Negotiation {
     pub(super) parties: [Party; 2],
-    pub(super) classes: [NatClass; 2],
+    pub(super) profiles: [NatProfile; 2],
     pub(super) demanded: bool,
-    pub(super) attempt: u8,
+    pub(super) recipe: Recipe,
     pub(super) key: [u8; 32],
     pub(super) stage: Stage,
     pub(super) due: Option<(Instant, u64)>,
     pub(super) started: Instant,
     pub(super) started_at: UnixMillis,
-    pub(super) ready: [Option<Ready>; 2],
-    pub(super) ready_since: Instant,
-    pub(super) ready_at: [Instant; 2],
+    /// What each side measured, and when that arrived.
+    pub(super) ready: [Option<(Instant, Ready)>; 2],
     pub(super) reports: [Option<PunchReport>; 2],
-    pub(super) strategy: Strategy,
-    pub(super) budget: u32,
     pub(super) outlook: Outlook,
-    pub(super) go_at: Option<Instant>,
+    /// From GO on.
+    pub(super) plan: Option<Plan>,
     pub(super) prepared: bool,
     pub(super) remeasured: bool,
+    /// Leases that were asked for and not answered.
+    pub(super) asked: Vec<LeaseKey>,
+    /// The budget that another negotiation has.
+    pub(super) refused: Option<Budget>,
     pub(super) leases: Vec<LeaseKey>,
-    /// Public addresses held in this process.
-    pub(super) locked: Vec<SourcePrefix>,
+    /// Budgets that were used: not given back.
+    pub(super) spent: Vec<LeaseKey>,
+    /// Of the leases, those that are held in this process, too.
+    pub(super) locked: Vec<LeaseKey>,
+    /// Since when it waits for locks.
+    pub(super) locking_since: Option<Instant>,
+    /// How long it waited for locks.
+    pub(super) waited: Duration,
     /// Another wish with new profiles came meanwhile.
     pub(super) again: bool,
 }
@@ -45,10 +53,10 @@ pub(super) enum Stage {
     Preparing,
     /// For its turn at both public addresses.
     Pacing,
-    /// For the hard sides' addresses in this process.
+    /// For locks in this process: before PREPARE those of clients, after it those of public addresses.
     Locking,
-    /// For the leases of those addresses.
-    Leasing { left: usize },
+    /// For the leases of those.
+    Leasing,
     /// GO is out.
     Punching,
 }
@@ -58,17 +66,38 @@ impl Negotiation {
         self.parties.iter().position(|party| party.client == client)
     }
 
+    pub(super) fn pair(&self) -> (ClientId, ClientId) {
+        (self.parties[0].client, self.parties[1].client)
+    }
+
+    pub(super) fn classes(&self) -> [NatClass; 2] {
+        self.profiles.map(|profile| profile.class())
+    }
+
+    /// What the record says was tried.
+    pub(super) fn strategy(&self) -> Strategy {
+        match (&self.plan, self.outlook) {
+            // The plain round of a doubtful pair failed as expected.
+            (_, Outlook::Doubtful | Outlook::Hopeless) => Strategy::Relay,
+            (Some(plan), Outlook::Promising(_)) => plan.strategy,
+            (None, Outlook::Promising(strategy)) => strategy,
+        }
+    }
+
     /// Both sides with what they measured; `None` unless both did.
     pub(super) fn measured(&self, now: Instant) -> Option<[Measured; 2]> {
         Some([self.measured_side(now, 0)?, self.measured_side(now, 1)?])
     }
 
     fn measured_side(&self, now: Instant, side: usize) -> Option<Measured> {
-        let ready = self.ready[side].as_ref().filter(|ready| ready.seen.is_some() || ready.seen6.is_some())?;
+        let (arrived, ready) = self.ready[side].as_ref()?;
+        if ready.seen.is_none() && ready.seen6.is_none() {
+            return None;
+        }
         let (seen, ttl) = ready.seen.unzip();
         let (seen6, ttl6) = ready.seen6.unzip();
         Some(Measured {
-            profile: self.parties[side].profile?,
+            profile: self.profiles[side],
             seen,
             ttl: ttl.unwrap_or(0),
             others: ready.others.clone(),
@@ -79,17 +108,16 @@ impl Negotiation {
             lan: ready.lan,
             rtt: ready.rtt,
             jitter: ready.jitter,
-            age: now.saturating_duration_since(self.ready_at[side]),
+            age: now.saturating_duration_since(*arrived),
         })
     }
 
-    /// The public addresses behind which nobody else may punch meanwhile: those of hard sides, each once.
-    pub(super) fn locks(&self) -> Vec<SourcePrefix> {
-        let hard = (0..2).filter(|&side| self.classes[side].is_hard());
-        let mut locks: Vec<_> =
-            hard.filter_map(|side| Some(SourcePrefix::of(self.ready[side].as_ref()?.seen?.0.ip()))).collect();
-        locks.sort_unstable();
-        locks.dedup();
-        locks
+    pub(super) fn ready(&self, side: usize) -> Option<&Ready> {
+        self.ready[side].as_ref().map(|(_, ready)| ready)
+    }
+
+    /// The public IPv4 address of a side, by what it measured.
+    pub(super) fn address(&self, side: usize) -> Option<SourcePrefix> {
+        Some(SourcePrefix::of(self.ready(side)?.seen?.0.ip()))
     }
 }

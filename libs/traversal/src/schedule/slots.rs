@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use domain::ClientId;
 
-use super::{Action, LeaseKey, Schedule, locks::LEASE_PATIENCE, negotiation::Stage, steps::PAIR_LEASE};
+use super::{Action, LeaseKey, Schedule, locks::LEASE_PATIENCE, negotiation::Stage};
 
 /// A bounded number at once, the others in the order of their arrival.
 #[derive(Debug, Default)]
@@ -16,20 +16,21 @@ pub(super) struct Gate {
 impl Schedule {
     /// Takes a slot of both clients or waits for the one that is missing, holding nothing meanwhile.
     pub(super) fn queue_for_clients(&mut self, now: Instant, number: u64) {
-        let Some(negotiation) = self.negotiations.get(&number) else { return };
-        let clients = negotiation.parties.map(|party| party.client);
+        let Some(negotiation) = self.negotiations.get_mut(&number) else { return };
+        let (a, b) = negotiation.pair();
         let limit = self.limits.per_client;
-        let full = clients.into_iter().find(|client| self.clients.get(client).is_some_and(|gate| gate.inside >= limit));
+        let full = [a, b].into_iter().find(|client| self.clients.get(client).is_some_and(|gate| gate.inside >= limit));
         if let Some(full) = full {
             self.clients.entry(full).or_default().waiting.push_back(number);
             return;
         }
-        for client in clients {
+        for client in [a, b] {
             self.clients.entry(client).or_default().inside += 1;
         }
-        let key = LeaseKey::Pair(clients[0], clients[1]);
+        let key = LeaseKey::Pair(a, b);
+        negotiation.asked.push(key);
         self.enter(number, Stage::Claiming, Some(now + LEASE_PATIENCE));
-        self.actions.push_back(Action::Lease { number, key, ttl: PAIR_LEASE });
+        self.actions.push_back(Action::Lease { number, key, ttl: key.ttl() });
     }
 
     /// Lets in those that wait for a slot of `client`; one that lacks the other client's slot goes to wait there.
@@ -47,15 +48,10 @@ impl Schedule {
         }
     }
 
-    pub(super) fn leave_queues(&mut self, number: u64) {
+    pub(super) fn leave_slots(&mut self, number: u64) {
         let Some(negotiation) = self.negotiations.get(&number) else { return };
         for client in negotiation.parties.map(|party| party.client) {
             if let Some(gate) = self.clients.get_mut(&client) {
-                gate.waiting.retain(|waiting| *waiting != number);
-            }
-        }
-        for address in negotiation.locks() {
-            if let Some(gate) = self.addresses.get_mut(&address) {
                 gate.waiting.retain(|waiting| *waiting != number);
             }
         }

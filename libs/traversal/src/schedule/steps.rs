@@ -2,20 +2,34 @@
 
 use std::time::{Duration, Instant};
 
-use domain::{PairRecord, PunchId, PunchPreparation, SourcePrefix, Strategy, UnixMillis};
+use domain::{NatClass, NatProfile, PairRecord, PunchId, PunchPreparation, SourcePrefix, Strategy, UnixMillis};
 use rand::Rng as _;
 
 use super::{
-    Action, Schedule,
-    failure::Failure,
+    Action, Party, Schedule,
+    budget::Budget,
     history::{History, Next},
+    ladder::recipe,
     negotiation::{Negotiation, Stage},
+    why::Failure,
 };
-use crate::plan::{Outlook, Plan, Recipe, Strategies, Variation, measured_outlook, outlook, plan, preparation};
+use crate::plan::{Plan, measured_outlook, outlook, plan, preparation};
 
 impl Schedule {
+    /// What the profiles of a pair promise, and what was tried.
+    pub(super) fn history(
+        &self,
+        record: Option<PairRecord>,
+        parties: [Party; 2],
+        profiles: [NatProfile; 2],
+        demanded: bool,
+    ) -> History {
+        let outlook = outlook(self.limits.strategies, &profiles[0], &profiles[1]);
+        History { record, parties, profiles, outlook, demanded }
+    }
+
     pub(super) fn start(&mut self, now: Instant, at: UnixMillis, history: &History, attempt: u8) {
-        let History { parties, classes, outlook, demanded, .. } = *history;
+        let History { parties, profiles, outlook, demanded, .. } = *history;
         let pair = (parties[0].client, parties[1].client);
         if self.negotiations.len() >= self.limits.negotiations {
             self.rest(now, pair, CROWDED_REST);
@@ -25,54 +39,52 @@ impl Schedule {
         self.next_number += 1;
         let number = self.next_number;
         self.pairs.insert(pair, number);
-        self.negotiations.insert(
-            number,
-            Negotiation {
-                parties,
-                classes,
-                demanded,
-                attempt,
-                key: self.rng.random(),
-                stage: Stage::Queued,
-                due: None,
-                started: now,
-                started_at: at,
-                ready: [None, None],
-                ready_since: now,
-                ready_at: [now; 2],
-                reports: [None, None],
-                budget: 0,
-                strategy: match outlook {
-                    Outlook::Promising(strategy) => strategy,
-                    Outlook::Doubtful | Outlook::Hopeless => Strategy::Direct,
-                },
-                outlook,
-                go_at: None,
-                prepared: false,
-                remeasured: false,
-                leases: Vec::new(),
-                locked: Vec::new(),
-                again: false,
-            },
-        );
+        let negotiation = Negotiation {
+            parties,
+            profiles,
+            demanded,
+            recipe: recipe(&mut self.scores, pair, outlook, attempt),
+            key: self.rng.random(),
+            stage: Stage::Queued,
+            due: None,
+            started: now,
+            started_at: at,
+            ready: [None, None],
+            reports: [None, None],
+            outlook,
+            plan: None,
+            prepared: false,
+            remeasured: false,
+            asked: Vec::new(),
+            refused: None,
+            leases: Vec::new(),
+            spent: Vec::new(),
+            locked: Vec::new(),
+            locking_since: None,
+            waited: Duration::ZERO,
+            again: false,
+        };
+        self.negotiations.insert(number, negotiation);
         self.queue_for_clients(now, number);
     }
 
     /// Nobody else leads from now on. What another process did until now counts.
     pub(super) fn claimed(&mut self, now: Instant, at: UnixMillis, number: u64, record: Option<Box<PairRecord>>) {
-        let Some(negotiation) = self.negotiations.get_mut(&number) else { return };
-        let Negotiation { parties, classes, demanded, .. } = *negotiation;
-        let [Some(profile_a), Some(profile_b)] = parties.map(|party| party.profile) else { return };
-        let outlook = outlook(Strategies::default(), &profile_a, &profile_b);
-        let history = History { record: record.map(|record| *record), parties, classes, outlook, demanded };
+        let Some(negotiation) = self.negotiations.get(&number) else { return };
+        let Negotiation { parties, profiles, demanded, .. } = *negotiation;
+        let pair = negotiation.pair();
+        let history = self.history(record.map(|record| *record), parties, profiles, demanded);
         match history.next(at) {
             Next::Attempt(attempt) => {
-                negotiation.attempt = attempt;
-                self.prepare(now, number);
+                let recipe = recipe(&mut self.scores, pair, history.outlook, attempt);
+                if let Some(negotiation) = self.negotiations.get_mut(&number) {
+                    negotiation.recipe = recipe;
+                }
+                self.lock(now, number);
             }
             Next::Wait(wait) => {
                 self.forget(now, number);
-                self.rest(now, (parties[0].client, parties[1].client), wait);
+                self.rest(now, pair, wait);
             }
             Next::Never | Next::Settled => self.forget(now, number),
         }
@@ -84,9 +96,9 @@ impl Schedule {
         negotiation.prepared = true;
         let punch = PunchId { leader: self.leader, number };
         let [a, b] = negotiation.parties;
-        let (Some(profile_a), Some(profile_b)) = (a.profile, b.profile) else { return };
-        let variation = Variation::of(negotiation.attempt);
-        let (sockets, tcp) = preparation(Strategies::default(), variation, &profile_a, &profile_b);
+        let [profile_a, profile_b] = &negotiation.profiles;
+        let variation = negotiation.recipe.variation;
+        let (sockets, tcp) = preparation(self.limits.strategies, variation, profile_a, profile_b);
         for ((to, peer), sockets) in [(a, b.client), (b, a.client)].into_iter().zip(sockets) {
             let preparation = PunchPreparation { punch, peer, key: negotiation.key, sockets, tcp };
             self.actions.push_back(Action::Prepare { to, preparation });
@@ -97,7 +109,12 @@ impl Schedule {
     pub(super) fn both_ready(&mut self, now: Instant, number: u64) {
         let Some(negotiation) = self.negotiations.get_mut(&number) else { return };
         let Some([a, b]) = negotiation.measured(now) else { return self.fail(now, number, Failure::Unmeasured) };
-        negotiation.outlook = measured_outlook(Strategies::default(), &a, &b);
+        negotiation.outlook = measured_outlook(self.limits.strategies, &a, &b);
+        for side in 0..2 {
+            if let Some(address) = negotiation.address(side) {
+                self.scores.seen(negotiation.parties[side].client, address);
+            }
+        }
         if negotiation.remeasured {
             return self.go(now, number);
         }
@@ -110,25 +127,35 @@ impl Schedule {
         }
     }
 
+    /// Sends both their orders, with all locks. What was measured long ago is measured again before: it says nothing about
+    /// the next port of a sequential NAT.
     pub(super) fn go(&mut self, now: Instant, number: u64) {
         let Some(negotiation) = self.negotiations.get_mut(&number) else { return };
         let Some([a, b]) = negotiation.measured(now) else { return };
+        let is_stale = [&a, &b].iter().any(|side| side.profile.class() == NatClass::Sequential && side.age > STALE);
+        if is_stale && !negotiation.remeasured {
+            negotiation.remeasured = true;
+            return self.prepare(now, number);
+        }
         let punch = PunchId { leader: self.leader, number };
-        let attempt = negotiation.attempt;
-        let seed = negotiation.started_at.0;
-        let recipe = Recipe { attempt, variation: Variation::of(attempt), seed, skip: 0 };
-        let Plan { strategy, orders, patience, budget } = plan(punch, recipe, Strategies::default(), &a, &b);
-        negotiation.strategy = strategy;
-        negotiation.budget = budget;
-        negotiation.go_at = Some(now);
-        for (to, order) in negotiation.parties.into_iter().zip(orders) {
+        let plan = plan(punch, negotiation.recipe, self.limits.strategies, &a, &b);
+        let addresses = [negotiation.address(0), negotiation.address(1)];
+        if !self.flows.take(now, &plan.orders, addresses) {
+            return self.fail(now, number, Failure::Refused(Budget::Flows));
+        }
+        let Plan { strategy, patience, .. } = plan;
+        for (to, order) in negotiation.parties.into_iter().zip(plan.orders.clone()) {
             self.actions.push_back(Action::Go { to, order });
+        }
+        negotiation.plan = Some(plan);
+        if strategy == Strategy::Birthday {
+            self.spend_budgets(number);
         }
         self.enter(number, Stage::Punching, Some(now + patience));
     }
 }
 
-/// Longer than the longest negotiation.
-pub(super) const PAIR_LEASE: Duration = Duration::from_secs(20);
 const READY_PATIENCE: Duration = Duration::from_millis(2_500);
+/// After this a measurement is repeated.
+const STALE: Duration = Duration::from_secs(1);
 const CROWDED_REST: Duration = Duration::from_secs(5);

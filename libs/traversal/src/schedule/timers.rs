@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use domain::ClientId;
 
-use super::{Schedule, failure::Failure, locks::LOCK_PATIENCE, negotiation::Stage};
+use super::{Schedule, locks::LOCK_PATIENCE, negotiation::Stage, why::Failure};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Timer {
@@ -21,11 +21,10 @@ impl Schedule {
             Stage::Claiming => self.forget(now, number),
             Stage::Preparing => self.fail(now, number, Failure::NotReady),
             Stage::Pacing => self.lock(now, number),
-            Stage::Locking if now < negotiation.ready_since + LOCK_PATIENCE => {
-                self.leave_queues(number);
+            Stage::Locking if negotiation.locking_since.is_none_or(|since| now < since + LOCK_PATIENCE) => {
                 self.lock(now, number);
             }
-            Stage::Locking | Stage::Leasing { .. } => self.fail(now, number, Failure::Crowded),
+            Stage::Locking | Stage::Leasing => self.fail(now, number, Failure::Crowded),
             Stage::Punching => self.judge(now, number),
         }
     }

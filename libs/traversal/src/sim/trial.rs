@@ -19,7 +19,7 @@ use super::{
     observed::Observed,
     origin,
 };
-use crate::schedule::{Action, Claim, LeaseKey, Limits, Party, Schedule, Wanted};
+use crate::schedule::{Action, Claim, LeaseKey, Limits, Party, Schedule, Settled, Wanted};
 
 /// Where the clients are.
 #[derive(Clone, Debug)]
@@ -288,7 +288,8 @@ impl World {
             }
             Action::Go { to, order } => self.say(self.side(to), Word::Go(order)),
             Action::Off { to, punch } => self.say(self.side(to), Word::Off(punch)),
-            Action::Settle { record, leases, .. } => {
+            Action::Settle(settled) => {
+                let Settled { record, leases, .. } = *settled;
                 self.leases.retain(|key, _| !leases.contains(key));
                 if let Some(pair) = self.pair(record.a, record.b) {
                     let pair = &mut self.pairs[pair];
@@ -312,7 +313,11 @@ impl World {
         }
         let record = match key {
             LeaseKey::Pair(a, b) => self.pair(a, b).and_then(|pair| self.pairs[pair].record.clone()),
-            LeaseKey::Address(_) => None,
+            LeaseKey::Client(_)
+            | LeaseKey::Address(_)
+            | LeaseKey::BirthdayOfClient(_)
+            | LeaseKey::BirthdayAtAddress(_)
+            | LeaseKey::BirthdayOfPair(..) => None,
         };
         let claim = if free { Claim::Granted(record.map(Box::new)) } else { Claim::Denied };
         let at = self.at();

@@ -19,7 +19,7 @@ use domain::{
     PunchPreparation, PunchReady, PunchReport, RelayId, RelayOffer, SessionTag, UnixMillis,
 };
 use presence::{Presence, memory::Faults};
-use rendezvous::{Config, Metrics, Seams};
+use rendezvous::{Config, Metrics, Seams, Strategies, Traversal};
 use tempfile::TempDir;
 use tokio::{
     sync::mpsc,
@@ -35,9 +35,11 @@ const GATEWAY: InstanceId = InstanceId::from_bytes([0x99; 16]);
 const OBSERVATIONS: [u8; 32] = [7; 32];
 pub(crate) const TICKETS: [u8; 32] = [8; 32];
 pub(crate) const RATE: Bandwidth = Bandwidth::from_bytes_per_second(1_000);
+/// Of every control connection.
+pub(crate) const JITTER_US: u64 = 40_000;
 const TTL: Duration = Duration::from_secs(3_600);
 /// Virtual: nothing that is expected takes longer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Everything around the role.
 pub(crate) struct Lab {
@@ -46,6 +48,7 @@ pub(crate) struct Lab {
     gateway: Bus,
     pushes: RefCell<mpsc::Receiver<Push>>,
     dir: TempDir,
+    strategies: Strategies,
     processes: Vec<Option<Process>>,
     scripts: RefCell<BTreeMap<ClientId, Script>>,
     pub(crate) heard: RefCell<Vec<Heard>>,
@@ -104,6 +107,11 @@ impl Heard {
 impl Lab {
     /// A deployment with `processes` of the role.
     pub(crate) async fn new(processes: u8) -> Self {
+        Self::with(processes, Strategies::default()).await
+    }
+
+    /// A deployment whose operator has switched something off.
+    pub(crate) async fn with(processes: u8, strategies: Strategies) -> Self {
         let hub = Hub::default();
         let gateway = Bus::memory(&hub, GATEWAY);
         let (sender, pushes) = mpsc::channel(1_000);
@@ -128,6 +136,7 @@ impl Lab {
             gateway,
             pushes: RefCell::new(pushes),
             dir,
+            strategies,
             processes: vec![],
             scripts: RefCell::default(),
             heard: RefCell::default(),
@@ -166,6 +175,7 @@ impl Lab {
             concurrency: 1,
             observation_key: self.dir.path().join("observations"),
             ticket_root: self.dir.path().join("tickets"),
+            traversal: Traversal { strategies: self.strategies.clone() },
             ..Config::default()
         }
     }
@@ -301,6 +311,25 @@ impl Lab {
         self.gateway.publish_to(punch.leader, &word).await.unwrap();
     }
 
+    /// `client` claims that `punch` failed.
+    pub(crate) async fn say_failed(&self, client: ClientId, punch: PunchId) {
+        let report = PunchReport { punch, endpoint: None, rtt_us: 0, packets: 0, took_us: 0 };
+        let said = PunchSaid::Report(report);
+        let word = PunchWord { from: client, tag: tag(client), control_rtt_us: 0, control_jitter_us: None, said };
+        self.gateway.publish_to(punch.leader, &word).await.unwrap();
+    }
+
+    /// A client has measured its NAT once more.
+    pub(crate) async fn profiled(&self, client: ClientId, epoch: Epoch, profile: NatProfile) {
+        assert!(self.presence.report(client, epoch, profile).await.unwrap());
+        self.want(Wanted::Profiled).await;
+    }
+
+    pub(crate) fn orders(&self, client: ClientId) -> Vec<PunchOrder> {
+        let heard = self.heard.borrow();
+        heard.iter().filter(|heard| heard.by == client).filter_map(Heard::order).collect()
+    }
+
     pub(crate) fn preparations(&self) -> Vec<(Instant, ClientId)> {
         let heard = self.heard.borrow();
         let prepared = heard.iter().filter(|heard| matches!(heard.notice, Notice::Prepare(_)));
@@ -342,7 +371,13 @@ impl Lab {
             PunchSaid::Ready(ready) => ready.punch,
             PunchSaid::Report(report) => report.punch,
         };
-        let word = PunchWord { from: client, tag: tag(client), control_rtt_us: 20_000, control_jitter_us: None, said };
+        let word = PunchWord {
+            from: client,
+            tag: tag(client),
+            control_rtt_us: 20_000,
+            control_jitter_us: Some(JITTER_US),
+            said,
+        };
         // The leader may have died meanwhile.
         let _told = self.gateway.publish_to(punch.leader, &word).await;
     }

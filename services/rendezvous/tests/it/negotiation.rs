@@ -7,10 +7,11 @@ use contract::{
     rendezvous::{Pair, Wanted},
 };
 use domain::{NatClass, NatProfile, PairOutcome, Strategy};
-use rendezvous::Presented;
+use rendezvous::{Presented, Strategies};
 use tokio::time::Instant;
+use traversal::schedule::Budget;
 
-use crate::lab::{ANNA, BERT, Heard, Lab, Script, easy, hard, seen};
+use crate::lab::{ANNA, BERT, Heard, JITTER_US, Lab, Script, easy, hard, seen};
 
 #[tokio::test(start_paused = true)]
 async fn two_easy_clients_become_direct() {
@@ -32,8 +33,11 @@ async fn two_easy_clients_become_direct() {
     let count = lab.metrics(0).negotiations(NatClass::Easy, NatClass::Easy, Strategy::Direct, PairOutcome::Direct);
     assert_eq!(count, 1);
     assert_eq!(lab.metrics(0).observations(Presented::Valid), 2);
-    assert_eq!(lab.metrics(0).direct_seconds.get_sample_count(), 1);
-    assert_eq!(lab.metrics(0).packets.get(), 14);
+    assert_eq!(lab.metrics(0).direct_seconds(Strategy::Direct).get_sample_count(), 1);
+    assert_eq!(lab.metrics(0).packets(Strategy::Direct), 14);
+    assert_eq!(lab.metrics(0).lock_wait_seconds.get_sample_count(), 1);
+    let gap = 2 * (JITTER_US + JITTER_US) + 10_000;
+    assert!(lab.orders(ANNA).iter().all(|order| order.gap_us == gap), "the jitter of both decides it");
     lab.stop().await;
 }
 
@@ -61,7 +65,7 @@ async fn an_observation_that_no_reflector_made_for_this_session_does_not_count()
 
         let record = lab.record().await;
         assert_eq!(record.outcome, PairOutcome::Relayed);
-        assert!(record.hint.contains("reflector"), "{}", record.hint);
+        assert!(record.hint.contains("3478"), "{}", record.hint);
         assert_eq!(lab.metrics(0).observations(presented), 1);
         let told = lab.heard.borrow().iter().any(|heard| matches!(heard.notice, Notice::Go(_)));
         assert!(!told, "nobody is sent anywhere");
@@ -79,6 +83,11 @@ async fn a_client_that_always_reports_failure_climbs_the_ladder_and_no_faster() 
     while start.elapsed() < Duration::from_secs(300) {
         lab.run(Duration::from_secs(1)).await;
         lab.want(Wanted::Demanded).await;
+        // And repeats what it said before.
+        for punch in lab.orders(ANNA).iter().map(|order| order.punch) {
+            lab.say_ready(ANNA, punch).await;
+            lab.say_failed(ANNA, punch).await;
+        }
     }
 
     let attempts: Vec<_> =
@@ -88,6 +97,38 @@ async fn a_client_that_always_reports_failure_climbs_the_ladder_and_no_faster() 
     for (rest, at_least) in rests.iter().zip([1, 3, 30, 120]) {
         assert!((at_least..at_least + 5).contains(rest), "{attempts:?}");
     }
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_pretends_to_move_all_the_time_has_no_more_birthdays() {
+    let lab = Lab::new(1).await;
+    let epoch = lab.up(ANNA, Script::Fails).await;
+    lab.up_with(BERT, hard(), Script::Fails).await;
+    for place in 0..30 {
+        lab.profiled(ANNA, epoch, NatProfile { place, ..easy() }).await;
+        lab.run(Duration::from_secs(10)).await;
+    }
+    let births = lab.orders(ANNA).iter().filter(|order| order.strategy == Strategy::Birthday).count();
+    assert_eq!(births, 3);
+    assert!(lab.metrics(0).refused(Budget::Client) > 0);
+    assert!(lab.metrics(0).refused(Budget::Pair) > 0);
+    assert_eq!(lab.metrics(0).packets(Strategy::Birthday), 3 * 14);
+    let answer = lab.bus(0).call(&Pair { a: ANNA, b: BERT }).await.unwrap().record.unwrap();
+    assert!(answer.hint.contains("port mapping"), "{}", answer.hint);
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_operator_switched_off_is_not_tried() {
+    let lab = Lab::with(1, Strategies { birthday: false, ..Strategies::default() }).await;
+    lab.up_with(ANNA, easy(), Script::Fails).await;
+    lab.up_with(BERT, hard(), Script::Fails).await;
+    lab.want(Wanted::Profiled).await;
+    let record = lab.record().await;
+    assert_eq!((record.outcome, record.strategy), (PairOutcome::Relayed, Strategy::Relay));
+    assert!(record.hint.contains("traversal.strategies"), "{}", record.hint);
+    assert!(lab.orders(ANNA).iter().all(|order| order.spray.is_none()));
     lab.stop().await;
 }
 
@@ -159,7 +200,7 @@ async fn another_process_takes_over_when_the_leader_dies() {
 
     lab.up_script(Script::Succeeds);
     // The lease of the dead process runs out; the next wish is enough.
-    lab.run(Duration::from_secs(21)).await;
+    lab.run(Duration::from_secs(41)).await;
     lab.want(Wanted::Demanded).await;
     let record = lab.record().await;
     assert_eq!(record.outcome, PairOutcome::Direct);
