@@ -10,9 +10,12 @@ mod report;
 use std::{fs, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use clap::Args;
-use traversal::sim::{
-    Ipv6,
-    trial::{Driver, Place, Scenario, run as try_once},
+use traversal::{
+    schedule::Limits,
+    sim::{
+        Ipv6,
+        trial::{Driver, Place, Scenario, run as try_once},
+    },
 };
 
 use self::{
@@ -78,7 +81,7 @@ impl Means {
             }
             site.port_mapping &= self >= Self::PortMapping;
         }
-        let driver = if self == Self::Observed { Driver::Observed } else { Driver::Server };
+        let driver = if self == Self::Observed { Driver::Observed } else { Driver::Server(Limits::default()) };
         Scenario { place: Place::Apart(sites), conditions: pair.conditions, driver, patience: PATIENCE }
     }
 }

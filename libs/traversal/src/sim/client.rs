@@ -49,6 +49,7 @@ pub(super) struct Client {
     host: usize,
     address: IpAddr,
     mapped: Option<SocketAddr>,
+    lan: u64,
     jitter: Duration,
     rng: StdRng,
     sockets: Sockets,
@@ -82,7 +83,7 @@ struct Sockets {
 impl Client {
     /// A client on `host` that starts to discover its NATs.
     pub(super) fn new(now: Instant, net: &mut Net, host: usize, access: Access, about: About) -> Self {
-        let About { id, port_mapping, jitter, seed } = about;
+        let About { id, lan, port_mapping, jitter, seed } = about;
         let mut rng = StdRng::from_seed(seed);
         let main: u16 = rng.random_range(16_384..24_576) * 2;
         let mut sockets = Sockets { ports: BTreeMap::new(), open: BTreeMap::new(), next: main };
@@ -98,6 +99,7 @@ impl Client {
             host,
             address: net.address(host),
             mapped,
+            lan,
             jitter,
             rng,
             sockets,
@@ -263,18 +265,23 @@ impl Client {
     }
 
     fn ready(&mut self, observations: &[Observation]) -> Ready {
-        let seen = observations.iter().filter_map(unsealed);
+        let seen: Vec<_> = observations.iter().filter_map(unsealed).collect();
+        let first = |ipv4: bool| seen.iter().copied().find(|(seen, _)| seen.is_ipv4() == ipv4);
+        let addresses = || seen.iter().map(|(seen, _)| seen.ip()).filter(IpAddr::is_ipv4);
+        let mut others: Vec<_> =
+            addresses().filter(|&other| first(true).is_some_and(|(at, _)| at.ip() != other)).collect();
+        others.dedup();
         let pings = self.jitter.mul_f64(self.rng.random::<f64>() / 2.0);
         let main = self.sockets.port(Owner::Client, Socket::Main);
         Ready {
-            seen: seen.clone().find(|(seen, _)| seen.is_ipv4()),
-            others: Vec::new(),
-            seen6: seen.clone().find(|(seen, _)| seen.is_ipv6()),
-            mapped: self.mapped,
-            lan: None,
-            jitter: Some(self.jitter / 2),
+            seen: first(true),
+            others,
+            seen6: first(false),
+            mapped: self.mapped.filter(|mapped| addresses().any(|seen| seen == mapped.ip())),
             local: vec![SocketAddr::new(self.address, main)],
+            lan: Some(self.lan),
             rtt: Some(self.access.up + self.access.down + pings),
+            jitter: Some(self.jitter / 2),
         }
     }
 }
@@ -283,6 +290,8 @@ impl Client {
 #[derive(Debug)]
 pub(super) struct About {
     pub(super) id: ClientId,
+    /// The same on one LAN.
+    pub(super) lan: u64,
     pub(super) port_mapping: bool,
     pub(super) jitter: Duration,
     pub(super) seed: [u8; 32],

@@ -38,7 +38,7 @@ pub enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
     /// The server, with all it knows.
-    Server,
+    Server(Limits),
     /// Nobody: both send to where the other one was observed, three times, all equal. What other systems do.
     Observed,
 }
@@ -150,8 +150,14 @@ impl World {
         let (hosts, pairs) = settle_down(&mut net, &scenario.place);
         let clients = hosts.iter().enumerate().map(|(number, &(host, premises))| {
             let number = u8::try_from(number).unwrap_or(u8::MAX);
+            let on_first_site = match &scenario.place {
+                Place::Together(_) => true,
+                Place::Crowd { peers, .. } => usize::from(number) < peers.len(),
+                Place::Apart(_) | Place::OneCarrier { .. } => number == 0,
+            };
             let about = About {
                 id: ClientId::from_bytes([number + 1; 16]),
+                lan: if on_first_site { 0 } else { number.into() },
                 port_mapping: premises.port_mapping,
                 jitter: conditions.jitter,
                 seed: rng.random(),
@@ -161,7 +167,7 @@ impl World {
         let clients: Vec<_> = clients.collect();
         let leader = InstanceId::from_bytes([9; 16]);
         let server = match scenario.driver {
-            Driver::Server => Server::Schedule(Box::new(Schedule::new(leader, Limits::default(), rng.random()))),
+            Driver::Server(limits) => Server::Schedule(Box::new(Schedule::new(leader, limits, rng.random()))),
             Driver::Observed => Server::Observed(Observed::new(leader)),
         };
         let mut world = Self {
