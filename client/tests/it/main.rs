@@ -3,4 +3,5 @@
 
 mod control;
 mod daemon;
+mod portmap;
 mod server;
