@@ -4,12 +4,14 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use domain::{ClientId, NatClass, NatProfile, NetworkId, NetworkName, Nickname, PairRecord, PeerPresence, RelayId};
+use domain::{
+    Allocation, ClientId, NatClass, NatProfile, NetworkId, NetworkName, Nickname, PairRecord, PeerPresence, RelayId,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use wire::Code;
 
-use crate::password::Password;
+use crate::{password::Password, portmap::Protocol};
 
 /// A question to the daemon.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -130,6 +132,38 @@ pub struct NatView {
     pub filtering: Option<domain::Filtering>,
     pub udp: Option<bool>,
     pub public: Option<SocketAddr>,
+    /// How ports are given out, where the mapping depends on the destination.
+    #[serde(default)]
+    pub allocation: Option<Allocation>,
+    /// Flows a second that others open behind the same NAT.
+    #[serde(default)]
+    pub foreign_rate: Option<u16>,
+    /// Whether this machine is seen with several public addresses at a time.
+    #[serde(default)]
+    pub pool: Option<bool>,
+    /// Whether the NAT sends packets for its own public address back inside.
+    #[serde(default)]
+    pub hairpin: Option<bool>,
+    /// Whether a reflector was reached over IPv6.
+    #[serde(default)]
+    pub ipv6: Option<bool>,
+    /// Silence in seconds that a mapping survived.
+    #[serde(default)]
+    pub lifetime_s: Option<u16>,
+    /// Routers between this machine and the reflector.
+    #[serde(default)]
+    pub hops: Option<u8>,
+    #[serde(default)]
+    pub port_mapping: Option<MappingView>,
+}
+
+/// A port of the router that leads to this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappingView {
+    pub external: SocketAddr,
+    pub by: Protocol,
+    /// Peers are told of it: no second NAT is in the way.
+    pub usable: bool,
 }
 
 impl From<&NatProfile> for NatView {
@@ -140,6 +174,14 @@ impl From<&NatProfile> for NatView {
             filtering: profile.filtering,
             udp: Some(profile.udp),
             public: None,
+            allocation: profile.allocation,
+            foreign_rate: profile.allocation.map(|_| profile.foreign_rate),
+            pool: Some(profile.pool),
+            hairpin: profile.hairpin,
+            ipv6: Some(profile.ipv6),
+            lifetime_s: profile.lifetime_s,
+            hops: Some(profile.hops).filter(|hops| *hops > 0),
+            port_mapping: None,
         }
     }
 }

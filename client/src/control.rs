@@ -19,7 +19,7 @@ use rand::Rng as _;
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinSet,
-    time::{Instant, interval_at, sleep, timeout},
+    time::{Instant, interval_at, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use wire::{
@@ -33,6 +33,7 @@ use crate::{
     command::ControlState,
     daemon::ControlEvent,
     home::{Home, HomeError, Identity},
+    network,
     service::chain,
 };
 use way::{Pipe, Proxy, Way};
@@ -42,6 +43,9 @@ const NEXT_WAY: Duration = Duration::from_secs(3);
 
 /// How long a server may take to answer the login.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a session has to show that it outlived a change of the network.
+const PROOF: Duration = Duration::from_secs(3);
 
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
@@ -63,6 +67,8 @@ pub struct Link {
     pub known: watch::Receiver<Vec<KnownNetwork>>,
     /// Somebody waits for a session: no reason to put the next try off.
     pub wanted: Arc<Notify>,
+    /// The network changed: is the session still there?
+    pub moved: Arc<Notify>,
 }
 
 /// Why the connection cannot even be tried.
@@ -106,6 +112,8 @@ enum Lost {
     Refused(Refused),
     #[error("the server did not answer in time")]
     Silent,
+    #[error("the network changed")]
+    Moved,
     #[error(transparent)]
     Home(#[from] HomeError),
     #[error("the daemon ends")]
@@ -166,12 +174,24 @@ impl Control {
             Lost::Refused(refused) => Code::from_number(refused.code),
             Lost::Secure(SecureError::KeyMismatch) => Some(Code::ServerKeyMismatch),
             Lost::Secure(SecureError::Rejected { code, .. }) => Code::from_number(*code),
-            Lost::Secure(_) | Lost::Io(_) | Lost::Frame(_) | Lost::Silent | Lost::Home(_) | Lost::Shutdown => None,
+            Lost::Secure(_)
+            | Lost::Io(_)
+            | Lost::Frame(_)
+            | Lost::Silent
+            | Lost::Moved
+            | Lost::Home(_)
+            | Lost::Shutdown => None,
         };
         let named = match lost {
             Lost::Refused(refused) => refused.retry_after_ms.map(|ms| Duration::from_millis(ms.into())),
             Lost::Secure(SecureError::Rejected { retry_after, .. }) => *retry_after,
-            Lost::Secure(_) | Lost::Io(_) | Lost::Frame(_) | Lost::Silent | Lost::Home(_) | Lost::Shutdown => None,
+            Lost::Secure(_)
+            | Lost::Io(_)
+            | Lost::Frame(_)
+            | Lost::Silent
+            | Lost::Moved
+            | Lost::Home(_)
+            | Lost::Shutdown => None,
         };
         self.told_to_wait = named.is_some();
         // Anybody in between can reject a connection that is not secure yet, but not for ever.
@@ -298,6 +318,8 @@ impl Control {
         let mut pings = interval_at(Instant::now() + keepalive, keepalive);
         let mut number = 0;
         let mut heard = Instant::now();
+        // When an answer must have come since the network changed.
+        let mut proof: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => {
@@ -315,6 +337,16 @@ impl Control {
                     }
                 }
                 Some(frame) = self.link.frames.recv() => wire.send(&frame).await?,
+                () = self.link.moved.notified() => {
+                    // What is sent from an address that this machine has no more goes nowhere.
+                    if wire.pipe.local_address().is_some_and(|address| !network::has(address)) {
+                        return Err(Lost::Moved);
+                    }
+                    number += 1;
+                    wire.send(&ClientFrame::Ping(number)).await?;
+                    proof.get_or_insert(Instant::now() + PROOF);
+                }
+                () = sleep_until(proof.unwrap_or(heard)), if proof.is_some() => return Err(Lost::Moved),
                 _ = pings.tick() => {
                     if heard.elapsed() > 2 * keepalive + keepalive / 2 {
                         return Err(Lost::Silent);

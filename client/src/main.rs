@@ -86,7 +86,10 @@ fn main() -> ExitCode {
         Err(error) => return fail(cli.json, &failed(format!("no runtime: {error}"))),
     };
     let json = cli.json;
-    match runtime.block_on(run(cli)) {
+    let ran = runtime.block_on(run(cli));
+    // A search for a router may be under way that nobody waits for.
+    runtime.shutdown_background();
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(json, &error),
     }

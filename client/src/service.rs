@@ -40,13 +40,14 @@ pub async fn run(settings: Settings) -> Result<(), CommandError> {
     let (frames, to_server) = mpsc::channel(FRAMES);
     let (asking, commands) = mpsc::channel(COMMANDS);
     let (knowing, known) = watch::channel(Vec::new());
-    let wanted = Arc::new(Notify::new());
+    let (wanted, moved) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
 
-    let link = Link { events: to_daemon, frames: to_server, known, wanted: Arc::clone(&wanted) };
+    let link =
+        Link { events: to_daemon, frames: to_server, known, wanted: Arc::clone(&wanted), moved: Arc::clone(&moved) };
     let control = Control::new(home.clone(), &settings.server, settings.proxy.as_deref(), tunnel, link)
         .map_err(|error| failed(&error))?;
     let socket = Socket::bind(&home.socket()).map_err(|error| failed(&error))?;
-    let daemon = Daemon::open(home.clone(), settings, Ends { events, frames, commands, known: knowing, wanted })
+    let daemon = Daemon::open(home.clone(), settings, Ends { events, frames, commands, known: knowing, wanted, moved })
         .map_err(|error| failed(&error))?;
 
     let shutdown = CancellationToken::new();

@@ -1,6 +1,6 @@
 //! How a daemon is started.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -23,6 +23,9 @@ pub struct Settings {
     /// An HTTP proxy for the control connection, http://HOST:PORT, spoken to with CONNECT.
     #[arg(long, value_name = "URL")]
     pub proxy: Option<String>,
+    /// Do not ask the router for a port by PCP, NAT-PMP or UPnP.
+    #[arg(long)]
+    pub no_port_mapping: bool,
     /// Set from the `--home` that all commands share.
     #[arg(skip)]
     pub home: PathBuf,
@@ -48,4 +51,26 @@ pub enum PathPolicy {
     Direct,
     /// Never directly.
     Relay,
+}
+
+/// What the core does and leaves, by the user's will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choices {
+    pub path: PathPolicy,
+    /// Whether to ask the router for a port.
+    pub port_mapping: bool,
+    /// The server is on this very machine, so peers may be, too.
+    pub loopback: bool,
+}
+
+impl Settings {
+    /// What of them the core needs.
+    #[must_use]
+    pub fn choices(&self) -> Choices {
+        let host = self.server.parse::<wire::server_url::ServerUrl>().map(|url| url.host().to_owned());
+        let loopback = host.is_ok_and(|host| {
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+        });
+        Choices { path: self.path, port_mapping: !self.no_port_mapping, loopback }
+    }
 }

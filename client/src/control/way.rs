@@ -3,7 +3,7 @@
 //! TLS is for the network in between only. Its certificate is not checked: who the server is decides the secure channel
 //! inside, whose key is pinned, so a middlebox that replaces the certificate gains nothing.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -178,6 +178,15 @@ impl Pipe {
                 }
             },
         }
+    }
+
+    /// The address of this machine that the stream is bound to.
+    pub(super) fn local_address(&self) -> Option<IpAddr> {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Web(web) => web.get_ref().get_ref().0,
+        };
+        stream.local_addr().ok().map(|address| address.ip())
     }
 
     /// Writes all of `bytes`.

@@ -10,6 +10,7 @@ use domain::ClientId;
 use wire::relay::Slot;
 
 use super::peer::Peer;
+use crate::sockets::SocketId;
 
 /// Finds peers without looking at all of them.
 #[derive(Debug, Default)]
@@ -26,12 +27,13 @@ pub(super) struct Index {
 struct Entry {
     endpoints: Vec<SocketAddr>,
     slots: Vec<(SocketAddr, Slot)>,
+    sockets: Vec<SocketId>,
     deadline: Option<Instant>,
 }
 
 impl Index {
-    /// Notes where a peer is to be found from now on.
-    pub(super) fn update(&mut self, now: Instant, id: ClientId, peer: &Peer, online: bool) {
+    /// Notes where a peer is to be found from now on. Returns the sockets that no longer lead to it.
+    pub(super) fn update(&mut self, now: Instant, id: ClientId, peer: &Peer, online: bool) -> Vec<SocketId> {
         let entry = self.entries.entry(id).or_default();
         let deadline = peer.poll_deadline(now, online);
         if entry.deadline != deadline {
@@ -55,6 +57,11 @@ impl Index {
             entry.slots.extend(peer.slots());
             self.slots.extend(entry.slots.iter().map(|slot| (*slot, id)));
         }
+        if peer.sockets().eq(entry.sockets.iter().copied()) {
+            return Vec::new();
+        }
+        let before = std::mem::replace(&mut entry.sockets, peer.sockets().collect());
+        before.into_iter().filter(|socket| !entry.sockets.contains(socket)).collect()
     }
 
     /// Looks at a peer no earlier than `due`.
@@ -67,12 +74,14 @@ impl Index {
         }
     }
 
-    pub(super) fn forget(&mut self, id: ClientId) {
-        let Some(entry) = self.entries.remove(&id) else { return };
+    /// Forgets a peer. Returns the sockets that led to it.
+    pub(super) fn forget(&mut self, id: ClientId) -> Vec<SocketId> {
+        let Some(entry) = self.entries.remove(&id) else { return Vec::new() };
         self.endpoints.retain(|_, owner| *owner != id);
         self.slots.retain(|_, owner| *owner != id);
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, id));
         }
+        entry.sockets
     }
 }

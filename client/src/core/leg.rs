@@ -102,6 +102,15 @@ impl Leg {
         }
     }
 
+    /// The relay knows this leg by an address that it may not have any more: it joins again, from where it is now.
+    pub(crate) fn handle_network_change(&mut self, now: Instant) {
+        if self.phase != Phase::Ended {
+            self.phase = UNCHALLENGED;
+            self.tries = 0;
+            self.join(now);
+        }
+    }
+
     pub(crate) fn handle_deadline(&mut self, now: Instant) {
         if self.due > now {
             return;

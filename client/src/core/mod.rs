@@ -13,26 +13,27 @@
 
 mod index;
 mod leg;
+mod mapping;
 mod nat;
 mod peer;
+mod roster;
 mod saved;
+mod traffic;
 pub mod view;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
-use domain::{ClientId, NetworkChange, NetworkId, Nickname, PairRecord, PeerPresence, RelayOffer, VirtualAddresses};
+use domain::{ClientId, NetworkId, Nickname, PairRecord, PeerPresence, RelayOffer, VirtualAddresses};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use tunnel::{
-    Claim, Flood, InnerPacket, Local, NetworkSecret, Opened, Party, Route, flood::Verdict, is_tunnel_datagram,
-};
+use tunnel::{Flood, Local, NetworkSecret, Route, is_tunnel_datagram};
 use wire::{
     control::{ClientFrame, Joined, Request, ServerFrame, Welcome},
     relay::Message,
@@ -40,15 +41,17 @@ use wire::{
 
 use crate::{
     adapter::Lan,
-    command::{NatView, NetworkView, PathKind},
-    settings::PathPolicy,
+    command::{NatView, PathKind},
+    network::Surroundings,
+    portmap::{Granted, Wish},
+    settings::{Choices, PathPolicy},
     sockets::SocketId,
 };
 use index::Index;
 use nat::Nat;
 use peer::{Endpoint, Origin, Peer, Turn};
 pub use saved::Saved;
-use view::{Applied, View};
+use view::View;
 
 /// The parts of a core that a peer may touch, leaving the peers themselves free.
 macro_rules! turn {
@@ -61,10 +64,13 @@ macro_rules! turn {
             online: $core.online,
             policy: $core.policy,
             own_hints: &$core.own_hints,
+            lifetime: $core.nat.lifetime(),
             random: &mut $core.random,
         }
     };
 }
+
+use turn;
 
 /// The machine.
 #[derive(Debug)]
@@ -82,8 +88,7 @@ pub struct Core {
     /// Prefix lengths of the virtual LAN.
     prefixes: (u8, u8),
     lan: Option<Lan>,
-    /// Addresses of this machine's interfaces, and the port of the main socket.
-    interfaces: Vec<IpAddr>,
+    /// Of the main socket.
     port: u16,
     own_hints: Vec<SocketAddr>,
     records: BTreeMap<ClientId, PairRecord>,
@@ -118,6 +123,8 @@ pub enum Output {
     Configure(Lan),
     Open(SocketId),
     Close(SocketId),
+    /// To be asked of the router; the answer goes to [`Core::handle_mapped`].
+    MapPort(Wish),
     /// The answer to [`Core::ping`].
     Pong {
         peer: ClientId,
@@ -155,22 +162,22 @@ pub enum NoPeer {
 impl Core {
     /// The machine of the client `own` with this private tunnel key. `seed` must be unpredictable to others.
     #[must_use]
-    pub fn new(now: Instant, own: ClientId, private: [u8; 32], policy: PathPolicy, seed: [u8; 32]) -> Self {
+    pub fn new(now: Instant, own: ClientId, private: [u8; 32], choices: Choices, seed: [u8; 32]) -> Self {
         let mut random = StdRng::from_seed(seed);
+        let nat = Nat::new(own, mapping::nonce(&private), random.random(), choices);
         Self {
             own,
             local: Local::new(private),
-            policy,
+            policy: choices.path,
             start: now,
             view: View::new(own),
             peers: BTreeMap::new(),
             index: Index::default(),
             flood: Flood::new(now),
-            nat: Nat::new(own, random.random()),
+            nat,
             online: false,
             prefixes: DEFAULT_PREFIXES,
             lan: None,
-            interfaces: Vec::new(),
             port: 0,
             own_hints: Vec::new(),
             records: BTreeMap::new(),
@@ -199,22 +206,28 @@ impl Core {
         self.doubt_all(now);
     }
 
-    /// The interfaces of this machine, and the port of the main socket, now or after a change.
-    pub fn handle_network(&mut self, now: Instant, interfaces: Vec<IpAddr>, port: u16) {
-        if self.interfaces == interfaces && self.port == port {
-            return;
-        }
-        let first = self.port == 0;
-        self.interfaces = interfaces;
-        self.port = port;
+    /// Where this machine is, and the port of the main socket, at first or after a change.
+    pub fn handle_network(&mut self, now: Instant, surroundings: Surroundings, port: u16) {
+        let first = std::mem::replace(&mut self.port, port) == 0;
+        let moved = self.nat.handle_network(now, surroundings, port, &mut self.outputs);
         self.gather_hints(now);
-        if !first {
+        if moved && !first {
             tracing::info!("the network of this machine changed");
-            self.nat.discover(now, port, &mut self.outputs);
             for peer in self.peers.keys().copied().collect::<Vec<_>>() {
                 self.with(now, peer, |peer, turn| peer.handle_network_change(turn));
             }
         }
+    }
+
+    /// What came of [`Output::MapPort`].
+    pub fn handle_mapped(&mut self, now: Instant, wish: &Wish, granted: Option<Granted>) {
+        self.nat.handle_mapped(now, wish, granted, &mut self.outputs);
+    }
+
+    /// The port mapping that this client leaves behind when it ends.
+    #[must_use]
+    pub fn leftover_mapping(&self) -> Option<Wish> {
+        self.nat.leftover_mapping()
     }
 
     /// A control session began.
@@ -224,8 +237,10 @@ impl Core {
         if welcome.nick.is_some() {
             self.view.nick.clone_from(&welcome.nick);
         }
-        self.nat.handle_session(now, welcome.tag, &welcome.reflectors, self.port, &mut self.outputs);
-        self.reindex_all(now);
+        self.nat.handle_session(now, welcome.tag, &welcome.reflectors, &mut self.outputs);
+        for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.with(now, peer, |peer, turn| peer.handle_session(turn));
+        }
     }
 
     /// The control session is gone: are the peers still there?
@@ -255,15 +270,14 @@ impl Core {
             ServerFrame::Relay(offer) => self.handle_offer(now, *offer),
             ServerFrame::Prepare(preparation) => {
                 if self.policy != PathPolicy::Relay {
-                    let local = self.local_endpoints();
-                    self.nat.handle_preparation(now, &preparation, local, &mut self.outputs);
+                    self.nat.handle_preparation(now, &preparation, &mut self.outputs);
                 }
             }
             ServerFrame::Go(order) => {
                 self.nat.handle_order(now, order, &mut self.outputs);
                 self.take_ways(now);
             }
-            ServerFrame::PunchOff(punch) => self.nat.handle_cancel(punch, &mut self.outputs),
+            ServerFrame::PunchOff(punch) => self.nat.handle_cancel(now, punch, &mut self.outputs),
             ServerFrame::Record(record) => self.handle_record(*record),
             ServerFrame::Resync => self.outputs.push_back(Output::Say(ClientFrame::Sync(self.view.known()))),
             // Others than the core care for these.
@@ -327,29 +341,6 @@ impl Core {
         }
     }
 
-    /// The adapter has a packet for the LAN.
-    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
-        let Some(inner) = InnerPacket::parse(packet) else { return };
-        if !self.view.addresses.is_some_and(|own| inner.is_from(&own)) {
-            tracing::trace!("a packet of the adapter has a source that is not ours");
-            return;
-        }
-        match self.flood.handle_outgoing(now, &inner) {
-            Verdict::Unicast => {
-                if let Some(&peer) = self.index.addresses.get(&inner.destination) {
-                    self.send(now, peer, packet);
-                }
-            }
-            Verdict::Everyone => {
-                let takers = self.peers.iter().filter(|(_, peer)| peer.takes_floods()).map(|(id, _)| *id);
-                for peer in takers.collect::<Vec<_>>() {
-                    self.send(now, peer, packet);
-                }
-            }
-            Verdict::Dropped(reason) => tracing::trace!(?reason, "a flood went no further"),
-        }
-    }
-
     /// Does what is due.
     pub fn handle_deadline(&mut self, now: Instant) {
         while let Some(&(due, peer)) = self.index.deadlines.first()
@@ -361,7 +352,13 @@ impl Core {
                 self.index.postpone(peer, now + TICK);
             }
         }
-        self.nat.handle_deadline(now, self.port, &mut self.outputs);
+        let lifetime = self.nat.lifetime();
+        self.nat.handle_deadline(now, &mut self.outputs);
+        if self.nat.lifetime() != lifetime {
+            for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+                self.with(now, peer, |peer, turn| peer.handle_lifetime(turn));
+            }
+        }
         self.take_ways(now);
         if self.choose <= now {
             self.choose_eager(now);
@@ -452,86 +449,7 @@ impl Core {
     /// What is known of the NATs.
     #[must_use]
     pub fn nat(&self) -> NatView {
-        self.nat
-            .found()
-            .map_or_else(NatView::default, |found| NatView { public: found.public, ..NatView::from(&found.profile) })
-    }
-
-    /// The networks, by id.
-    pub fn networks(&self) -> impl Iterator<Item = NetworkView> {
-        let view = |(&id, network): (&NetworkId, &view::Network)| NetworkView {
-            id,
-            name: network.name.clone(),
-            members: network.size(),
-        };
-        self.view.networks().iter().map(view)
-    }
-
-    /// The network that is called `name`.
-    #[must_use]
-    pub fn network_named(&self, name: &domain::NetworkName) -> Option<NetworkId> {
-        self.view.network_named(name)
-    }
-
-    /// All peers, by id.
-    pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
-        self.peers.values().map(|peer| self.peer_view(peer))
-    }
-
-    /// One peer.
-    #[must_use]
-    pub fn peer(&self, id: ClientId) -> Option<PeerView<'_>> {
-        self.peers.get(&id).map(|peer| self.peer_view(peer))
-    }
-
-    /// The newest record of the pair with `peer`.
-    #[must_use]
-    pub fn record(&self, peer: ClientId) -> Option<&PairRecord> {
-        self.records.get(&peer)
-    }
-
-    /// The peer that `word` names: an address, an id, or a nickname.
-    ///
-    /// # Errors
-    /// [`NoPeer`].
-    pub fn resolve(&self, word: &str) -> Result<ClientId, NoPeer> {
-        if let Ok(address) = word.parse::<IpAddr>() {
-            return self.index.addresses.get(&address).copied().ok_or(NoPeer::Unknown);
-        }
-        if let Ok(id) = word.parse::<ClientId>() {
-            return self.peers.contains_key(&id).then_some(id).ok_or(NoPeer::Unknown);
-        }
-        let called = |peer: &&Peer| peer.about.member.nick.as_ref().is_some_and(|nick| nick.as_str() == word);
-        let mut called = self.peers.values().filter(called).map(|peer| peer.about.member.client);
-        match (called.next(), called.next()) {
-            (Some(one), None) => Ok(one),
-            (Some(_), Some(_)) => Err(NoPeer::Ambiguous),
-            (None, _) => Err(NoPeer::Unknown),
-        }
-    }
-
-    fn handle_change(&mut self, now: Instant, change: NetworkChange) {
-        let network = change.network;
-        let presences: Vec<_> = change
-            .members
-            .iter()
-            .filter(|member| !member.gone)
-            .filter_map(|member| member.presence.map(|presence| (member.client, presence)))
-            .collect();
-        match self.view.apply(change) {
-            Applied::Gap(known) => {
-                self.outputs.push_back(Output::Ask(Request::ChangesSince(network, known)));
-                return;
-            }
-            Applied::Unchanged => {}
-            Applied::Changed => {
-                self.changed = true;
-                self.reconcile(now);
-            }
-        }
-        for (peer, presence) in presences {
-            self.handle_presence(now, peer, presence);
-        }
+        self.nat.view()
     }
 
     /// An offer may come before the word that its peer is a member.
@@ -549,77 +467,13 @@ impl Core {
         self.choose = now;
     }
 
-    /// Takes `incoming` from the wire: whose is it, and what does it carry? `peer` is known for what a relay forwards.
-    fn handle_tunnel(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        origin: Origin,
-        peer: Option<ClientId>,
-        datagram: &[u8],
-    ) {
-        let incoming = match self.local.open(from, datagram) {
-            Opened::Incoming(incoming) => incoming,
-            Opened::Challenge(reply) => {
-                if let Origin::Direct(Endpoint { socket, address }) = origin {
-                    let datagram = BytesMut::from(&reply[..]);
-                    self.outputs.push_back(Output::Send { socket, to: address, ttl: None, datagram });
-                }
-                return;
-            }
-            Opened::Refused => return,
-        };
-        let peer = peer.or_else(|| match self.local.claim(&incoming)? {
-            Claim::Initiator(key) => {
-                self.peers.iter().find(|(_, peer)| peer.about.member.tunnel == key).map(|(id, _)| *id)
-            }
-            Claim::Receiver(index) => {
-                let usual = self.index.endpoints.get(&from).copied();
-                let owns = |id: &ClientId| self.peers.get(id).is_some_and(|peer| peer.owns(index));
-                usual
-                    .filter(|id| owns(id))
-                    .or_else(|| self.peers.iter().find(|(_, peer)| peer.owns(index)).map(|(id, _)| *id))
-            }
-        });
-        let Some(id) = peer else { return };
-        let received = self.with(now, id, |peer, turn| peer.handle_datagram(turn, origin, incoming));
-        match received {
-            Some(Ok(Some(packet))) => self.deliver(now, packet),
-            Some(Err(refusal)) => tracing::trace!(peer = %id, %refusal, "a datagram was refused"),
-            Some(Ok(None)) | None => {}
-        }
-    }
-
-    fn deliver(&mut self, now: Instant, packet: BytesMut) {
-        let Some(inner) = InnerPacket::parse(&packet) else { return };
-        let ours = self.view.addresses.is_some_and(|own| inner.is_to(&own));
-        if ours || self.flood.handle_incoming(now, &inner) {
-            self.outputs.push_back(Output::Deliver(packet));
-        }
-    }
-
-    fn handle_relay(&mut self, now: Instant, from: SocketAddr, message: &Message<'_>) {
-        if let Message::Data { slot, payload } = message {
-            if let Some(&peer) = self.index.slots.get(&(from, *slot)) {
-                self.handle_tunnel(now, from, Origin::Relay, Some(peer), payload);
-            }
-            return;
-        }
-        let expecting = self.peers.iter().filter(|(_, peer)| peer.expects(from, message)).map(|(id, _)| *id);
-        for id in expecting.collect::<Vec<_>>() {
-            self.with(now, id, |peer, turn| peer.handle_leg(turn, from, message));
-        }
-    }
-
-    fn send(&mut self, now: Instant, peer: ClientId, packet: &[u8]) {
-        if let Some(Err(refusal)) = self.with(now, peer, |peer, turn| peer.handle_packet(turn, packet)) {
-            tracing::trace!(%peer, %refusal, "a packet of the adapter was refused");
-        }
-    }
-
     fn take_ways(&mut self, now: Instant) {
         while let Some(way) = self.nat.poll_way() {
             self.with(now, way.peer, |peer, turn| peer.handle_punched(turn, way.endpoint, way.rtt));
+            let socket = way.endpoint.socket;
+            if !self.peers.get(&way.peer).is_some_and(|peer| peer.sockets().any(|used| used == socket)) {
+                self.nat.release(socket, &mut self.outputs);
+            }
         }
     }
 
@@ -629,98 +483,9 @@ impl Core {
         }
     }
 
-    /// Makes the peers those of the view.
-    fn reconcile(&mut self, now: Instant) {
-        let Some(own) = self.view.addresses else { return };
-        let lan = Lan { addresses: own, prefix4: self.prefixes.0, prefix6: self.prefixes.1 };
-        if self.lan != Some(lan) {
-            self.lan = Some(lan);
-            if let Some(v4) = own.v4 {
-                self.flood.set_lan(v4, lan.prefix4);
-            }
-            self.outputs.push_back(Output::Configure(lan));
-        }
-        let mut known = self.view.acquaintances();
-        let gone: Vec<_> = self.peers.keys().filter(|id| !known.contains_key(id)).copied().collect();
-        for id in gone {
-            self.peers.remove(&id);
-            self.records.remove(&id);
-            self.index.forget(id);
-        }
-        self.index.addresses.clear();
-        let mut fresh = Vec::new();
-        for (id, about) in std::mem::take(&mut known) {
-            let Some(key) = self.view.pair_key(id, &about.networks) else { continue };
-            self.index.addresses.extend(about.member.addresses.v4.map(|v4| (v4.into(), id)));
-            self.index.addresses.insert(about.member.addresses.v6.into(), id);
-            let same_key = self.peers.get(&id).is_some_and(|peer| peer.about.member.tunnel == about.member.tunnel);
-            if same_key && let Some(peer) = self.peers.get_mut(&id) {
-                peer.update(own, about, &key);
-            } else {
-                let presence = about.member.presence.unwrap_or(PeerPresence::Offline);
-                let party = Party { client: self.own, addresses: own };
-                let mut turn = turn!(self, now);
-                let peer = Peer::new(&mut turn, &self.local, party, about, &key);
-                self.peers.insert(id, peer);
-                fresh.push((id, presence));
-            }
-        }
-        for (id, presence) in fresh {
-            if self.online && presence != PeerPresence::Offline {
-                self.with(now, id, |peer, turn| peer.handle_presence(turn, presence));
-            }
-        }
-        self.early_offers.retain(|(came, _)| now.saturating_duration_since(*came) < EARLY_OFFER);
-        for (came, offer) in std::mem::take(&mut self.early_offers) {
-            if self.peers.contains_key(&offer.peer) {
-                self.with(now, offer.peer, |peer, turn| peer.handle_offer(turn, offer));
-            } else {
-                self.early_offers.push_back((came, offer));
-            }
-        }
-        self.choose = now;
-    }
-
-    /// Keeps tunnels open to the peers that are there and were used last.
-    fn choose_eager(&mut self, now: Instant) {
-        self.choose = now + CHOOSE;
-        let mut candidates: Vec<_> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| !self.online || peer.presence != PeerPresence::Offline)
-            .map(|(id, peer)| (std::cmp::Reverse(peer.used()), *id))
-            .collect();
-        candidates.sort_unstable();
-        let eager: BTreeSet<_> = candidates.into_iter().take(MAX_EAGER).map(|(_, id)| id).collect();
-        for id in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.with(now, id, |peer, turn| peer.set_eager(turn, eager.contains(&id)));
-        }
-    }
-
-    fn peer_view<'a>(&'a self, peer: &'a Peer) -> PeerView<'a> {
-        let networks = self.view.networks();
-        PeerView {
-            member: &peer.about.member,
-            networks: peer
-                .about
-                .networks
-                .iter()
-                .filter_map(|id| networks.get(id))
-                .map(|one| one.name.clone())
-                .collect(),
-            presence: peer.presence,
-            path: peer.path(),
-            endpoint: peer.endpoint(),
-            relay: peer.relay(),
-            rtt: peer.rtt(),
-            received_bytes: peer.received_bytes,
-            sent_bytes: peer.sent_bytes,
-        }
-    }
-
     fn gather_hints(&mut self, now: Instant) {
         let public = self.nat.found().and_then(|found| found.public);
-        let local = self.local_endpoints();
+        let local = self.nat.local_endpoints();
         let hints: Vec<_> = public.into_iter().chain(local).take(tunnel::Frame::MAX_HINTS).collect();
         if hints != self.own_hints {
             self.own_hints = hints;
@@ -730,22 +495,15 @@ impl Core {
         }
     }
 
-    fn local_endpoints(&self) -> Vec<SocketAddr> {
-        self.interfaces.iter().map(|address| SocketAddr::new(*address, self.port)).collect()
-    }
-
-    fn reindex_all(&mut self, now: Instant) {
-        for (id, peer) in &self.peers {
-            self.index.update(now, *id, peer, self.online);
-        }
-    }
-
     /// Lets one peer do something, and notes where it is to be found afterwards.
     fn with<R>(&mut self, now: Instant, id: ClientId, act: impl FnOnce(&mut Peer, &mut Turn<'_>) -> R) -> Option<R> {
         let peer = self.peers.get_mut(&id)?;
         let mut turn = turn!(self, now);
         let result = act(peer, &mut turn);
-        self.index.update(now, id, peer, self.online);
+        let unused = self.index.update(now, id, peer, self.online);
+        for socket in unused {
+            self.nat.release(socket, &mut self.outputs);
+        }
         if std::mem::replace(&mut self.changed, false) {
             self.save.get_or_insert(now + SAVE_AFTER);
         }
@@ -760,12 +518,8 @@ fn other(record: &PairRecord, own: ClientId) -> ClientId {
 
 /// Those of the default pool and of every ULA prefix.
 const DEFAULT_PREFIXES: (u8, u8) = (10, 48);
-/// Offers that wait for their peer to become known, and how long they may.
+/// Offers that wait for their peer to become known.
 const MAX_EARLY_OFFERS: usize = 32;
-const EARLY_OFFER: Duration = Duration::from_secs(30);
-/// Tunnels that are kept open without use.
-const MAX_EAGER: usize = 32;
-const CHOOSE: Duration = Duration::from_secs(30);
 /// Changes are kept together.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// The least time between two looks at a peer that has nothing to do.

@@ -1,16 +1,23 @@
-//! Discovery and punches of this client: connects the pure machines of `traversal` to bytes and sockets.
+//! Discovery, punches and port mapping of this client: connects the pure machines of `traversal` to bytes and sockets.
+
+mod attempt;
+mod limits;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
-use domain::{ClientId, PunchId, PunchOrder, PunchPreparation, PunchReady, SessionTag};
+use domain::{ClientId, NatProfile, PunchId, PunchOrder, PunchPreparation, PunchReady, SessionTag, TransactionId};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use traversal::{
-    discover::{Ask, Discovered, Discovery, Local, Measurement, Reflectors, Socket},
+    classify::History,
+    discover::{
+        Ask, Discovered, Discovery, LIFETIME_INTERVAL, Lifetime, Local, MAX_PUNCHING_SOCKETS, Measurement, Reflectors,
+        Socket,
+    },
     punch::{self, Punch},
 };
 use wire::{
@@ -19,8 +26,16 @@ use wire::{
     punch::PunchSeal,
 };
 
-use super::{Output, peer::Endpoint};
-use crate::sockets::SocketId;
+use super::{Output, mapping::Mapping, peer::Endpoint};
+use crate::{
+    command::{MappingView, NatView},
+    network::Surroundings,
+    portmap::{Granted, Wish},
+    settings::Choices,
+    sockets::SocketId,
+};
+use attempt::Attempt;
+use limits::{Limits, Standpoint};
 
 /// What this client finds out about its NATs, and its punches under way.
 #[derive(Debug)]
@@ -28,12 +43,31 @@ pub(crate) struct Nat {
     own: ClientId,
     random: StdRng,
     session: Option<Session>,
+    surroundings: Surroundings,
+    /// Of the main socket.
+    port: u16,
     discovery: Option<Discovery>,
     /// When the next discovery begins by itself.
     refresh: Option<Instant>,
-    punches: BTreeMap<u64, Attempt>,
-    next_socket: u16,
+    history: History,
     found: Option<Discovered>,
+    lifetime_test: Option<Lifetime>,
+    /// When the next one begins.
+    lifetime_due: Option<Instant>,
+    lifetime: Option<Duration>,
+    mapping: Mapping,
+    /// What the server knows of this session.
+    reported: Option<NatProfile>,
+    /// Whether there are observations of this session: those of another one are worth nothing to the server.
+    measured: bool,
+    /// Opened for discovery or lifetime test.
+    measuring: BTreeSet<SocketId>,
+    punches: BTreeMap<u64, Attempt>,
+    limits: Limits,
+    loopback: bool,
+    next_socket: SocketId,
+    /// Sockets of punches that are over, held by the peers that are reached through them.
+    kept: BTreeSet<SocketId>,
     ways: VecDeque<Way>,
 }
 
@@ -51,30 +85,31 @@ struct Session {
     reflectors: Reflectors,
 }
 
-#[derive(Debug)]
-struct Attempt {
-    peer: ClientId,
-    seal: PunchSeal,
-    measurement: Option<Measurement>,
-    punch: Punch,
-    sockets: Vec<SocketId>,
-    /// Where the main socket is bound on this machine's interfaces.
-    local: Vec<SocketAddr>,
-    /// Through which a way was found: they stay open.
-    found: BTreeSet<SocketId>,
-}
-
 impl Nat {
-    pub(crate) fn new(own: ClientId, seed: [u8; 32]) -> Self {
+    pub(crate) fn new(own: ClientId, nonce: [u8; 12], seed: [u8; 32], choices: Choices) -> Self {
+        let mapping = Mapping::new(choices.port_mapping, nonce);
         Self {
             own,
             random: StdRng::from_seed(seed),
             session: None,
+            surroundings: Surroundings::default(),
+            port: 0,
             discovery: None,
             refresh: None,
-            punches: BTreeMap::new(),
-            next_socket: FIRST_PUNCHING,
+            history: History::default(),
             found: None,
+            lifetime_test: None,
+            lifetime_due: None,
+            lifetime: None,
+            mapping,
+            reported: None,
+            measured: false,
+            measuring: BTreeSet::new(),
+            punches: BTreeMap::new(),
+            limits: Limits::default(),
+            loopback: choices.loopback,
+            next_socket: SocketId::FIRST_PUNCHING,
+            kept: BTreeSet::new(),
             ways: VecDeque::new(),
         }
     }
@@ -85,26 +120,38 @@ impl Nat {
         now: Instant,
         tag: SessionTag,
         reflectors: &[SocketAddr],
-        port: u16,
         outputs: &mut VecDeque<Output>,
     ) {
         self.session = Reflectors::new(reflectors).map(|reflectors| Session { tag, reflectors });
-        self.discover(now, port, outputs);
+        (self.reported, self.measured) = (None, false);
+        self.discover(now, outputs);
     }
 
-    /// Measures anew: a session began, the network changed, or the last result is old.
-    pub(crate) fn discover(&mut self, now: Instant, port: u16, outputs: &mut VecDeque<Output>) {
-        let Some(session) = self.session.clone() else { return };
-        if self.discovery.is_some() {
-            outputs.push_back(Output::Close(SPARE));
+    /// Where this client is, at first or after a change. Returns whether it moved: what was found elsewhere says nothing.
+    pub(crate) fn handle_network(
+        &mut self,
+        now: Instant,
+        surroundings: Surroundings,
+        port: u16,
+        outputs: &mut VecDeque<Output>,
+    ) -> bool {
+        let first = self.port == 0;
+        let moved = !first && (port != self.port || surroundings.moved_from(&self.surroundings));
+        let router = surroundings.router.map(|router| router.address);
+        let routed = router.is_some() && router != self.surroundings.router.map(|router| router.address);
+        self.surroundings = surroundings;
+        self.port = port;
+        if first || moved || routed {
+            self.mapping.handle_network(now, router, port);
         }
-        outputs.push_back(Output::Open(SPARE));
-        let seed = self.random.random();
-        let local = Local { port, address: None, place: 0 };
-        self.discovery = Some(Discovery::new(now, session.reflectors, session.tag, local, seed));
-        let spread: f64 = self.random.random_range(0.8..1.2);
-        self.refresh = Some(now + REFRESH.mul_f64(spread));
-        self.drain(outputs);
+        if moved {
+            self.found = None;
+            self.lifetime = None;
+            self.lifetime_test = None;
+            self.discover(now, outputs);
+        }
+        self.drain(now, outputs);
+        moved
     }
 
     /// PREPARE.
@@ -112,60 +159,63 @@ impl Nat {
         &mut self,
         now: Instant,
         preparation: &PunchPreparation,
-        local: Vec<SocketAddr>,
         outputs: &mut VecDeque<Output>,
     ) {
-        if self.punches.len() >= MAX_PUNCHES {
+        let PunchPreparation { punch, peer, .. } = *preparation;
+        let count = preparation.sockets.min(MAX_PUNCHING_SOCKETS);
+        let running = self.punches.values().map(|one| (one.punch.id(), one.peer, one.sockets.len()));
+        if !self.limits.allow(now, punch, count, running, peer) {
+            tracing::debug!(%peer, "a punch was refused: too many, or one that was seen before");
             return;
         }
-        let number = preparation.punch.number;
-        let count = preparation.sockets.min(traversal::discover::MAX_PUNCHING_SOCKETS);
-        let sockets: Vec<SocketId> = (0..count).map(|_| self.socket()).collect();
+        // All are open before the first question leaves: opening them afterwards would cost time in which ports move on.
+        let mut sockets: Vec<SocketId> = (0..count).map(|_| self.socket()).collect();
+        sockets.sort_unstable();
         outputs.extend(sockets.iter().map(|&socket| Output::Open(socket)));
         let seed = self.random.random();
         let measurement =
             self.session.as_ref().map(|session| Measurement::new(now, count, session.reflectors, session.tag, seed));
+        let ready = PunchReady {
+            punch,
+            observations: Vec::new(),
+            local: self.local_endpoints(),
+            mapped: self.mapping.counts(self.seen()),
+            lan: self.surroundings.router.and_then(|router| router.lan),
+        };
         if measurement.is_none() {
-            let ready = PunchReady {
-                punch: preparation.punch,
-                observations: Vec::new(),
-                local: local.clone(),
-                mapped: None,
-                lan: None,
-            };
-            outputs.push_back(Output::Say(ClientFrame::PunchReady(ready)));
+            outputs.push_back(Output::Say(ClientFrame::PunchReady(ready.clone())));
         }
         let attempt = Attempt {
-            peer: preparation.peer,
-            seal: PunchSeal::new(&preparation.key, self.own, preparation.peer),
+            peer,
+            seal: PunchSeal::new(&preparation.key, self.own, peer),
             measurement,
-            punch: Punch::new(now, preparation.punch, self.random.random()),
+            punch: Punch::new(now, punch, self.random.random()),
             sockets,
-            local,
             found: BTreeSet::new(),
+            ready,
         };
-        if let Some(old) = self.punches.insert(number, attempt) {
-            outputs.extend(old.sockets.into_iter().map(Output::Close));
-        }
-        self.drain(outputs);
+        self.punches.insert(punch.number, attempt);
+        self.drain(now, outputs);
     }
 
     /// GO.
-    pub(crate) fn handle_order(&mut self, now: Instant, order: PunchOrder, outputs: &mut VecDeque<Output>) {
+    pub(crate) fn handle_order(&mut self, now: Instant, mut order: PunchOrder, outputs: &mut VecDeque<Output>) {
+        let from = Standpoint { seen: self.seen(), loopback: self.loopback };
         if let Some(attempt) = self.punches.get_mut(&order.punch.number) {
+            order.candidates.retain(|candidate| limits::may_send(from, candidate));
             attempt.punch.handle_order(now, order);
         }
-        self.drain(outputs);
+        self.drain(now, outputs);
     }
 
     /// The punch will not happen.
-    pub(crate) fn handle_cancel(&mut self, punch: PunchId, outputs: &mut VecDeque<Output>) {
+    pub(crate) fn handle_cancel(&mut self, now: Instant, punch: PunchId, outputs: &mut VecDeque<Output>) {
         if let Some(attempt) = self.punches.get_mut(&punch.number)
             && attempt.punch.id() == punch
         {
             attempt.punch.handle_cancel();
         }
-        self.drain(outputs);
+        self.drain(now, outputs);
     }
 
     /// A STUN message came.
@@ -177,29 +227,35 @@ impl Nat {
         datagram: &[u8],
         outputs: &mut VecDeque<Output>,
     ) {
-        match probe::answer(datagram) {
-            Ok(Answer::Reflected(reflected)) => {
-                if let Some(discovery) = &mut self.discovery
-                    && let Some(name) = discovering(socket)
-                {
-                    discovery.handle_answer(now, name, from, reflected.clone());
-                }
-                for attempt in self.punches.values_mut() {
-                    if let Some(name) = attempt.punching(socket)
-                        && let Some(measurement) = &mut attempt.measurement
-                    {
-                        measurement.handle_answer(now, name, from, reflected.clone());
+        if let Some(transaction) = asked(datagram) {
+            if let Some(discovery) = &mut self.discovery {
+                discovery.handle_hairpin(now, from, transaction);
+            }
+        } else {
+            match probe::answer(datagram) {
+                Ok(Answer::Reflected(reflected)) => {
+                    if let (Some(discovery), Some(name)) = (&mut self.discovery, discovering(socket)) {
+                        discovery.handle_answer(now, name, from, reflected.clone());
+                    }
+                    if let (Some(test), Some(name)) = (&mut self.lifetime_test, discovering(socket)) {
+                        test.handle_answer(now, name, from, reflected.clone());
+                    }
+                    for attempt in self.punches.values_mut() {
+                        attempt.handle_reflected(now, socket, from, reflected.clone());
                     }
                 }
-            }
-            Ok(Answer::Refused { transaction, .. }) => {
-                if let Some(discovery) = &mut self.discovery {
-                    discovery.handle_refusal(now, transaction);
+                Ok(Answer::Refused { transaction, .. }) => {
+                    if let Some(discovery) = &mut self.discovery {
+                        discovery.handle_refusal(now, transaction);
+                    }
+                    if let Some(test) = &mut self.lifetime_test {
+                        test.handle_refusal(transaction);
+                    }
                 }
+                Err(_) => {}
             }
-            Err(_) => {}
         }
-        self.drain(outputs);
+        self.drain(now, outputs);
     }
 
     /// A punch packet came.
@@ -212,42 +268,69 @@ impl Nat {
         outputs: &mut VecDeque<Output>,
     ) {
         let Some(number) = wire::punch::claimed_number(datagram) else { return };
-        if let Some(attempt) = self.punches.get_mut(&number)
-            && let Some(name) = attempt.punching(socket)
-            && let Ok(packet) = attempt.seal.open(datagram)
-        {
-            attempt.punch.handle_packet(now, name, from, packet);
+        if let Some(attempt) = self.punches.get_mut(&number) {
+            attempt.handle_datagram(now, socket, from, datagram);
         }
-        self.drain(outputs);
+        self.drain(now, outputs);
     }
 
-    pub(crate) fn handle_deadline(&mut self, now: Instant, port: u16, outputs: &mut VecDeque<Output>) {
+    /// What the router said to `wish`.
+    pub(crate) fn handle_mapped(
+        &mut self,
+        now: Instant,
+        wish: &Wish,
+        granted: Option<Granted>,
+        outputs: &mut VecDeque<Output>,
+    ) {
+        if self.mapping.handle_answer(now, wish, granted) {
+            let found = self.mapping.granted().map(|granted| granted.by);
+            tracing::info!(by = ?found, "the router maps a port");
+        }
+        self.drain(now, outputs);
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_deadline(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
         if self.refresh.is_some_and(|refresh| refresh <= now) {
-            self.discover(now, port, outputs);
+            self.discover(now, outputs);
+        }
+        if self.lifetime_due.is_some_and(|due| due <= now) {
+            self.test_lifetime(now);
         }
         if let Some(discovery) = &mut self.discovery {
             discovery.handle_timeout(now);
         }
-        for attempt in self.punches.values_mut() {
-            if let Some(measurement) = &mut attempt.measurement {
-                measurement.handle_timeout(now);
-            }
-            attempt.punch.handle_timeout(now);
+        if let Some(test) = &mut self.lifetime_test {
+            test.handle_timeout(now);
         }
-        self.drain(outputs);
+        self.mapping.handle_deadline(now);
+        for attempt in self.punches.values_mut() {
+            attempt.handle_timeout(now);
+        }
+        self.drain(now, outputs);
     }
 
     pub(crate) fn poll_deadline(&self) -> Option<Instant> {
-        let attempts = self.punches.values().flat_map(|attempt| {
-            [attempt.measurement.as_ref().and_then(Measurement::poll_timeout), attempt.punch.poll_timeout()]
-        });
+        let attempts = self.punches.values().filter_map(Attempt::poll_timeout).min();
         let discovery = self.discovery.as_ref().and_then(Discovery::poll_timeout);
-        attempts.chain([discovery, self.refresh]).flatten().min()
+        let lifetime = self.lifetime_test.as_ref().and_then(Lifetime::poll_timeout);
+        let mapping = self.mapping.poll_deadline();
+        [attempts, discovery, lifetime, self.refresh, self.lifetime_due, mapping].into_iter().flatten().min()
     }
 
-    /// A way that was found.
+    /// A way that was found. Its socket stays open until [`Nat::release`].
     pub(crate) fn poll_way(&mut self) -> Option<Way> {
         self.ways.pop_front()
+    }
+
+    /// No peer is reached through `socket` any more.
+    pub(crate) fn release(&mut self, socket: SocketId, outputs: &mut VecDeque<Output>) {
+        if self.kept.remove(&socket) {
+            outputs.push_back(Output::Close(socket));
+        }
+        for attempt in self.punches.values_mut() {
+            attempt.found.remove(&socket);
+        }
     }
 
     /// The last result of a discovery.
@@ -255,38 +338,83 @@ impl Nat {
         self.found.as_ref()
     }
 
-    /// Moves what the machines want to the outputs.
-    fn drain(&mut self, outputs: &mut VecDeque<Output>) {
-        if let Some(discovery) = &mut self.discovery {
-            while let Some(ask) = discovery.poll_transmit() {
-                let socket = match ask.socket {
-                    Socket::Main => SocketId::MAIN,
-                    Socket::Spare => SPARE,
-                    // Not opened yet.
-                    Socket::Burst(_) | Socket::Lifetime(_) | Socket::Punching(_) => continue,
-                };
-                outputs.push_back(question(socket, &ask));
-            }
-            while let Some(discovered) = discovery.poll_event() {
-                let class = discovered.profile.class();
-                tracing::info!(class = class.name(), "the NATs in front of this client were measured");
-                let report = NatReport { profile: discovered.profile, observations: discovered.observations.clone() };
-                self.found = Some(discovered);
-                outputs.push_back(Output::Say(ClientFrame::Nat(report)));
-            }
-            if discovery.poll_timeout().is_none() {
-                self.discovery = None;
-                outputs.push_back(Output::Close(SPARE));
-            }
+    /// All that is known, in one.
+    pub(crate) fn profile(&self) -> Option<NatProfile> {
+        let profile = self.found.as_ref()?.profile;
+        let lifetime_s = self.lifetime.and_then(|lifetime| u16::try_from(lifetime.as_secs()).ok());
+        let port_mapping = self.mapping.counts(self.seen()).is_some();
+        Some(NatProfile { lifetime_s, port_mapping, ..profile })
+    }
+
+    /// The port mapping that is to be given back at the end.
+    pub(crate) fn leftover_mapping(&self) -> Option<Wish> {
+        self.mapping.leftover()
+    }
+
+    /// For people.
+    pub(crate) fn view(&self) -> NatView {
+        let port_mapping = self.mapping.granted().map(|granted| MappingView {
+            external: granted.external.into(),
+            by: granted.by,
+            usable: self.mapping.counts(self.seen()).is_some(),
+        });
+        let public = self.found.as_ref().and_then(|found| found.public);
+        let known = self.profile().as_ref().map_or_else(NatView::default, NatView::from);
+        NatView { public, port_mapping, ..known }
+    }
+
+    /// How long a mapping outlives silence; `None` where that was not measured.
+    pub(crate) const fn lifetime(&self) -> Option<Duration> {
+        self.lifetime
+    }
+
+    /// Where the main socket is bound on this machine's interfaces.
+    pub(crate) fn local_endpoints(&self) -> Vec<SocketAddr> {
+        self.surroundings.addresses.iter().map(|address| SocketAddr::new(*address, self.port)).collect()
+    }
+
+    /// Measures anew: a session began, the network changed, or the last result is old.
+    fn discover(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
+        let Some(session) = self.session.clone() else { return };
+        self.close_measuring(|socket| discovering(socket).is_some_and(is_discovery), outputs);
+        let address = self.surroundings.source.map(IpAddr::from);
+        let local = Local { port: self.port, address, place: self.surroundings.place };
+        let seed = self.random.random();
+        self.discovery = Some(Discovery::new(now, session.reflectors, session.tag, local, seed));
+        let spread: f64 = self.random.random_range(0.8..1.2);
+        self.refresh = Some(now + REFRESH.mul_f64(spread));
+        self.drain(now, outputs);
+    }
+
+    fn test_lifetime(&mut self, now: Instant) {
+        let spread: f64 = self.random.random_range(0.8..1.2);
+        self.lifetime_due = Some(now + LIFETIME_INTERVAL.mul_f64(spread));
+        if let Some(session) = &self.session {
+            let seed = self.random.random();
+            self.lifetime_test = Some(Lifetime::new(now, session.reflectors, session.tag, seed));
         }
+    }
+
+    fn seen(&self) -> Option<IpAddr> {
+        self.found.as_ref()?.address
+    }
+
+    /// Moves what the machines want to the outputs.
+    fn drain(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
+        self.drain_discovery(now, outputs);
+        self.drain_lifetime(outputs);
+        outputs.extend(self.mapping.poll_wish(now).map(Output::MapPort));
+        self.report(outputs);
         let mut over = Vec::new();
         for (&number, attempt) in &mut self.punches {
             attempt.drain(outputs);
             while let Some(event) = attempt.punch.poll_event() {
                 match event {
                     punch::Event::Usable { socket, endpoint, rtt } => {
-                        let socket = id_of(&attempt.sockets, socket);
-                        attempt.found.insert(socket);
+                        let socket = attempt.id(socket);
+                        if socket.is_punching() {
+                            attempt.found.insert(socket);
+                        }
                         let endpoint = Endpoint { socket, address: endpoint };
                         self.ways.push_back(Way { peer: attempt.peer, endpoint, rtt });
                     }
@@ -297,60 +425,88 @@ impl Nat {
                 }
             }
         }
-        for number in over {
-            if let Some(attempt) = self.punches.remove(&number) {
-                let lost = attempt.sockets.into_iter().filter(|socket| !attempt.found.contains(socket));
-                outputs.extend(lost.map(Output::Close));
-            }
+        for attempt in over.iter().filter_map(|number| self.punches.remove(number)) {
+            self.limits.end(attempt.punch.id());
+            let lost = attempt.sockets.iter().filter(|socket| !attempt.found.contains(socket));
+            outputs.extend(lost.map(|&socket| Output::Close(socket)));
+            self.kept.extend(attempt.found);
         }
     }
 
+    fn drain_discovery(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
+        let Some(discovery) = &mut self.discovery else { return };
+        while let Some(ask) = discovery.poll_transmit() {
+            let socket = measuring(ask.socket);
+            if socket != SocketId::MAIN && self.measuring.insert(socket) {
+                outputs.push_back(Output::Open(socket));
+            }
+            outputs.push_back(question(socket, &ask));
+        }
+        let over = discovery.poll_timeout().is_none();
+        while let Some(discovered) = self.discovery.as_mut().and_then(Discovery::poll_event) {
+            let discovered = discovered.settled_by(&mut self.history);
+            let class = discovered.profile.class();
+            tracing::info!(class = class.name(), "the NATs in front of this client were measured");
+            self.found = Some(discovered);
+            self.measured = true;
+            // Some time after the start, and not while everybody else is at it.
+            let soon = self.random.random_range(LIFETIME_FIRST..2 * LIFETIME_FIRST);
+            self.lifetime_due.get_or_insert(now + soon);
+        }
+        if over {
+            self.discovery = None;
+            self.close_measuring(|socket| discovering(socket).is_some_and(is_discovery), outputs);
+        }
+    }
+
+    fn drain_lifetime(&mut self, outputs: &mut VecDeque<Output>) {
+        let Some(test) = &mut self.lifetime_test else { return };
+        while let Some(ask) = test.poll_transmit() {
+            let socket = measuring(ask.socket);
+            if self.measuring.insert(socket) {
+                outputs.push_back(Output::Open(socket));
+            }
+            outputs.push_back(question(socket, &ask));
+        }
+        if let Some(seconds) = test.poll_event() {
+            self.lifetime = Some(Duration::from_secs(seconds.into()));
+        }
+        if test.poll_timeout().is_none() {
+            self.lifetime_test = None;
+            self.close_measuring(|socket| discovering(socket).is_some_and(|name| !is_discovery(name)), outputs);
+        }
+    }
+
+    /// Tells the server what it does not know yet.
+    fn report(&mut self, outputs: &mut VecDeque<Output>) {
+        let profile = self.profile();
+        if profile == self.reported || !self.measured {
+            return;
+        }
+        if let (Some(profile), Some(found)) = (profile, &self.found) {
+            self.reported = Some(profile);
+            let observations = found.observations.clone();
+            outputs.push_back(Output::Say(ClientFrame::Nat(NatReport { profile, observations })));
+        }
+    }
+
+    fn close_measuring(&mut self, which: impl Fn(SocketId) -> bool, outputs: &mut VecDeque<Output>) {
+        let (closed, open) = std::mem::take(&mut self.measuring).into_iter().partition(|&socket| which(socket));
+        self.measuring = open;
+        let closed: BTreeSet<SocketId> = closed;
+        outputs.extend(closed.into_iter().map(Output::Close));
+    }
+
+    /// A name for a socket that no other has.
     fn socket(&mut self) -> SocketId {
-        let socket = SocketId(self.next_socket);
-        self.next_socket = self.next_socket.checked_add(1).unwrap_or(FIRST_PUNCHING);
-        socket
-    }
-}
-
-impl Attempt {
-    /// What the punch calls `socket`.
-    fn punching(&self, socket: SocketId) -> Option<Socket> {
-        if socket == SocketId::MAIN { Some(Socket::Main) } else { self.name(socket) }
-    }
-
-    fn name(&self, socket: SocketId) -> Option<Socket> {
-        if self.sockets.is_empty() {
-            return (socket == SocketId::MAIN).then_some(Socket::Main);
-        }
-        let place = self.sockets.iter().position(|own| *own == socket)?;
-        u16::try_from(place).ok().map(Socket::Punching)
-    }
-
-    fn drain(&mut self, outputs: &mut VecDeque<Output>) {
-        if let Some(measurement) = &mut self.measurement {
-            while let Some(ask) = measurement.poll_transmit() {
-                outputs.push_back(question(id_of(&self.sockets, ask.socket), &ask));
-            }
-            if let Some(observations) = measurement.poll_event() {
-                let local = std::mem::take(&mut self.local);
-                let ready = PunchReady { punch: self.punch.id(), observations, local, mapped: None, lan: None };
-                outputs.push_back(Output::Say(ClientFrame::PunchReady(ready)));
-                self.measurement = None;
+        loop {
+            let socket = self.next_socket;
+            self.next_socket = socket.0.checked_add(1).map_or(SocketId::FIRST_PUNCHING, SocketId);
+            let used = self.punches.values().any(|attempt| attempt.sockets.contains(&socket));
+            if !used && !self.kept.contains(&socket) {
+                return socket;
             }
         }
-        while let Some(transmit) = self.punch.poll_transmit() {
-            let socket = id_of(&self.sockets, transmit.socket);
-            let datagram = BytesMut::from(&self.seal.seal(&transmit.packet)[..]);
-            outputs.push_back(Output::Send { socket, to: transmit.to, ttl: transmit.ttl, datagram });
-        }
-    }
-}
-
-/// The socket that a punch calls `name`.
-fn id_of(sockets: &[SocketId], name: Socket) -> SocketId {
-    match name {
-        Socket::Punching(place) => sockets.get(usize::from(place)).copied().unwrap_or(SocketId::MAIN),
-        Socket::Main | Socket::Spare | Socket::Burst(_) | Socket::Lifetime(_) => SocketId::MAIN,
     }
 }
 
@@ -359,18 +515,40 @@ fn question(socket: SocketId, ask: &Ask) -> Output {
     Output::Send { socket, to: ask.to, ttl: None, datagram }
 }
 
-const fn discovering(socket: SocketId) -> Option<Socket> {
-    match socket {
-        SocketId::MAIN => Some(Socket::Main),
-        SPARE => Some(Socket::Spare),
-        _ => None,
+/// The transaction of a binding request (RFC 8489, section 5): one of ours that came back, perhaps.
+fn asked(datagram: &[u8]) -> Option<TransactionId> {
+    let transaction = datagram.get(8..20)?.try_into().ok()?;
+    datagram.starts_with(&[0, 1]).then_some(TransactionId(transaction))
+}
+
+/// The socket that discovery and lifetime test call `name`.
+const fn measuring(name: Socket) -> SocketId {
+    match name {
+        Socket::Main | Socket::Punching(_) => SocketId::MAIN,
+        Socket::Spare => SocketId::SPARE,
+        Socket::Burst(place) => SocketId::burst(place),
+        Socket::Lifetime(place) => SocketId::lifetime(place),
     }
 }
 
-/// The socket of the filter test.
-const SPARE: SocketId = SocketId(1);
-const FIRST_PUNCHING: u16 = 2;
-/// Punches at once; the server serialises them anyway.
-const MAX_PUNCHES: usize = 64;
+/// What those call `socket`.
+fn discovering(socket: SocketId) -> Option<Socket> {
+    match socket {
+        SocketId::MAIN => Some(Socket::Main),
+        SocketId::SPARE => Some(Socket::Spare),
+        _ => {
+            let place = |first: SocketId| socket.0.checked_sub(first.0).and_then(|place| u8::try_from(place).ok());
+            let burst = place(SocketId::burst(0)).map(Socket::Burst);
+            burst.or_else(|| place(SocketId::lifetime(0)).map(Socket::Lifetime))
+        }
+    }
+}
+
+const fn is_discovery(name: Socket) -> bool {
+    matches!(name, Socket::Spare | Socket::Burst(_))
+}
+
 /// While nothing changes (NAT.md, section 2).
 const REFRESH: Duration = Duration::from_secs(30 * 60);
+/// From the first discovery to the first test of the lifetime, at least.
+const LIFETIME_FIRST: Duration = Duration::from_secs(60);

@@ -5,6 +5,9 @@
 //! that counts as offline. While no server answers, the last known endpoints are tried as well, for as long as it takes: a
 //! peer that restarted tries ours.
 
+mod liveness;
+mod ways;
+
 use std::{
     collections::VecDeque,
     net::SocketAddr,
@@ -15,7 +18,7 @@ use bytes::BytesMut;
 use domain::{ClientId, PeerPresence, RelayId, RelayOffer, VirtualAddresses};
 use rand::{Rng as _, rngs::StdRng};
 use traversal::path::{self, Path};
-use tunnel::{Event, Frame, Incoming, Local, PairKey, Party, Received, Refusal, Route, Session};
+use tunnel::{Frame, Incoming, Local, PairKey, Party, Received, Refusal, Route, Session};
 use wire::{
     control::Request,
     relay::{Message, Slot},
@@ -48,6 +51,12 @@ pub(crate) struct Peer {
     eager: bool,
     /// When a packet last went to it or came from it.
     used: Option<Instant>,
+    /// Sealed packets that would overtake others, or wait for the relay to take this client's new address.
+    held: VecDeque<BytesMut>,
+    /// This client's network changed: the peer is told as soon as a relay carries that.
+    moved: bool,
+    /// And so the server is asked for a punch, at the next session at the latest.
+    renegotiate: bool,
     /// Numbers of the probes that a user waits for.
     pings: VecDeque<u64>,
     pub(crate) received_bytes: u64,
@@ -82,6 +91,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) policy: PathPolicy,
     /// Where this client can be reached, for the peer to remember.
     pub(crate) own_hints: &'a [SocketAddr],
+    /// How long the own NAT remembers a silent flow, if that was measured.
+    pub(crate) lifetime: Option<Duration>,
     pub(crate) random: &'a mut StdRng,
 }
 
@@ -110,7 +121,7 @@ impl Peer {
             about,
             presence: PeerPresence::Offline,
             session,
-            path: Path::new(turn.random.random()),
+            path: fresh_path(turn),
             endpoints: VecDeque::new(),
             leg: None,
             next_leg: None,
@@ -119,6 +130,9 @@ impl Peer {
             wish: Wish { next: turn.now, asked: 0 },
             eager: false,
             used: None,
+            held: VecDeque::new(),
+            moved: false,
+            renegotiate: false,
             pings: VecDeque::new(),
             received_bytes: 0,
             sent_bytes: 0,
@@ -174,7 +188,7 @@ impl Peer {
         match sealed {
             Some(datagram) => {
                 self.sent_bytes += packet.len() as u64;
-                self.send(turn, datagram);
+                self.send_in_order(turn, datagram);
                 self.path.handle_sent(turn.now);
                 self.drain_path(turn);
             }
@@ -209,6 +223,10 @@ impl Peer {
                 }
                 self.path.handle_relay_up(turn.now);
                 self.session_on_new_way(turn);
+                if std::mem::take(&mut self.moved) {
+                    self.tell_hints(turn);
+                }
+                self.send_held(turn);
             }
             Some(leg::News::Ended) => {
                 if self.next_leg.as_ref().is_some_and(Leg::is_ended) {
@@ -249,41 +267,30 @@ impl Peer {
         self.session_on_new_way(turn);
     }
 
-    /// This machine's network changed.
+    /// This machine's network changed: the relay learns the new address at once, and through it the peer.
     pub(crate) fn handle_network_change(&mut self, turn: &mut Turn<'_>) {
+        for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
+            leg.handle_network_change(turn.now);
+        }
+        self.flush_legs(turn);
+        self.moved = true;
+        self.renegotiate = self.path.current().is_some() && self.is_wanted(turn.now);
         self.path.handle_network_change(turn.now);
         self.drain_path(turn);
+        self.tell_hints(turn);
         self.begin_doubt(turn);
     }
 
-    /// The server says how the peer is.
-    pub(crate) fn handle_presence(&mut self, turn: &mut Turn<'_>, presence: PeerPresence) {
-        let before = std::mem::replace(&mut self.presence, presence);
-        match presence {
-            PeerPresence::Online => {
-                self.doubt = None;
-                self.path.handle_unwatch();
-                if before == PeerPresence::Online {
-                    self.question(turn);
-                } else {
-                    // Rendezvous sends an offer by itself.
-                    self.wish = Wish { next: turn.now + FIRST_WISH, asked: 0 };
-                }
-            }
-            PeerPresence::Lost => self.begin_doubt(turn),
-            // Gone for the server, but maybe not for us: its gateway may just have restarted.
-            PeerPresence::Offline if self.was_alive(turn.now) => self.begin_doubt(turn),
-            PeerPresence::Offline => self.forget_ways(turn),
+    /// A control session began.
+    pub(crate) fn handle_session(&mut self, turn: &mut Turn<'_>) {
+        if std::mem::take(&mut self.renegotiate) && self.presence == PeerPresence::Online {
+            turn.outputs.push_back(Output::Ask(Request::Connect(self.id)));
         }
     }
 
-    /// No server any more, or no network: is the peer still there?
-    pub(crate) fn begin_doubt(&mut self, turn: &mut Turn<'_>) {
-        if self.doubt.is_none() && (self.session.is_established() || self.has_ways() || !self.hints.is_empty()) {
-            self.doubt = Some(Doubt { since: turn.now, next: turn.now, dead: false });
-            self.path.handle_watch(turn.now);
-        }
-        self.handle_deadline(turn);
+    /// It is known, or no longer, how long this client's NAT remembers a flow.
+    pub(crate) fn handle_lifetime(&mut self, turn: &mut Turn<'_>) {
+        self.path.handle_lifetime(turn.lifetime);
     }
 
     /// What the last run knew.
@@ -351,6 +358,7 @@ impl Peer {
         self.check(turn);
         self.path.handle_timeout(turn.now);
         self.drain_path(turn);
+        self.send_held(turn);
         self.wish_for_path(turn);
     }
 
@@ -359,7 +367,8 @@ impl Peer {
         let legs = [&self.leg, &self.next_leg].into_iter().flatten().filter_map(Leg::poll_deadline).min();
         let doubt = self.doubt.map(|doubt| doubt.next);
         let wish = (online && self.presence == PeerPresence::Online && self.wishes()).then_some(self.wish.next);
-        [self.session.poll_deadline(), self.path.poll_timeout(now), legs, doubt, wish].into_iter().flatten().min()
+        let held = self.path.holds(now).filter(|_| !self.held.is_empty());
+        [self.session.poll_deadline(), self.path.poll_timeout(now), legs, doubt, wish, held].into_iter().flatten().min()
     }
 
     /// What the command line shows.
@@ -398,6 +407,11 @@ impl Peer {
     /// Where datagrams of the peer may come from.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.endpoints.iter().map(|endpoint| endpoint.address)
+    }
+
+    /// The sockets, beside the main one, that lead to the peer.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = SocketId> {
+        self.endpoints.iter().map(|endpoint| endpoint.socket).filter(|socket| socket.is_punching())
     }
 
     /// The legs that may get datagrams: where from, under which slot.
@@ -447,13 +461,14 @@ impl Peer {
                 }
             }
             Frame::Hints(hints) => {
+                self.path.handle_moved(turn.now, origin.path());
                 self.hints = self.path.proven().chain(hints).take(Frame::MAX_HINTS).collect();
                 if self.doubt.is_some() && turn.policy != PathPolicy::Relay {
                     for hint in &self.hints {
                         self.path.handle_hint(turn.now, *hint);
                     }
-                    self.drain_path(turn);
                 }
+                self.drain_path(turn);
                 *turn.changed = true;
             }
             Frame::Farewell => {
@@ -479,190 +494,6 @@ impl Peer {
         self.drain_path(turn);
     }
 
-    /// Probes the way that is used at once.
-    fn question(&mut self, turn: &mut Turn<'_>) {
-        self.path.handle_watch(turn.now);
-        if self.doubt.is_none() {
-            self.path.handle_unwatch();
-        }
-        self.drain_path(turn);
-    }
-
-    /// Notes through which socket an address is reached.
-    fn remember(&mut self, endpoint: Endpoint) {
-        if self.endpoints.front() == Some(&endpoint) {
-            return;
-        }
-        self.endpoints.retain(|known| known.address != endpoint.address);
-        self.endpoints.push_front(endpoint);
-        self.endpoints.truncate(Frame::MAX_HINTS);
-    }
-
-    /// A handshake, or the proof that the old keys still work, as soon as there is a new way.
-    fn session_on_new_way(&mut self, turn: &mut Turn<'_>) {
-        if !self.session.is_established() && self.is_wanted(turn.now) {
-            self.session.restart(turn.now);
-        }
-        self.flush(turn, None);
-        self.drain_path(turn);
-    }
-
-    /// Does what the path asks for.
-    fn drain_path(&mut self, turn: &mut Turn<'_>) {
-        while let Some(probe) = self.path.poll_probe() {
-            if self.session.is_established() {
-                self.probe(turn, probe.route, probe.nonce);
-            } else if self.is_wanted(turn.now) {
-                self.session.initiate(turn.now);
-                self.flush(turn, None);
-            }
-        }
-        while let Some(event) = self.path.poll_event() {
-            match event {
-                path::Event::Switched(route) => {
-                    let way = match route {
-                        Some(path::Route::Direct(_)) => "direct",
-                        Some(path::Route::Relay) => "relay",
-                        None => "none",
-                    };
-                    tracing::info!(peer = %self.id, path = way, "the path to the peer changed");
-                    *turn.changed = true;
-                }
-                path::Event::PunchWanted | path::Event::RelayWanted => {
-                    if turn.online && self.presence == PeerPresence::Online {
-                        turn.outputs.push_back(Output::Ask(Request::Connect(self.id)));
-                    }
-                }
-                path::Event::RelayUnneeded => {
-                    self.leg = None;
-                    self.next_leg = None;
-                }
-                path::Event::Silent => tracing::info!(peer = %self.id, "the peer is silent"),
-                path::Event::Alive => tracing::info!(peer = %self.id, "the peer answers again"),
-            }
-        }
-    }
-
-    fn probe(&mut self, turn: &mut Turn<'_>, route: path::Route, number: u64) {
-        let named = match route {
-            path::Route::Direct(_) => Route::Direct,
-            path::Route::Relay => Route::Relay,
-        };
-        let probe = Frame::Probe { route: named, number, sent_us: micros(turn) };
-        if let Some(datagram) = self.session.handle_frame(&probe) {
-            self.send_on(turn, route, datagram);
-        }
-    }
-
-    /// Sends what the session has, and reacts to what it says.
-    fn flush(&mut self, turn: &mut Turn<'_>, back: Option<Origin>) {
-        while let Some(datagram) = self.session.poll_transmit() {
-            match back {
-                Some(origin) => self.send_back(turn, origin, datagram),
-                None => self.send_everywhere(turn, &datagram),
-            }
-        }
-        while let Some(event) = self.session.poll_event() {
-            match event {
-                Event::Established => {
-                    tracing::info!(peer = %self.id, "the tunnel is up");
-                    self.tell_hints(turn);
-                    *turn.changed = true;
-                }
-                Event::Lapsed => tracing::info!(peer = %self.id, "the tunnel lapsed"),
-            }
-        }
-    }
-
-    fn flush_legs(&mut self, turn: &mut Turn<'_>) {
-        for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
-            while let Some((to, datagram)) = leg.poll_transmit() {
-                turn.outputs.push_back(Output::Send { socket: SocketId::MAIN, to, ttl: None, datagram });
-            }
-        }
-    }
-
-    fn send(&self, turn: &mut Turn<'_>, datagram: BytesMut) {
-        let sends = self.path.sends();
-        if let Some(also) = sends.also {
-            self.send_on(turn, also, datagram.clone());
-        }
-        if let Some(first) = sends.first {
-            self.send_on(turn, first, datagram);
-        }
-    }
-
-    fn send_back(&self, turn: &mut Turn<'_>, origin: Origin, datagram: BytesMut) {
-        match origin {
-            Origin::Direct(endpoint) => send_to(turn, endpoint, datagram),
-            Origin::Relay => self.send_on(turn, path::Route::Relay, datagram),
-        }
-    }
-
-    fn send_on(&self, turn: &mut Turn<'_>, route: path::Route, datagram: BytesMut) {
-        match route {
-            path::Route::Direct(address) => {
-                let known = self.endpoints.iter().find(|endpoint| endpoint.address == address).copied();
-                let main = Endpoint { socket: SocketId::MAIN, address };
-                send_to(turn, known.unwrap_or(main), datagram);
-            }
-            path::Route::Relay => {
-                if let Some((to, datagram)) = self.leg.as_ref().and_then(|leg| leg.wrap(&datagram)) {
-                    turn.outputs.push_back(Output::Send { socket: SocketId::MAIN, to, ttl: None, datagram });
-                }
-            }
-        }
-    }
-
-    fn say_everywhere(&mut self, turn: &mut Turn<'_>, frame: &Frame) {
-        if let Some(datagram) = self.session.handle_frame(frame) {
-            self.send_everywhere(turn, &datagram);
-        }
-    }
-
-    /// On every way there may be; while no server helps, also to where the peer was.
-    fn send_everywhere(&self, turn: &mut Turn<'_>, datagram: &[u8]) {
-        self.send_on(turn, path::Route::Relay, BytesMut::from(datagram));
-        for &endpoint in &self.endpoints {
-            send_to(turn, endpoint, BytesMut::from(datagram));
-        }
-        if self.doubt.is_some() && turn.policy != PathPolicy::Relay {
-            for &address in &self.hints {
-                if !self.addresses().any(|known| known == address) {
-                    send_to(turn, Endpoint { socket: SocketId::MAIN, address }, BytesMut::from(datagram));
-                }
-            }
-        }
-    }
-
-    fn check(&mut self, turn: &mut Turn<'_>) {
-        let Some(mut doubt) = self.doubt.filter(|doubt| doubt.next <= turn.now) else { return };
-        let silence = turn.now - self.session.heard().map_or(doubt.since, |heard| heard.max(doubt.since));
-        if silence >= DEAD && !doubt.dead {
-            doubt.dead = true;
-            tracing::info!(peer = %self.id, "the peer does not answer any more");
-            self.presence = PeerPresence::Offline;
-            self.path = Path::new(turn.random.random());
-            if self.leg.as_ref().is_some_and(Leg::is_joined) {
-                self.path.handle_relay_up(turn.now);
-            }
-            self.path.handle_watch(turn.now);
-            *turn.changed = true;
-        }
-        if doubt.dead && turn.online {
-            // The server will tell when it is back.
-            self.doubt = None;
-            self.forget_ways(turn);
-            return;
-        }
-        doubt.next = turn.now + CHECK;
-        self.doubt = Some(doubt);
-        if !self.session.is_established() || silence >= CHECK {
-            self.session.restart(turn.now);
-        }
-        self.flush(turn, None);
-    }
-
     /// The peer left: nothing is kept open, but where it was is remembered.
     fn forget_ways(&mut self, turn: &mut Turn<'_>) {
         let (hints, _) = self.saved_ways();
@@ -671,21 +502,10 @@ impl Peer {
         self.endpoints.clear();
         self.leg = None;
         self.next_leg = None;
-        self.path = Path::new(turn.random.random());
+        self.held.clear();
+        self.renegotiate = false;
+        self.path = fresh_path(turn);
         *turn.changed = true;
-    }
-
-    fn was_alive(&self, now: Instant) -> bool {
-        self.session.heard().is_some_and(|heard| now.saturating_duration_since(heard) < FRESH)
-    }
-
-    /// Whether somebody needs this peer: the user did lately, or it is one of those that are kept connected.
-    fn is_wanted(&self, now: Instant) -> bool {
-        self.eager || self.doubt.is_some() || self.is_busy(now)
-    }
-
-    fn is_busy(&self, now: Instant) -> bool {
-        self.used.is_some_and(|used| now.saturating_duration_since(used) < BUSY)
     }
 
     fn has_ways(&self) -> bool {
@@ -694,36 +514,6 @@ impl Peer {
 
     fn is_relayed(&self) -> bool {
         self.path.current() == Some(path::Route::Relay)
-    }
-
-    /// Whether the server could help: there is no way, or only the relay while data flows.
-    fn wishes(&self) -> bool {
-        self.path.current().is_none() || (self.is_relayed() && self.used.is_some())
-    }
-
-    fn wish_soon(&mut self, turn: &mut Turn<'_>) {
-        if !self.has_ways() && self.wish.asked == 0 {
-            self.wish.next = self.wish.next.min(turn.now);
-            self.wish_for_path(turn);
-        }
-    }
-
-    fn wish_for_path(&mut self, turn: &mut Turn<'_>) {
-        if !turn.online || self.presence != PeerPresence::Online || self.wish.next > turn.now || !self.wishes() {
-            return;
-        }
-        let relayed = self.is_relayed();
-        let wanted = match turn.policy {
-            PathPolicy::Any => !relayed || self.is_busy(turn.now),
-            PathPolicy::Direct | PathPolicy::Relay => !relayed,
-        };
-        let wanted = wanted && self.is_wanted(turn.now);
-        let delay = if relayed { UPGRADE } else { FIRST_WISH };
-        self.wish.next = turn.now + (delay * (1 << self.wish.asked.min(6))).min(LAST_WISH);
-        if wanted && !(relayed && self.wish.asked == 0) {
-            turn.outputs.push_back(Output::Ask(Request::Connect(self.id)));
-        }
-        self.wish.asked += 1;
     }
 }
 
@@ -748,21 +538,18 @@ fn send_to(turn: &mut Turn<'_>, endpoint: Endpoint, datagram: BytesMut) {
     turn.outputs.push_back(Output::Send { socket, to: address, ttl: None, datagram });
 }
 
+fn fresh_path(turn: &mut Turn<'_>) -> Path {
+    let mut path = Path::new(turn.random.random());
+    path.handle_lifetime(turn.lifetime);
+    path
+}
+
 fn micros(turn: &Turn<'_>) -> u64 {
     u64::try_from(turn.now.saturating_duration_since(turn.start).as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Probes that a user waits for; the oldest is forgotten for a newer one.
 const MAX_PINGS: usize = 64;
-/// A pair is busy for this long after a packet.
-const BUSY: Duration = Duration::from_secs(10);
-const CHECK: Duration = Duration::from_secs(5);
-const DEAD: Duration = Duration::from_secs(15);
-/// Longer than the keepalive of a path.
-const FRESH: Duration = Duration::from_secs(60);
 /// Idle tunnels beyond the eager ones are kept for this long.
 const LAPSE: Duration = Duration::from_secs(600);
 const FIRST_WISH: Duration = Duration::from_secs(2);
-/// Between attempts to get off the relay.
-const UPGRADE: Duration = Duration::from_secs(30);
-const LAST_WISH: Duration = Duration::from_secs(600);

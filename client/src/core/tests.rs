@@ -1,11 +1,15 @@
 //! Two cores back to back, with a relay between them and a clock of their own.
 
+mod punching;
+mod roaming;
+
 use std::cmp::Reverse;
 
 use domain::{
-    Bandwidth, Candidate, InstanceId, PunchId, PunchOrder, PunchPreparation, RelayId, RelayOffer, SessionTag, Strategy,
+    Bandwidth, Candidate, InstanceId, NetworkChange, PunchId, PunchOrder, PunchPreparation, RelayId, RelayOffer,
+    SessionTag, Strategy,
 };
-use tunnel::echo_request;
+use tunnel::{InnerPacket, echo_request};
 use wire::{
     relay::{Cookie, Slot},
     ticket::{LegKey, TICKET_SIZE},
@@ -354,6 +358,10 @@ struct Lab {
     turns: u64,
     relay_works: bool,
     direct_works: bool,
+    /// One way to or from the relay, and directly.
+    delays: (Duration, Duration),
+    /// Where Alice is now.
+    alice_at: SocketAddr,
     legs: BTreeMap<Side, SocketAddr>,
 }
 
@@ -374,8 +382,9 @@ impl Node {
     fn new(now: Instant, side: Side, policy: PathPolicy) -> Self {
         let (number, private) = key(side);
         let id = member(number, &private).client;
-        let mut core = Core::new(now, id, private, policy, [number; 32]);
-        core.handle_network(now, vec![endpoint(side).ip()], endpoint(side).port());
+        let choices = Choices { path: policy, port_mapping: false, loopback: false };
+        let mut core = Core::new(now, id, private, choices, [number; 32]);
+        core.handle_network(now, Surroundings::new(vec![endpoint(side).ip()], None), endpoint(side).port());
         Self { id, core, alive: true, received: Vec::new(), said: Vec::new(), requests: Vec::new(), pongs: Vec::new() }
     }
 
@@ -418,6 +427,7 @@ impl Node {
                 | Output::Configure(_)
                 | Output::Open(_)
                 | Output::Close(_)
+                | Output::MapPort(_)
                 | Output::Pong { .. }
                 | Output::Save(_)) => rest.push_back(other),
             }
@@ -443,6 +453,8 @@ impl Lab {
             turns: 0,
             relay_works: true,
             direct_works: true,
+            delays: (DELAY, DELAY * 2),
+            alice_at: endpoint(Side::Alice),
             legs: BTreeMap::new(),
         };
         lab.alice.log_in(now);
@@ -573,13 +585,18 @@ impl Lab {
         while let Some(output) = self.node_mut(side).core.poll_output() {
             match output {
                 Output::Send { to, ttl, datagram, .. } if ttl.is_none() && self.node(side).alive => {
-                    self.carry(endpoint(side), to, datagram.to_vec());
+                    self.carry(self.at(side), to, datagram.to_vec());
                 }
                 Output::Deliver(packet) => self.node_mut(side).received.push(packet.to_vec()),
                 Output::Say(frame) => self.node_mut(side).said.push(frame),
                 Output::Ask(request) => self.node_mut(side).requests.push(request),
                 Output::Pong { number, rtt, route, .. } => self.node_mut(side).pongs.push((number, rtt, route)),
-                Output::Send { .. } | Output::Configure(_) | Output::Open(_) | Output::Close(_) | Output::Save(_) => {}
+                Output::Send { .. }
+                | Output::Configure(_)
+                | Output::Open(_)
+                | Output::Close(_)
+                | Output::MapPort(_)
+                | Output::Save(_) => {}
             }
         }
     }
@@ -590,7 +607,7 @@ impl Lab {
         if works {
             self.sent += 1;
             self.carried += 1;
-            let delay = if relayed { DELAY } else { DELAY * 2 };
+            let delay = if relayed { self.delays.0 } else { self.delays.1 };
             self.wire.push(Reverse((self.now + delay, self.sent, from, to, datagram)));
         }
     }
@@ -599,7 +616,8 @@ impl Lab {
         if to == relay_endpoint() {
             return self.relay(from, datagram);
         }
-        let side = if to == endpoint(Side::Alice) { Side::Alice } else { Side::Bob };
+        // What goes to where Alice was is lost.
+        let Some(side) = [Side::Alice, Side::Bob].into_iter().find(|&side| self.at(side) == to) else { return };
         let now = self.now;
         let node = self.node_mut(side);
         if node.alive {
@@ -609,7 +627,7 @@ impl Lab {
 
     /// As the real one, but trusting.
     fn relay(&mut self, from: SocketAddr, datagram: &[u8]) {
-        let side = if from == endpoint(Side::Alice) { Side::Alice } else { Side::Bob };
+        let side = if from == self.at(Side::Bob) { Side::Bob } else { Side::Alice };
         match Message::parse(datagram).unwrap() {
             Message::Join(join) if join.cookie == Cookie::default() => {
                 self.carry(relay_endpoint(), from, Message::Challenge { cookie: Cookie([3; 16]) }.to_vec());
@@ -625,7 +643,10 @@ impl Lab {
                 self.carry(relay_endpoint(), from, Message::Pong { slot, nonce }.to_vec());
             }
             Message::Data { .. } => {
-                if let Some(&to) = self.legs.get(&other_side(side)) {
+                // A leg that has moved is unknown until it joined again.
+                if self.legs.get(&side) == Some(&from)
+                    && let Some(&to) = self.legs.get(&other_side(side))
+                {
                     self.carry(relay_endpoint(), to, datagram.to_vec());
                 }
             }
@@ -643,6 +664,10 @@ impl Lab {
 
     fn presences(&self) -> [PeerPresence; 2] {
         [self.alice.core.peer(self.bob.id).unwrap().presence, self.bob.core.peer(self.alice.id).unwrap().presence]
+    }
+
+    fn at(&self, side: Side) -> SocketAddr {
+        if side == Side::Alice { self.alice_at } else { endpoint(side) }
     }
 
     fn node(&self, side: Side) -> &Node {

@@ -8,7 +8,7 @@ mod commands;
 mod requests;
 mod watches;
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use domain::ClientId;
 use rand::Rng as _;
@@ -25,6 +25,8 @@ use crate::{
     command::{Answer, Asked, CommandError, ControlState},
     core::{Core, Output, Saved},
     home::{Home, HomeError},
+    network::{self, Surroundings},
+    portmap::{self, Granted, Wish},
     settings::Settings,
     sockets::{Arrival, DATAGRAM_ROOM, Sockets},
 };
@@ -66,6 +68,8 @@ pub struct Ends {
     pub known: watch::Sender<Vec<domain::KnownNetwork>>,
     /// Somebody waits for a session: no reason to put the next try off.
     pub wanted: Arc<Notify>,
+    /// The network changed: is the session still there?
+    pub moved: Arc<Notify>,
 }
 
 /// The daemon before its first turn.
@@ -82,6 +86,8 @@ pub struct Daemon {
     watches: Watches,
     /// Work that would hold up a turn: hashing, writing to disk.
     work: JoinSet<Work>,
+    /// Questions to the router. They end with the daemon, whatever comes of them.
+    asking: JoinSet<(Wish, Option<Granted>)>,
     /// To be kept once the disk is free.
     saving: Option<Box<Saved>>,
     /// Answers that must not be given before that.
@@ -90,7 +96,9 @@ pub struct Daemon {
     /// Commands that wait for a session, and until when.
     early: Vec<Asked>,
     patience: Option<Instant>,
-    interfaces: Vec<IpAddr>,
+    surroundings: Surroundings,
+    /// Tells of changes; `None` where the system does not.
+    watch: Option<network::Watch>,
     /// Of the control connection, while there is no session.
     standing: (ControlState, Option<String>),
     look: Instant,
@@ -125,9 +133,13 @@ impl Daemon {
         let adapter = Adapter::open(settings.adapter, &settings.interface).map_err(Error::Adapter)?;
         let now = Instant::now();
         let own = identity.client();
-        let mut core = Core::new(now.into_std(), own, *identity.tunnel(), settings.path, rand::rng().random());
-        let found = interfaces(&settings.interface);
-        core.handle_network(now.into_std(), found.clone(), sockets.port());
+        let mut core = Core::new(now.into_std(), own, *identity.tunnel(), settings.choices(), rand::rng().random());
+        let watch = network::Watch::new();
+        if let Err(error) = &watch {
+            tracing::warn!(%error, "the system does not tell of changes of the network; they are looked for");
+        }
+        let surroundings = Surroundings::look(&settings.interface);
+        core.handle_network(now.into_std(), surroundings.clone(), sockets.port());
         if let Some(saved) = saved {
             core.restore(now.into_std(), saved);
         }
@@ -143,12 +155,14 @@ impl Daemon {
             requests: Requests::default(),
             watches: Watches::default(),
             work: JoinSet::new(),
+            asking: JoinSet::new(),
             saving: None,
             promised: Vec::new(),
             is_saving: false,
             early: Vec::new(),
             patience: None,
-            interfaces: found,
+            surroundings,
+            watch: watch.ok(),
             standing: (ControlState::Connecting, None),
             look: now + LOOK,
         })
@@ -175,12 +189,17 @@ impl Daemon {
                 }
                 Some(asked) = self.ends.commands.recv() => self.handle_command(asked),
                 Some(done) = self.work.join_next() => self.handle_work(done),
+                Some(Ok((wish, granted))) = self.asking.join_next() => self.core.handle_mapped(now(), &wish, granted),
+                () = changed(&mut self.watch) => self.look = self.look.min(Instant::now() + network::SETTLE),
                 () = tokio::time::sleep_until(deadline) => {}
             }
             self.serve_all(&mut datagram, &mut packet);
         }
         self.core.say_farewell(now());
         self.settle()?;
+        if let Some(wish) = self.core.leftover_mapping() {
+            portmap::release(wish).await;
+        }
         while self.work.join_next().await.is_some() {}
         self.home.save_bytes(VIEW, &self.core.saved().encode())?;
         Ok(())
@@ -215,7 +234,7 @@ impl Daemon {
         }
         if self.look <= now {
             self.look = now + LOOK;
-            self.look_at_network(now);
+            self.look_around(now);
         }
     }
 
@@ -229,15 +248,19 @@ impl Daemon {
         self.patience = None;
     }
 
-    fn look_at_network(&mut self, now: Instant) {
-        let found = interfaces(&self.settings.interface);
-        if found == self.interfaces {
+    fn look_around(&mut self, now: Instant) {
+        let found = Surroundings::look(&self.settings.interface);
+        if found == self.surroundings {
             return;
         }
-        self.interfaces.clone_from(&found);
-        if let Err(error) = self.sockets.rebind() {
-            tracing::warn!(%error, "the UDP socket could not be bound anew");
+        if found.moved_from(&self.surroundings) {
+            if let Err(error) = self.sockets.rebind() {
+                tracing::warn!(%error, "the UDP socket could not be bound anew");
+            }
+            self.ends.moved.notify_one();
+            self.ends.wanted.notify_one();
         }
+        self.surroundings.clone_from(&found);
         self.core.handle_network(now.into_std(), found, self.sockets.port());
     }
 
@@ -278,8 +301,11 @@ impl Daemon {
                 }
                 Output::Open(socket) => {
                     if let Err(error) = self.sockets.open(socket) {
-                        tracing::warn!(%error, "no socket to measure with");
+                        tracing::debug!(%error, "no socket to measure or punch with");
                     }
+                }
+                Output::MapPort(wish) => {
+                    self.asking.spawn(async move { (wish, portmap::ask(wish).await) });
                 }
                 Output::Close(socket) => self.sockets.close(socket),
                 Output::Pong { number, rtt, route, .. } => self.watches.handle_pong(number, rtt, route),
@@ -397,22 +423,12 @@ impl Daemon {
     }
 }
 
-/// The addresses of this machine that a peer on the same LAN could use.
-fn interfaces(own: &str) -> Vec<IpAddr> {
-    let Ok(all) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
-    let mut addresses: Vec<IpAddr> = all
-        .filter(|interface| interface.interface_name != own)
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
-        })
-        .filter(|address| matches!(domain::scope(*address), domain::Scope::Private | domain::Scope::Public))
-        .collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses.truncate(MAX_INTERFACES);
-    addresses
+/// Waits for a change of the network, for ever where the system does not tell.
+async fn changed(watch: &mut Option<network::Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn now() -> std::time::Instant {
@@ -424,7 +440,5 @@ const VIEW: &str = "view.cbor";
 const BUDGET: usize = 64;
 /// How long a command waits for the session that it needs.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often the interfaces are looked at.
+/// How often the interfaces are looked at, whatever the system tells.
 const LOOK: Duration = Duration::from_secs(3);
-/// Hints in one frame, less one for the public address.
-const MAX_INTERFACES: usize = tunnel::Frame::MAX_HINTS - 1;

@@ -240,7 +240,8 @@ impl Client {
         let (tell, events) = mpsc::channel(64);
         let (frames, told) = mpsc::channel(64);
         let (known, knowing) = watch::channel(Vec::new());
-        let link = Link { events: tell, frames: told, known: knowing, wanted: Arc::new(Notify::new()) };
+        let link =
+            Link { events: tell, frames: told, known: knowing, wanted: Arc::new(Notify::new()), moved: Arc::default() };
         let control = Control::new(home, server, proxy, tunnel, link).unwrap();
         let shutdown = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "the handle owns the task")]

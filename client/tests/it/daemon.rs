@@ -63,6 +63,27 @@ async fn two_daemons_create_join_connect_and_find_each_other_again_without_serve
     alice.stop().await;
 }
 
+#[tokio::test]
+async fn a_tunnel_lives_on_the_fresh_socket_that_found_it() {
+    let mut alice = Machine::start(1);
+    let mut bob = Machine::start(2);
+    let mut server = Server::new();
+    server.welcome(&mut alice);
+    server.welcome(&mut bob);
+    alice.asks_while(create("lan", "secret"), &mut server).await.unwrap();
+    bob.asks_while(join("lan", "secret"), &mut server).await.unwrap();
+    server.introduce(&mut alice, &mut bob);
+
+    server.punch_from(&bob, 4, &alice);
+    alice.asks(wait("100.64.0.2")).await.unwrap();
+    let Answer::Peers(peers) = alice.asks(Command::Peers).await.unwrap() else { panic!("not the peers") };
+    assert_ne!(peers[0].endpoint, Some(bob.endpoint()), "not the main socket");
+    assert_eq!(alice.pings("100.64.0.2").await, 3);
+    assert_eq!(bob.pings("100.64.0.1").await, 3);
+    bob.stop().await;
+    alice.stop().await;
+}
+
 struct Machine {
     number: u8,
     dir: tempfile::TempDir,
@@ -84,13 +105,21 @@ impl Machine {
         let (to_server, frames) = mpsc::channel(64);
         let (commands, asked) = mpsc::channel(8);
         let (known, _) = watch::channel(Vec::new());
-        let ends = Ends { events: from_server, frames: to_server, commands: asked, known, wanted: Arc::default() };
+        let ends = Ends {
+            events: from_server,
+            frames: to_server,
+            commands: asked,
+            known,
+            wanted: Arc::default(),
+            moved: Arc::default(),
+        };
         let settings = Settings {
             server: "buri://localhost".into(),
             adapter: AdapterKind::Memory,
             interface: "none".into(),
             path: PathPolicy::Any,
             proxy: None,
+            no_port_mapping: true,
             home: dir.path().to_owned(),
         };
         let home = Home::open(dir.path()).unwrap();
@@ -282,6 +311,30 @@ impl Server {
                 attempt: 1,
                 spray: None,
                 sockets: 0,
+            }));
+        }
+    }
+}
+
+impl Server {
+    /// `hard` punches from so many fresh sockets to the main one of `easy`, which answers whoever shows itself.
+    fn punch_from(&self, hard: &Machine, sockets: u16, easy: &Machine) {
+        let punch = PunchId { leader: InstanceId::from_bytes([1; 16]), number: 6 };
+        for (machine, peer, sockets) in [(hard, easy, sockets), (easy, hard, 0)] {
+            let preparation = PunchPreparation { punch, peer: peer.member().client, key: [8; 32], sockets, tcp: false };
+            machine.told(ServerFrame::Prepare(preparation));
+            // Behind a hard NAT nobody knows where.
+            let endpoint = if sockets == 0 { SocketAddr::from(([127, 0, 0, 1], 9)) } else { peer.endpoint() };
+            machine.told(ServerFrame::Go(PunchOrder {
+                punch,
+                strategy: if sockets == 0 { Strategy::Reveal } else { Strategy::Direct },
+                wait_us: 10_000,
+                gap_us: 20_000,
+                opener_ttl: if sockets == 0 { 3 } else { 0 },
+                candidates: vec![Candidate { endpoint, local: false, main: false }],
+                attempt: 1,
+                spray: None,
+                sockets,
             }));
         }
     }

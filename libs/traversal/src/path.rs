@@ -137,7 +137,8 @@ impl Path {
         // The server, or the peer, fetched it while this side is well on a direct path.
         self.relay_unneeded = matches!(self.current, Some(Route::Direct(_))).then(|| now + RELAY_KEPT);
         self.relay_asked = None;
-        if self.current.is_none() {
+        let works = |route| self.leg(route).is_some_and(|leg| leg.proven);
+        if self.current.is_none_or(|route| !works(route)) {
             self.switch(now, Some(Route::Relay));
         }
         self.handle_timeout(now);
@@ -175,6 +176,12 @@ impl Path {
         self.last_heard = Some(now);
         if let Some(leg) = self.leg_mut(route) {
             leg.last_use = now;
+        }
+        if let Some(current @ Route::Direct(_)) = self.current.filter(|_| route == Route::Relay)
+            && self.leg(current).is_some_and(|leg| leg.misses == 0 && now >= leg.last_use + QUIET)
+        {
+            // The peer is on the relay while nothing comes directly: it may have moved.
+            self.handle_moved(now, route);
         }
         if let Route::Direct(endpoint) = route
             && !self.directs.iter().any(|(known, _)| *known == endpoint)
@@ -380,6 +387,8 @@ impl Path {
 }
 
 const RELAY_KEPT: Duration = Duration::from_secs(30);
+/// Longer than two probes of a path with data are apart.
+const QUIET: Duration = Duration::from_millis(2_500);
 const RETRY: Duration = Duration::from_millis(1_500);
 const MAX_DIRECTS: usize = 4;
 const MAX_PENDING: usize = 8;

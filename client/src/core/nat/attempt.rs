@@ -1,0 +1,108 @@
+//! One punch: its sockets, its measurement, and the packets in their envelopes.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::SocketAddr,
+    time::Instant,
+};
+
+use bytes::BytesMut;
+use domain::{ClientId, PunchReady, Reflected};
+use traversal::{
+    discover::{Measurement, Socket},
+    punch::Punch,
+};
+use wire::{control::ClientFrame, punch::PunchSeal};
+
+use super::{Output, question};
+use crate::sockets::SocketId;
+
+/// A negotiation from PREPARE on.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) peer: ClientId,
+    pub(super) seal: PunchSeal,
+    pub(super) measurement: Option<Measurement>,
+    pub(super) punch: Punch,
+    /// Those that PREPARE asked for, in their order.
+    pub(super) sockets: Vec<SocketId>,
+    /// Through which a way was found: they stay open.
+    pub(super) found: BTreeSet<SocketId>,
+    /// What the measurement will be reported with.
+    pub(super) ready: PunchReady,
+}
+
+impl Attempt {
+    /// A datagram of the peer came in at `socket`, presumably.
+    pub(super) fn handle_datagram(&mut self, now: Instant, socket: SocketId, from: SocketAddr, datagram: &[u8]) {
+        if let Some(name) = self.name(socket)
+            && let Ok(packet) = self.seal.open(datagram)
+        {
+            self.punch.handle_packet(now, name, from, packet);
+        }
+    }
+
+    /// A reflector answered at `socket`.
+    pub(super) fn handle_reflected(&mut self, now: Instant, socket: SocketId, from: SocketAddr, reflected: Reflected) {
+        if let Some(name) = self.name(socket)
+            && let Some(measurement) = &mut self.measurement
+        {
+            measurement.handle_answer(now, name, from, reflected);
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if let Some(measurement) = &mut self.measurement {
+            measurement.handle_timeout(now);
+        }
+        self.punch.handle_timeout(now);
+    }
+
+    /// When the next thing is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let measurement = self.measurement.as_ref().and_then(Measurement::poll_timeout);
+        measurement.into_iter().chain(self.punch.poll_timeout()).min()
+    }
+
+    /// Moves what the machines want to the outputs.
+    pub(super) fn drain(&mut self, outputs: &mut VecDeque<Output>) {
+        if let Some(measurement) = &mut self.measurement {
+            while let Some(ask) = measurement.poll_transmit() {
+                outputs.push_back(question(id(&self.sockets, ask.socket), &ask));
+            }
+            if let Some(observations) = measurement.poll_event() {
+                let ready = PunchReady { observations, ..self.ready.clone() };
+                outputs.push_back(Output::Say(ClientFrame::PunchReady(ready)));
+                self.measurement = None;
+            }
+        }
+        while let Some(transmit) = self.punch.poll_transmit() {
+            let datagram = BytesMut::from(&self.seal.seal(&transmit.packet)[..]);
+            let socket = id(&self.sockets, transmit.socket);
+            outputs.push_back(Output::Send { socket, to: transmit.to, ttl: transmit.ttl, datagram });
+        }
+    }
+
+    /// What the machines call `socket`; `None` when it has nothing to do with this punch.
+    fn name(&self, socket: SocketId) -> Option<Socket> {
+        if socket == SocketId::MAIN {
+            return Some(Socket::Main);
+        }
+        // Opened one after the other.
+        let place = self.sockets.binary_search(&socket).ok()?;
+        u16::try_from(place).ok().map(Socket::Punching)
+    }
+
+    /// The socket that the machines call `name`.
+    pub(super) fn id(&self, name: Socket) -> SocketId {
+        id(&self.sockets, name)
+    }
+}
+
+fn id(sockets: &[SocketId], name: Socket) -> SocketId {
+    match name {
+        Socket::Punching(place) => sockets.get(usize::from(place)).copied().unwrap_or(SocketId::MAIN),
+        Socket::Main | Socket::Spare | Socket::Burst(_) | Socket::Lifetime(_) => SocketId::MAIN,
+    }
+}
