@@ -55,19 +55,22 @@ pub(crate) struct Nat {
 pub(crate) enum Means {
     /// Both send to the address that was observed, three times: what other systems do.
     Observed,
-    /// All of the server's strategies, over IPv4.
-    Strategies,
+    /// The server drives, and predicts the ports of NATs that count.
+    Prediction,
+    /// It also tries many ports against many sockets.
+    Birthday,
     Ipv6,
     PortMapping,
 }
 
 impl Means {
-    pub(crate) const ALL: [Self; 4] = [Self::Observed, Self::Strategies, Self::Ipv6, Self::PortMapping];
+    pub(crate) const ALL: [Self; 5] = [Self::Observed, Self::Prediction, Self::Birthday, Self::Ipv6, Self::PortMapping];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Observed => "observed addresses only",
-            Self::Strategies => "our strategies",
+            Self::Prediction => "+ prediction",
+            Self::Birthday => "+ birthday",
             Self::Ipv6 => "+ IPv6",
             Self::PortMapping => "+ port mapping: all",
         }
@@ -81,7 +84,9 @@ impl Means {
             }
             site.port_mapping &= self >= Self::PortMapping;
         }
-        let driver = if self == Self::Observed { Driver::Observed } else { Driver::Server(Limits::default()) };
+        let mut limits = Limits::default();
+        limits.strategies.birthday = self >= Self::Birthday;
+        let driver = if self == Self::Observed { Driver::Observed } else { Driver::Server(limits) };
         Scenario { place: Place::Apart(sites), conditions: pair.conditions, driver, patience: PATIENCE }
     }
 }

@@ -16,9 +16,9 @@ use domain::NatClass;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use traversal::schedule::Limits;
 use traversal::sim::{
-    Access, BoxKind, Premises, Site,
+    Access, BoxKind, Ipv6, Premises, Site,
     net::Conditions,
-    trial::{Driver, Found, Outcome, Place, Scenario, run},
+    trial::{Driver, Found, Outcome, Place, Scenario, Verdict, run},
 };
 
 use self::{
@@ -129,6 +129,8 @@ fn eight_hosts_behind_one_incremental_nat_all_succeed() {
                 assert!(verdict.is_direct(), "{site:?} seed {seed}: {verdict:?}");
                 took.push(verdict.took.unwrap());
             }
+            let over = outcome.pairs.iter().flat_map(over_allowance).collect::<Vec<_>>();
+            assert!(over.is_empty(), "{site:?} seed {seed}: {over:?}");
         }
         println!("8 x {site:?}: {}", quantiles(&mut took));
     }
@@ -143,6 +145,18 @@ fn a_port_mapping_on_either_side_makes_any_pair_direct() {
             sites.rotate_left(usize::from(seed % 2 == 1));
             let outcome = run(&scenario(Place::Apart(sites), Conditions::USUAL), seed);
             assert!(outcome.pairs[0].is_direct(), "{other:?} seed {seed}: {:?}", outcome.pairs[0]);
+        }
+    }
+}
+
+#[test]
+fn ipv6_on_both_sides_makes_any_pair_direct() {
+    for (a, b) in [(Site::Random, Site::Random), (Site::Blocked, Site::Home), (Site::Pool, Site::Sequential)] {
+        for seed in 0..SEEDS / 4 {
+            let sites = [a, b].map(|site| Premises { ipv6: Ipv6::Firewall, ..premises(site) });
+            let outcome = run(&scenario(Place::Apart(sites), Conditions::USUAL), seed);
+            let verdict = &outcome.pairs[0];
+            assert!(verdict.is_direct(), "{a:?} x {b:?} seed {seed}: {verdict:?}");
         }
     }
 }
@@ -216,13 +230,16 @@ fn drawn(a: Site, b: Site, loss: f64, seed: u64) -> Outcome {
 fn over_budget(outcome: &Outcome) -> Vec<String> {
     let flows = outcome.usage.iter().filter(|(_, usage)| usage.most_new_flows > MOST_NEW_FLOWS);
     let packets = outcome.usage.iter().filter(|(_, usage)| usage.most_packets > MOST_PACKETS_A_SECOND);
-    let attempts = outcome.pairs.iter().flat_map(|verdict| &verdict.attempts);
-    // Records without a budget come from before one was made.
-    let spent = attempts.filter_map(|&(packets, budget)| Some((packets, budget.filter(|&budget| budget > 0)?)));
     let mut over: Vec<_> = flows.map(|(_, usage)| format!("{} new flows in 30 s", usage.most_new_flows)).collect();
     over.extend(packets.map(|(_, usage)| format!("{} packets in a second", usage.most_packets)));
-    over.extend(spent.filter(|(packets, budget)| packets > budget).map(|(p, b)| format!("{p} packets of {b} allowed")));
+    over.extend(outcome.pairs.iter().flat_map(over_allowance));
     over
+}
+
+/// The attempts that took more packets than their plan allowed.
+fn over_allowance(verdict: &Verdict) -> Vec<String> {
+    let spent = verdict.attempts.iter().filter_map(|&(packets, budget)| Some((packets, budget?)));
+    spent.filter(|(packets, budget)| packets > budget).map(|(p, b)| format!("{p} packets of {b} allowed")).collect()
 }
 
 fn scenario(place: Place, conditions: Conditions) -> Scenario {
