@@ -146,8 +146,8 @@ impl Nat {
         }
         if moved {
             self.found = None;
-            self.lifetime = None;
-            self.lifetime_test = None;
+            self.end_lifetime_test(outputs);
+            (self.lifetime, self.lifetime_due) = (None, None);
             self.discover(now, outputs);
         }
         self.drain(now, outputs);
@@ -295,7 +295,7 @@ impl Nat {
             self.discover(now, outputs);
         }
         if self.lifetime_due.is_some_and(|due| due <= now) {
-            self.test_lifetime(now);
+            self.test_lifetime(now, outputs);
         }
         if let Some(discovery) = &mut self.discovery {
             discovery.handle_timeout(now);
@@ -386,7 +386,8 @@ impl Nat {
         self.drain(now, outputs);
     }
 
-    fn test_lifetime(&mut self, now: Instant) {
+    fn test_lifetime(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
+        self.end_lifetime_test(outputs);
         let spread: f64 = self.random.random_range(0.8..1.2);
         self.lifetime_due = Some(now + LIFETIME_INTERVAL.mul_f64(spread));
         if let Some(session) = &self.session {
@@ -472,9 +473,13 @@ impl Nat {
             self.lifetime = Some(Duration::from_secs(seconds.into()));
         }
         if test.poll_timeout().is_none() {
-            self.lifetime_test = None;
-            self.close_measuring(|socket| discovering(socket).is_some_and(|name| !is_discovery(name)), outputs);
+            self.end_lifetime_test(outputs);
         }
+    }
+
+    fn end_lifetime_test(&mut self, outputs: &mut VecDeque<Output>) {
+        self.lifetime_test = None;
+        self.close_measuring(|socket| matches!(discovering(socket), Some(Socket::Lifetime(_))), outputs);
     }
 
     /// Tells the server what it does not know yet.

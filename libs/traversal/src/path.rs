@@ -88,6 +88,8 @@ pub struct Path {
     /// Data goes over relay and direct until then.
     both_until: Option<Instant>,
     relay_unneeded: Option<Instant>,
+    /// The relay is probed until then, although it is left.
+    relay_probed: Option<Instant>,
     compare_at: Option<Instant>,
     last_sent: Option<Instant>,
     last_heard: Option<Instant>,
@@ -117,6 +119,7 @@ impl Path {
             switched: None,
             both_until: None,
             relay_unneeded: None,
+            relay_probed: None,
             compare_at: None,
             last_sent: None,
             last_heard: None,
@@ -176,6 +179,10 @@ impl Path {
         self.last_heard = Some(now);
         if let Some(leg) = self.leg_mut(route) {
             leg.last_use = now;
+        }
+        if route == Route::Relay && self.relay_unneeded.is_some() {
+            // The peer is not as fast, or finds the direct path worse.
+            self.relay_unneeded = Some(now + RELAY_KEPT);
         }
         if let Some(current @ Route::Direct(_)) = self.current.filter(|_| route == Route::Relay)
             && self.leg(current).is_some_and(|leg| leg.misses == 0 && now >= leg.last_use + QUIET)

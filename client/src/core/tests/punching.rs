@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use domain::{NatProfile, PunchKind, PunchPacket, PunchReady, Reflected, SessionTag, Spray, TransactionId};
+use traversal::discover::SILENCES_S;
 use wire::{control::NatReport, punch::PunchSeal};
 
 use super::*;
@@ -187,6 +188,30 @@ fn another_network_is_another_place() {
     assert_ne!(lab.profile().place, before);
 }
 
+#[test]
+fn a_day_of_measurements_leaves_no_socket_open_and_the_lifetime_known() {
+    let mut lab = Sole::new();
+    lab.measure();
+    // Reflectors that answer at once show nothing about silence, so the test ends without a result.
+    for _ in 0..300 {
+        lab.run(Duration::from_secs(1));
+        lab.reflect();
+    }
+    assert!(lab.open.is_empty(), "{:?}", lab.open);
+    assert_eq!(lab.core.nat().lifetime_s, None);
+
+    lab.patient = true;
+    for _ in 0..110_000 {
+        lab.run(Duration::from_secs(1));
+        lab.reflect();
+        if lab.core.nat().lifetime_s.is_some() {
+            break;
+        }
+    }
+    assert_eq!(lab.core.nat().lifetime_s, Some(125));
+    assert!(lab.open.is_empty(), "{:?}", lab.open);
+}
+
 /// One core, whose sockets and reflectors are played here.
 struct Sole {
     core: Core,
@@ -196,7 +221,9 @@ struct Sole {
     /// Punch packets.
     sent: Vec<(SocketId, SocketAddr)>,
     said: Vec<ClientFrame>,
-    questions: Vec<(SocketId, SocketAddr, Vec<u8>)>,
+    questions: Vec<(SocketId, SocketAddr, Vec<u8>, Instant)>,
+    /// Whether reflectors wait as long as they are asked to.
+    patient: bool,
     wishes: Vec<Wish>,
     log: Vec<&'static str>,
 }
@@ -233,6 +260,7 @@ impl Sole {
             sent: Vec::new(),
             said: Vec::new(),
             questions: Vec::new(),
+            patient: false,
             wishes: Vec::new(),
             log: Vec::new(),
         };
@@ -297,17 +325,32 @@ impl Sole {
     /// Reflectors answer all that was asked, as if there were no NAT.
     fn measure(&mut self) {
         for _ in 0..60 {
-            for (socket, to, question) in std::mem::take(&mut self.questions) {
-                let reflected = Reflected {
-                    transaction: TransactionId(question[8..20].try_into().unwrap()),
-                    seen: endpoint(Side::Alice),
-                    ttl: 57,
-                    observation: None,
-                };
-                self.core.handle_datagram(self.now, socket, to, &stun_answer(&reflected));
-                self.drain();
-            }
+            self.reflect();
             self.step(Duration::from_millis(50));
+        }
+    }
+
+    fn reflect(&mut self) {
+        let now = self.now;
+        for (socket, to, question, asked) in std::mem::take(&mut self.questions) {
+            let place = socket.0.wrapping_sub(SocketId::lifetime(0).0);
+            let silence = SILENCES_S.get(usize::from(place)).copied().unwrap_or(0);
+            if self.patient && now < asked + Duration::from_secs(silence.into()) {
+                self.questions.push((socket, to, question, asked));
+                continue;
+            }
+            if self.patient && silence > 125 {
+                // The NAT has forgotten.
+                continue;
+            }
+            let reflected = Reflected {
+                transaction: TransactionId(question[8..20].try_into().unwrap()),
+                seen: endpoint(Side::Alice),
+                ttl: 57,
+                observation: None,
+            };
+            self.core.handle_datagram(now, socket, to, &stun_answer(&reflected));
+            self.drain();
         }
     }
 
@@ -369,7 +412,7 @@ impl Sole {
                 if wire::punch::is_punch(&datagram) {
                     self.sent.push((socket, to));
                 } else if wire::probe::is_stun(&datagram) {
-                    self.questions.push((socket, to, datagram.to_vec()));
+                    self.questions.push((socket, to, datagram.to_vec(), self.now));
                 }
             }
             Output::Say(frame) => self.said.push(frame),

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Event, Leg, Path, RELAY_KEPT, Route, leg::Kind};
+use super::{Event, Leg, Path, RELAY_KEPT, RETRY, Route, leg::Kind};
 
 impl Path {
     /// Starts or stops to distrust the direct path in use.
@@ -94,6 +94,9 @@ impl Path {
         if let Some(leg) = self.current.and_then(|left| self.leg_mut(left)) {
             leg.last_use = now;
         }
+        // Two more round trips.
+        let rtt = self.relay.as_ref().and_then(|leg| leg.rtt).unwrap_or(RETRY);
+        self.relay_probed = matches!(to, Some(Route::Direct(_))).then(|| now + 2 * rtt);
         self.current = to;
         self.both_until = None;
         self.relay_unneeded = match to {

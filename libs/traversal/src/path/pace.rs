@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 
-use super::{MAX_DIRECTS, MAX_PENDING, Path, Probe, RELAY_KEPT, RETRY, Route};
+use super::{MAX_DIRECTS, MAX_PENDING, Path, Probe, RETRY, Route};
 
 impl Path {
     /// How long a mapping of the own NAT lives in silence; `None` when that is not known.
@@ -45,10 +45,9 @@ impl Path {
         let active = self.last_sent.is_some_and(|sent| now.saturating_duration_since(sent) < ACTIVE);
         let interval = match (route, leg.misses) {
             (Route::Relay, _) if !is_current && self.both_until.is_none() => {
-                // Two more round trips after the switch; then the standby is left alone.
-                let rtt = leg.rtt.unwrap_or(RETRY);
-                let after = self.relay_unneeded? - RELAY_KEPT + 2 * rtt;
-                return (last < after && now <= after).then_some(last + (rtt / 2).max(SHORTEST));
+                // Shortly after the switch; then the standby is left alone.
+                let due = last + (leg.rtt.unwrap_or(RETRY) / 2).max(SHORTEST);
+                return self.relay_probed.is_some_and(|until| due <= until).then_some(due);
             }
             (Route::Direct(_), misses) if !leg.proven && misses < FIRST_TOGETHER => SHORTEST,
             (Route::Direct(_), misses) if !leg.proven && misses <= FIRST_TRIES => FIRST_RETRY,

@@ -43,6 +43,19 @@ fn the_relay_is_left_half_a_minute_after_the_switch() {
 }
 
 #[test]
+fn the_relay_is_kept_while_the_peer_sends_over_it() {
+    let mut lab = Lab::direct_after_relay();
+    for _ in 0..60 {
+        lab.path.handle_received(lab.now, Route::Relay);
+        lab.run(Duration::from_secs(1));
+    }
+    assert!(!lab.events().contains(&Event::RelayUnneeded));
+    assert!(lab.probed(Route::Relay) <= 20, "{}", lab.probed(Route::Relay));
+    lab.run(Duration::from_secs(31));
+    assert!(lab.events().contains(&Event::RelayUnneeded));
+}
+
+#[test]
 fn a_relay_that_comes_while_the_direct_path_is_well_is_left_again() {
     let mut lab = Lab::direct_after_relay();
     lab.run(Duration::from_secs(40));
