@@ -16,6 +16,7 @@ use super::{
     scores::Succeeded,
     why::{Ending, Failure, why},
 };
+use crate::plan::Outlook;
 
 impl Schedule {
     /// Both reports are there, or will not come.
@@ -25,6 +26,7 @@ impl Schedule {
         let via = negotiation.via();
         if let (Some(plan), [Some(a), Some(b)]) = (&negotiation.plan, [0, 1].map(|side| negotiation.address(side)))
             && plan.strategy != Strategy::Birthday
+            && matches!(negotiation.outlook, Outlook::Promising(_))
         {
             let succeeded = if via.is_some() { Succeeded::Yes } else { Succeeded::No };
             self.scores.used([a, b], negotiation.recipe.variation, succeeded);

@@ -34,7 +34,8 @@ impl Scores {
                 _ => [0; 3],
             };
             let mut order = VARIATIONS;
-            order.sort_by_key(|variation| -scores[*variation as usize]);
+            // A way that failed is no worse than one that nobody tried.
+            order.sort_by_key(|variation| -scores[*variation as usize].max(0));
             self.orders.insert(pair, order);
         }
         self.orders.value(&pair).unwrap_or(&VARIATIONS)[nth]
@@ -129,7 +130,7 @@ mod tests {
         scores.seen(client(8), home);
         assert_eq!(
             ladder(&mut scores, (client(7), client(8))),
-            [Variation::Second, Variation::Third, Variation::First]
+            [Variation::Second, Variation::First, Variation::Third]
         );
         scores.seen(client(9), address(3));
         assert_eq!(ladder(&mut scores, (client(7), client(9))), VARIATIONS);
