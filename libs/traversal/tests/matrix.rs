@@ -179,7 +179,12 @@ fn customers_of_one_carrier_meet_at_its_hairpin_and_not_on_their_lans() {
 
 #[test]
 fn a_direct_pair_is_fast() {
-    for (a, b, median, p95) in [(Site::Home, Site::Home, 300, 1_000), (Site::FullCone, Site::Random, 300, 1_000)] {
+    for (a, b, median, p95) in [
+        (Site::Home, Site::Home, 300, 1_000),
+        (Site::FullCone, Site::Random, 300, 1_000),
+        (Site::Home, Site::Sequential, 1_000, 1_500),
+        (Site::Home, Site::Random, 1_500, 3_000),
+    ] {
         let mut took: Vec<_> = (0..SEEDS)
             .map(|seed| {
                 let sites = [a, b].map(|site| Premises { access: Access::at(ms(20)), ..premises(site) });
