@@ -254,12 +254,14 @@ impl Path {
     /// The own network changed: what was known of direct paths is gone. They are tried from here, while others are
     /// looked for.
     pub fn handle_network_change(&mut self, now: Instant) {
-        for (_, leg) in &mut self.directs {
+        for leg in self.relay.iter_mut().chain(self.directs.iter_mut().map(|(_, leg)| leg)) {
             *leg = Leg::new(now);
         }
         if matches!(self.current, Some(Route::Direct(_))) {
             self.relay_asked = None;
             self.fall_back(now);
+            // That was no flap: the next direct path is taken at once.
+            self.switched = None;
             if self.relay.is_none() {
                 self.want_relay(now);
             }

@@ -339,7 +339,11 @@ fn a_client_that_moved_goes_to_the_relay_at_once_and_wants_a_punch() {
     lab.kill(direct(1));
     lab.path.handle_network_change(lab.now);
     assert_eq!(lab.sends(), (Some(Route::Relay), None));
-    assert!(lab.events().contains(&Event::PunchWanted));
+    let events = lab.events();
+    assert!(events.contains(&Event::PunchWanted) && !events.contains(&Event::Silent));
+    lab.run(Duration::from_millis(500));
+    lab.path.handle_direct(lab.now, endpoint(2), RTT);
+    assert_eq!(lab.path.current(), Some(direct(2)), "moving is no flap");
 }
 
 #[test]
