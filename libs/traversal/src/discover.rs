@@ -36,7 +36,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{NatProfile, Observation, Probe, Reflected, Scope, SessionTag, TransactionId, Vantage, scope};
+use domain::{Allocation, NatProfile, Observation, Probe, Reflected, Scope, SessionTag, TransactionId, Vantage, scope};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use self::questions::{Question, Questions, Tries};
@@ -213,7 +213,7 @@ impl Discovery {
         if over && !self.finished {
             self.finished = true;
             self.report();
-        } else if !self.reported && self.is_mapped() && self.filter_had_a_chance(now) {
+        } else if !self.reported && self.is_mapped() && self.filter_had_a_chance(now) && self.first_burst_is_over() {
             self.report();
         }
     }
@@ -257,9 +257,14 @@ impl Discovery {
     fn report(&mut self) {
         self.reported = true;
         let first = self.sighted().next();
+        let mut profile = NatProfile { place: self.local.place, ..classify(&self.sightings()) };
+        if profile.class().is_hard() && profile.allocation.is_none() && self.first_burst_has_no_step() {
+            // The other burst may still show a parity or a block; whoever waits for a step waits in vain.
+            profile.allocation = Some(Allocation::Random);
+        }
         let answers = self.questions.iter().filter(|question| question.socket == Socket::Main);
         let discovered = Discovered {
-            profile: NatProfile { place: self.local.place, ..classify(&self.sightings()) },
+            profile,
             observations: answers.filter_map(|question| question.answer.as_ref()?.observation.clone()).collect(),
             public: first.filter(|&first| self.sighted().all(|seen| seen == first)),
             address: first.map(|first| first.ip()),
@@ -310,6 +315,24 @@ impl Discovery {
         };
         let own = self.questions.iter().chain(self.hairpin.iter()).filter(between).count();
         Some(Bursts { seen, apart: second - first, own_flows: u16::try_from(own).unwrap_or(u16::MAX) })
+    }
+
+    fn first_burst(&self) -> impl Iterator<Item = &Question> {
+        self.questions.iter().filter(|question| matches!(question.socket, Socket::Burst(_))).take(BURST)
+    }
+
+    fn first_burst_is_over(&self) -> bool {
+        self.first_burst().all(Question::is_over)
+    }
+
+    fn first_burst_has_no_step(&self) -> bool {
+        let mut first = [None; BURST];
+        for (place, question) in first.iter_mut().zip(self.first_burst()) {
+            *place = question.seen();
+        }
+        let alone = Bursts { seen: [first, [None; BURST]], ..Bursts::default() };
+        first.iter().flatten().count() > BURST / 2
+            && !matches!(alone.read().allocation, Some(Allocation::Sequential { .. }))
     }
 
     /// Questions of the main socket over the family of the first reflector.

@@ -33,8 +33,8 @@ use std::{
 };
 
 use domain::{
-    ClientId, Epoch, GatewayId, InstanceId, NatProfile, PairRecord, PunchId, PunchOrder, PunchPreparation, PunchReport,
-    SourcePrefix, UnixMillis,
+    ClientId, Epoch, GatewayId, InstanceId, NatClass, NatProfile, PairOutcome, PairRecord, PunchId, PunchOrder,
+    PunchPreparation, PunchReport, SourcePrefix, UnixMillis,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
@@ -48,7 +48,7 @@ use self::{
     slots::Gate,
     timers::Timer,
 };
-use crate::plan::Strategies;
+use crate::plan::{Outlook, Strategies, outlook};
 
 /// How much one process takes on, and by which means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,6 +207,15 @@ pub struct Schedule {
     actions: VecDeque<Action>,
 }
 
+/// Whether a client is about to find out how its NAT chooses ports: without that it would be taken for a random one.
+fn is_undecided(party: &Party, profile: &NatProfile, at: UnixMillis) -> bool {
+    let young = at < party.since.plus(UNDECIDED * 2);
+    young && profile.class() == NatClass::Random && profile.allocation.is_none() && !profile.pool
+}
+
+/// From the first report of a discovery to its last, at most.
+const UNDECIDED: Duration = Duration::from_secs(2);
+
 impl Schedule {
     /// A schedule with no negotiations. `seed` must be unpredictable: punch keys are drawn from it.
     #[must_use]
@@ -255,6 +264,18 @@ impl Schedule {
             // One of them is a new session that never saw the PREPARE.
             self.call_off(number);
             self.forget(now, number);
+        }
+        let new = record.as_ref().is_none_or(|record| record.outcome == PairOutcome::Pending);
+        let matters = match outlook(self.limits.strategies, &profile_a, &profile_b) {
+            Outlook::Promising(strategy) => strategy == domain::Strategy::Birthday,
+            Outlook::Doubtful => true,
+            Outlook::Hopeless => false,
+        };
+        if new && matters && parties.iter().zip(&profiles).any(|(party, profile)| is_undecided(party, profile, at)) {
+            if record.is_none() {
+                self.settle_unmeasured(parties, at);
+            }
+            return self.rest(now, pair, UNDECIDED);
         }
         let history = self.history(record, parties, profiles, demanded);
         match history.next(at) {

@@ -557,6 +557,7 @@ const HARD: NatProfile = NatProfile {
     keeps_port: false,
     unsure: false,
     hops: 7,
+    allocation: Some(Allocation::Random),
     ..NatProfile::BLOCKED
 };
 
