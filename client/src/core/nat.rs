@@ -163,18 +163,16 @@ impl Nat {
     ) {
         let PunchPreparation { punch, peer, .. } = *preparation;
         let count = preparation.sockets.min(MAX_PUNCHING_SOCKETS);
+        if self.punches.get(&punch.number).is_some_and(|attempt| attempt.may_measure_again(punch, peer)) {
+            return self.measure_again(now, punch.number, count, outputs);
+        }
         let running = self.punches.values().map(|one| (one.punch.id(), one.peer, one.sockets.len()));
         if !self.limits.allow(now, punch, count, running, peer) {
             tracing::debug!(%peer, "a punch was refused: too many, or one that was seen before");
             return;
         }
-        // All are open before the first question leaves: opening them afterwards would cost time in which ports move on.
-        let mut sockets: Vec<SocketId> = (0..count).map(|_| self.socket()).collect();
-        sockets.sort_unstable();
-        outputs.extend(sockets.iter().map(|&socket| Output::Open(socket)));
-        let seed = self.random.random();
-        let measurement =
-            self.session.as_ref().map(|session| Measurement::new(now, count, session.reflectors, session.tag, seed));
+        let sockets = self.open_sockets(count, outputs);
+        let measurement = self.measurement(now, count);
         let ready = PunchReady {
             punch,
             observations: Vec::new(),
@@ -196,6 +194,39 @@ impl Nat {
         };
         self.punches.insert(punch.number, attempt);
         self.drain(now, outputs);
+    }
+
+    /// PREPARE once more: the measurement got old while the pair waited for its turn. The ports of sockets that asked before
+    /// are known to the NAT and show nothing new.
+    fn measure_again(&mut self, now: Instant, number: u64, count: u16, outputs: &mut VecDeque<Output>) {
+        let others = self.punches.iter().filter(|(other, _)| **other != number);
+        let open = others.map(|(_, attempt)| attempt.sockets.len()).sum();
+        if !self.limits.allow_sockets(now, count, open) {
+            return;
+        }
+        let sockets = self.open_sockets(count, outputs);
+        let measurement = self.measurement(now, count);
+        if let Some(attempt) = self.punches.get_mut(&number) {
+            let old = std::mem::replace(&mut attempt.sockets, sockets);
+            outputs.extend(old.into_iter().map(Output::Close));
+            attempt.measurement = measurement;
+        }
+        self.drain(now, outputs);
+    }
+
+    /// All are open before the first question leaves: opening them afterwards would cost time in which ports move on.
+    fn open_sockets(&mut self, count: u16, outputs: &mut VecDeque<Output>) -> Vec<SocketId> {
+        let mut sockets: Vec<SocketId> = (0..count).map(|_| self.socket()).collect();
+        sockets.sort_unstable();
+        outputs.extend(sockets.iter().map(|&socket| Output::Open(socket)));
+        sockets
+    }
+
+    /// `None` without a session.
+    fn measurement(&mut self, now: Instant, sockets: u16) -> Option<Measurement> {
+        let seed = self.random.random();
+        let session = self.session.as_ref()?;
+        Some(Measurement::new(now, sockets, session.reflectors, session.tag, seed))
     }
 
     /// GO.

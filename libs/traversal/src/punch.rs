@@ -271,6 +271,12 @@ impl Punch {
         self.events.pop_front()
     }
 
+    /// Whether the order is still to come.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.stage == Stage::Prepared
+    }
+
     /// Which negotiation this is.
     #[must_use]
     pub const fn id(&self) -> PunchId {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use domain::{ClientId, PunchReady, Reflected};
+use domain::{ClientId, PunchId, PunchReady, Reflected};
 use traversal::{
     discover::{Measurement, Socket},
     punch::Punch,
@@ -33,6 +33,11 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
+    /// Whether it has measured for `punch` and waits for the order: measuring once more disturbs nothing.
+    pub(super) fn may_measure_again(&self, punch: PunchId, peer: ClientId) -> bool {
+        self.punch.id() == punch && self.peer == peer && self.measurement.is_none() && self.punch.is_waiting()
+    }
+
     /// A datagram of the peer came in at `socket`, presumably.
     pub(super) fn handle_datagram(&mut self, now: Instant, socket: SocketId, from: SocketAddr, datagram: &[u8]) {
         if let Some(name) = self.name(socket)

@@ -29,18 +29,23 @@ impl Limits {
         running: impl Iterator<Item = (PunchId, ClientId, usize)> + Clone,
         peer: ClientId,
     ) -> bool {
+        let open: usize = running.clone().map(|(.., count)| count).sum();
+        let repeated = self.over.contains(&punch) || running.clone().any(|(one, ..)| one.number == punch.number);
+        !repeated
+            && running.clone().count() < MAX_PUNCHES
+            && running.filter(|(_, other, _)| *other == peer).count() < MAX_PUNCHES_WITH_ONE
+            && self.allow_sockets(now, sockets, open)
+    }
+
+    /// Whether to open `sockets` fresh sockets beside those that are `open`.
+    pub(super) fn allow_sockets(&mut self, now: Instant, sockets: u16, open: usize) -> bool {
         while self.asked.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= WINDOW) {
             self.asked.pop_front();
         }
         let lately: usize = self.asked.iter().map(|(_, count)| usize::from(*count)).sum();
-        let open: usize = running.clone().map(|(.., count)| count).sum();
-        let repeated = self.over.contains(&punch) || running.clone().any(|(one, ..)| one.number == punch.number);
-        let allowed = !repeated
-            && self.asked.len() < MAX_PREPARATIONS
+        let allowed = self.asked.len() < MAX_PREPARATIONS
             && lately + usize::from(sockets) <= MAX_SOCKETS_LATELY
-            && open + usize::from(sockets) <= MAX_SOCKETS
-            && running.clone().count() < MAX_PUNCHES
-            && running.filter(|(_, other, _)| *other == peer).count() < MAX_PUNCHES_WITH_ONE;
+            && open + usize::from(sockets) <= MAX_SOCKETS;
         if allowed {
             self.asked.push_back((now, sockets));
         }

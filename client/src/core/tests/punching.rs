@@ -86,6 +86,25 @@ fn an_order_or_preparation_that_comes_again_does_nothing() {
 }
 
 #[test]
+fn a_preparation_that_comes_again_after_the_measurement_measures_from_fresh_sockets() {
+    let mut lab = Sole::new();
+    lab.prepare(7, 6);
+    let first = lab.fresh();
+    lab.run(Duration::from_secs(2));
+    lab.questions.clear();
+    lab.prepare(7, 6);
+    let second = lab.fresh();
+    assert!(second.len() == 6 && second.is_disjoint(&first));
+    assert!(lab.questions.iter().any(|(socket, ..)| second.contains(socket)));
+    lab.run(Duration::from_secs(2));
+    let ready = lab.said.iter().filter(|frame| matches!(frame, ClientFrame::PunchReady(_)));
+    assert_eq!(ready.count(), 2);
+    lab.go(7, &[PEER], 6);
+    lab.prepare(7, 6);
+    assert_eq!(lab.fresh(), second, "a punch that began is not disturbed");
+}
+
+#[test]
 fn an_order_that_names_thousands_of_addresses_is_cut() {
     let mut lab = Sole::new();
     lab.prepare(7, 0);
