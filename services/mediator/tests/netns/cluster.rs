@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     access::Access,
-    lab::{Lab, SERVERS},
+    lab::{Lab, SERVERS, SERVERS6},
     nat::Nat,
     process::{Process, executable},
     scenarios::World,
@@ -40,8 +40,67 @@ fn a_symmetric_nat_reaches_a_full_cone_directly() {
 }
 
 #[test]
+fn a_sequential_nat_reaches_a_home_directly() {
+    let sequential = Nat::Sequential { step: 1 };
+    World::on(Seams::Cluster).a_pair_goes_direct(sequential, Nat::Home, "predict");
+}
+
+#[test]
+fn a_busy_sequential_nat_reaches_a_home_directly() {
+    let sequential = Access::through(Nat::Sequential { step: 2 }).busy_with(50);
+    World::on(Seams::Cluster).a_pair_goes_direct(sequential, Nat::Home, "predict");
+}
+
+#[test]
+fn two_sequential_nats_reach_each_other_directly() {
+    let sequential = Nat::Sequential { step: 1 };
+    World::on(Seams::Cluster).a_pair_goes_direct(sequential, sequential, "sweep");
+}
+
+#[test]
+fn two_busy_sequential_nats_reach_each_other_directly() {
+    let sequential = Access::through(Nat::Sequential { step: 1 }).busy_with(50);
+    World::on(Seams::Cluster).a_pair_goes_direct(sequential, sequential, "sweep");
+}
+
+#[test]
+fn a_symmetric_nat_reaches_a_home_directly() {
+    World::on(Seams::Cluster).a_pair_goes_direct(Nat::Symmetric, Nat::Home, "birthday");
+}
+
+#[test]
 fn a_home_behind_a_carrier_reaches_a_home_directly() {
     World::on(Seams::Cluster).a_pair_goes_direct(Access::through(Nat::Home).behind(Nat::Home), Nat::Home, "direct");
+}
+
+#[test]
+fn a_home_behind_a_symmetric_carrier_reaches_a_home_directly() {
+    World::on(Seams::Cluster).a_pair_goes_direct(
+        Access::through(Nat::Home).behind(Nat::Symmetric),
+        Nat::Home,
+        "birthday",
+    );
+}
+
+#[test]
+fn a_port_mapping_makes_two_symmetric_nats_direct() {
+    let mapped = Access::through(Nat::Symmetric).with_port_mapping();
+    World::on(Seams::Cluster).a_pair_goes_direct(mapped, Nat::Symmetric, "direct");
+}
+
+#[test]
+fn two_machines_behind_a_sequential_nat_both_reach_a_peer() {
+    World::on(Seams::Cluster).machines_behind_one_nat_all_reach_a_peer(Nat::Sequential { step: 1 }, 2);
+}
+
+#[test]
+fn eight_machines_behind_a_sequential_nat_all_reach_a_peer() {
+    World::on(Seams::Cluster).machines_behind_one_nat_all_reach_a_peer(Nat::Sequential { step: 1 }, 8);
+}
+
+#[test]
+fn two_symmetric_nats_go_direct_over_ipv6() {
+    World::on(Seams::Cluster).two_symmetric_nats_go_direct_over_ipv6();
 }
 
 #[test]
@@ -121,14 +180,14 @@ impl Cluster {
         }
 
         let cluster = Self { folder: lab.folder("cluster"), database: name.clone() };
-        let [first, second] = SERVERS;
+        let ([first, second], [six, sixth]) = (SERVERS, SERVERS6);
         let base = |url: &str| url.rsplit_once('/').unwrap().0.to_owned();
         for (nth, role) in ROLES.iter().enumerate() {
             let config = format!(
                 "{UNCAPPED}url = \"{}/{name}\"\n[presence]\nurl = \"{redis}/{number}\"\n[bus]\nurl = \"{}/{name}\"\n\
                  [secrets]\ndir = \"{}\"\n[ops]\nlisten = \"127.0.0.1:{}\"\n\
                  [gateway]\nlisten = [\"{first}:12975\"]\nlisten_web = [\"{first}:443\"]\n\
-                 [rendezvous]\naddresses = [\"{first}\", \"{second}\"]\n\
+                 [rendezvous]\naddresses = [\"{first}\", \"{second}\", \"{six}\", \"{sixth}\"]\n\
                  [relay]\nlisten = [\"{first}:443\"]\n",
                 base(&postgres),
                 base(&rabbitmq),

@@ -23,13 +23,72 @@ fn a_symmetric_nat_reaches_a_full_cone_directly() {
 }
 
 #[test]
+fn a_sequential_nat_reaches_a_home_directly() {
+    let sequential = Nat::Sequential { step: 1 };
+    World::on(Seams::Embedded).a_pair_goes_direct(sequential, Nat::Home, "predict");
+}
+
+#[test]
+fn a_busy_sequential_nat_reaches_a_home_directly() {
+    let sequential = Access::through(Nat::Sequential { step: 2 }).busy_with(50);
+    World::on(Seams::Embedded).a_pair_goes_direct(sequential, Nat::Home, "predict");
+}
+
+#[test]
+fn two_sequential_nats_reach_each_other_directly() {
+    let sequential = Nat::Sequential { step: 1 };
+    World::on(Seams::Embedded).a_pair_goes_direct(sequential, sequential, "sweep");
+}
+
+#[test]
+fn two_busy_sequential_nats_reach_each_other_directly() {
+    let sequential = Access::through(Nat::Sequential { step: 1 }).busy_with(50);
+    World::on(Seams::Embedded).a_pair_goes_direct(sequential, sequential, "sweep");
+}
+
+#[test]
+fn a_symmetric_nat_reaches_a_home_directly() {
+    World::on(Seams::Embedded).a_pair_goes_direct(Nat::Symmetric, Nat::Home, "birthday");
+}
+
+#[test]
 fn a_home_behind_a_carrier_reaches_a_home_directly() {
     World::on(Seams::Embedded).a_pair_goes_direct(Access::through(Nat::Home).behind(Nat::Home), Nat::Home, "direct");
 }
 
 #[test]
+fn a_home_behind_a_symmetric_carrier_reaches_a_home_directly() {
+    World::on(Seams::Embedded).a_pair_goes_direct(
+        Access::through(Nat::Home).behind(Nat::Symmetric),
+        Nat::Home,
+        "birthday",
+    );
+}
+
+#[test]
+fn a_port_mapping_makes_two_symmetric_nats_direct() {
+    let mapped = Access::through(Nat::Symmetric).with_port_mapping();
+    World::on(Seams::Embedded).a_pair_goes_direct(mapped, Nat::Symmetric, "direct");
+}
+
+#[test]
+fn two_machines_behind_a_sequential_nat_both_reach_a_peer() {
+    World::on(Seams::Embedded).machines_behind_one_nat_all_reach_a_peer(Nat::Sequential { step: 1 }, 2);
+}
+
+#[test]
+fn eight_machines_behind_a_sequential_nat_all_reach_a_peer() {
+    World::on(Seams::Embedded).machines_behind_one_nat_all_reach_a_peer(Nat::Sequential { step: 1 }, 8);
+}
+
+#[test]
 fn eight_machines_behind_a_home_router_all_reach_a_peer() {
     World::on(Seams::Embedded).machines_behind_one_nat_all_reach_a_peer(Nat::Home, 8);
+}
+
+#[test]
+fn two_symmetric_nats_go_direct_over_ipv6() {
+    World::on(Seams::Embedded).two_symmetric_nats_go_direct_over_ipv6();
 }
 
 #[test]

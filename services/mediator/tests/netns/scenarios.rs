@@ -104,6 +104,16 @@ impl World {
         }
     }
 
+    pub(crate) fn two_symmetric_nats_go_direct_over_ipv6(mut self) {
+        let access = Access::through(Nat::Symmetric).with_ipv6();
+        let pair = self.pair(access, access);
+        pair.wait("direct");
+        Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 2).assert_uninterrupted();
+        let peer = pair.anna.sees(pair.bert_at).unwrap();
+        let at = pair.bert.host().address6.unwrap();
+        assert!(peer["endpoint"].as_str().unwrap().starts_with(&format!("[{at}]")), "{peer}");
+    }
+
     /// The mapping of the tunnel is gone, and where ports are drawn the next one is another.
     pub(crate) fn a_router_reboots_under_traffic(mut self, nat: impl Into<Access>) {
         let pair = self.pair(nat, Nat::Home);
@@ -258,6 +268,9 @@ impl World {
     fn pair_on(&self, first: Host, second: Host) -> Pair {
         let anna = Client::start(&self.lab, "anna", first, self.servers.url());
         let bert = Client::start(&self.lab, "bert", second, self.servers.url());
+        // Whoever finds one way to the servers closed tries the next, which takes longer than a command waits.
+        anna.await_control(RECOVERY);
+        bert.await_control(RECOVERY);
         anna.create("friday games");
         bert.join("friday games");
         let (anna_at, bert_at) = (anna.address4(), bert.address4());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     cluster::Cluster,
-    lab::{Lab, SERVERS},
+    lab::{Lab, SERVERS, SERVERS6},
     process::{Process, executable},
 };
 
@@ -90,7 +90,8 @@ impl Servers {
         let folder = lab.folder("servers");
         match &self.plan {
             Plan::Embedded => {
-                let addresses = format!("{},{}", SERVERS[0], SERVERS[1]);
+                let addresses = SERVERS.map(|at| at.to_string()).into_iter().chain(SERVERS6.map(|at| at.to_string()));
+                let addresses = addresses.collect::<Vec<_>>().join(",");
                 let config = folder.join("config.toml");
                 std::fs::write(&config, UNCAPPED).unwrap();
                 command.args(["all", "--json", "--bind", &addresses, "--public", &addresses, "--config"]).arg(config);
