@@ -15,8 +15,8 @@ use contract::{
     rendezvous::{PairWanted, PairsWanted, PunchSaid, PunchWord, RelayBeat, Wanted},
 };
 use domain::{
-    Bandwidth, ClientId, Epoch, InstanceId, Mapping, NatProfile, Observation, PairRecord, PunchId, PunchOrder,
-    PunchPreparation, PunchReady, PunchReport, RelayId, RelayOffer, SessionTag, UnixMillis,
+    Allocation, Bandwidth, ClientId, Epoch, InstanceId, Mapping, NatProfile, Observation, PairRecord, PunchId,
+    PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayId, RelayOffer, SessionTag, UnixMillis,
 };
 use presence::{Presence, memory::Faults};
 use rendezvous::{Config, Metrics, Seams, Strategies, Traversal};
@@ -391,6 +391,7 @@ pub(crate) const fn hard() -> NatProfile {
     NatProfile {
         udp: true,
         mapping: Some(Mapping::AddressAndPortDependent),
+        allocation: Some(Allocation::Random),
         filtering: None,
         keeps_port: false,
         unsure: false,
