@@ -8,6 +8,11 @@ fn two_homes_become_one_lan() {
 }
 
 #[test]
+fn the_kernels_nats_are_seen_like_simulated_ones() {
+    World::on(Seams::Embedded).the_kernels_nats_are_seen_like_simulated_ones();
+}
+
+#[test]
 fn a_home_reaches_a_full_cone_directly() {
     World::on(Seams::Embedded).a_pair_goes_direct(Nat::Home, Nat::FullCone, "direct");
 }

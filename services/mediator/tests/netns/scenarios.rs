@@ -2,6 +2,16 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use serde_json::Value;
+use traversal::{
+    schedule::Limits,
+    sim::{
+        Premises, Site,
+        net::Conditions,
+        trial::{Driver, Place, Scenario, run},
+    },
+};
+
 use crate::{
     access::Access,
     client::Client,
@@ -58,6 +68,37 @@ impl World {
 
         let why = pair.anna.why(pair.bert_at).unwrap();
         assert_eq!((&why["outcome"], &why["strategy"]), (&"direct".into(), &strategy.into()), "{why}");
+    }
+
+    /// The specification of traversal runs on simulated NATs: the same client must see the kernel's as it sees those.
+    pub(crate) fn the_kernels_nats_are_seen_like_simulated_ones(mut self) {
+        let kinds = [
+            ("home", Nat::Home, Site::Home),
+            ("linux", Nat::HomeWithoutInputFilter, Site::LinuxHome),
+            ("cone", Nat::HomeWithOtherPorts, Site::RandomCone),
+            ("open", Nat::FullCone, Site::FullCone),
+            ("random", Nat::Symmetric, Site::Random),
+            ("counting", Nat::Sequential { step: 1 }, Site::Sequential),
+            ("by-two", Nat::Sequential { step: 2 }, Site::SequentialByTwo),
+            ("pool", Nat::Pool, Site::Pool),
+            ("blocked", Nat::UdpBlocked, Site::Blocked),
+        ];
+        let clients = kinds.map(|(name, nat, site)| {
+            let host = self.lab.host_behind(nat);
+            (Client::start(&self.lab, name, host, self.servers.url()), site)
+        });
+        for (client, site) in clients {
+            let simulated = seen_in_simulation(site);
+            let mut seen = Value::Null;
+            let alike = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                eventually("both are seen alike", Duration::from_secs(10), || {
+                    seen = client.status()["nat"].take();
+                    let same = |(key, value): (&String, &Value)| seen[key] == *value;
+                    simulated.as_object().unwrap().iter().all(same).then_some(())
+                });
+            }));
+            assert!(alike.is_ok(), "{site:?}: in the kernel {seen}, in the simulation {simulated}");
+        }
     }
 
     pub(crate) fn two_symmetric_nats_stay_on_the_relay(mut self) {
@@ -304,6 +345,23 @@ impl Pair {
 
 /// Those who share a NAT.
 const PEOPLE: [&str; 8] = ["carl", "dora", "emil", "frida", "gustav", "hanna", "ivan", "julia"];
+
+/// What a client behind a simulated `site` finds out.
+fn seen_in_simulation(site: Site) -> Value {
+    let place = Place::Apart([site, Site::Blocked].map(|site| Premises::behind(site.boxes())));
+    let conditions = Conditions { loss: 0.0, ..Conditions::USUAL };
+    let driver = Driver::Server(Limits::default());
+    let outcome = run(&Scenario { place, conditions, driver, patience: Duration::from_secs(5) }, 1);
+    let profile = outcome.pairs[0].profiles[0].unwrap();
+    let mut seen = serde_json::json!({
+        "class": profile.class(), "mapping": profile.mapping, "filtering": profile.filtering, "pool": profile.pool,
+    });
+    // The kernel's pool keeps ports where the simulated one draws them.
+    if !profile.pool {
+        seen["allocation"] = serde_json::json!(profile.allocation);
+    }
+    seen
+}
 
 /// Seconds.
 const OUTAGE: u32 = 60;
