@@ -20,7 +20,7 @@ pub(crate) enum Nat {
     Symmetric,
     /// The next port but `step - 1` for each destination.
     Sequential { step: u16 },
-    /// One of two addresses for each destination.
+    /// One of two addresses for each destination, in turn.
     Pool,
     /// A home router that lets no UDP out.
     UdpBlocked,
@@ -70,7 +70,7 @@ table ip nat {{
     )
 }
 
-/// One of two addresses; the port stays where it can.
+/// The other one of two addresses for each new flow; the port stays where it can.
 fn pool(wan: Ipv4Addr) -> String {
     let second = Ipv4Addr::from_bits(wan.to_bits() + 1);
     format!(
@@ -78,7 +78,7 @@ fn pool(wan: Ipv4Addr) -> String {
 table ip nat {{
     chain out {{
         type nat hook postrouting priority srcnat;
-        oifname wan snat ip to numgen random mod 2 map {{ 0 : {wan}, 1 : {second} }};
+        oifname wan snat ip to numgen inc mod 2 map {{ 0 : {wan}, 1 : {second} }};
     }}
 }}"
     )
