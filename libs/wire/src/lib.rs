@@ -11,6 +11,7 @@ pub mod punch;
 pub mod relay;
 pub mod secure;
 pub mod server_url;
+pub mod stream;
 pub mod ticket;
 
 pub use code::Code;
