@@ -489,6 +489,7 @@ impl Lab {
                 leg_key: LEG_KEY,
                 rate: Bandwidth::UNLIMITED,
                 expires: domain::UnixMillis(0),
+                streams: Vec::new(),
             };
             self.tell(side, ServerFrame::Relay(Box::new(offer)));
         }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bus::{Call, Delivery, Event};
-use domain::{Bandwidth, ClientId, PairRecord, PunchReady, PunchReport, RelayId};
+use domain::{Bandwidth, ClientId, PairRecord, PunchReady, PunchReport, RelayId, StreamEndpoint};
 use minicbor::{Decode, Encode};
 
 /// Pairs that share a network are both online, or need a path.
@@ -99,6 +99,10 @@ pub struct RelayBeat {
     pub rate: Bandwidth,
     #[n(6)]
     pub draining: bool,
+    /// Where it takes streams over TLS, best first.
+    #[n(7)]
+    #[cbor(default)]
+    pub streams: Vec<StreamEndpoint>,
 }
 
 impl Event for RelayBeat {

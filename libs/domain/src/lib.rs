@@ -16,6 +16,7 @@ mod nat;
 mod pair;
 mod password;
 mod plan;
+mod stream;
 
 pub use address::{AddressPool, PoolError, Scope, SourcePrefix, UlaPrefix, VirtualAddresses, pairs_well, scope};
 pub use bandwidth::Bandwidth;
@@ -30,3 +31,4 @@ pub use pair::{
 };
 pub use password::{MAX_PASSWORD_BYTES, PASSWORD_CONTEXT, PasswordSuite};
 pub use plan::Plan;
+pub use stream::{StreamEndpoint, StreamEndpointError};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use minicbor::{Decode, Encode};
 
-use crate::{Bandwidth, ClientId, InstanceId, NatClass, RelayId, UnixMillis};
+use crate::{Bandwidth, ClientId, InstanceId, NatClass, RelayId, StreamEndpoint, UnixMillis};
 
 /// One UDP endpoint that answers STUN binding requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -261,6 +261,10 @@ pub struct RelayOffer {
     pub rate: Bandwidth,
     #[n(6)]
     pub expires: UnixMillis,
+    /// Where the relay takes streams over TLS, best first; none at a relay that takes none.
+    #[n(7)]
+    #[cbor(default)]
+    pub streams: Vec<StreamEndpoint>,
 }
 
 impl std::fmt::Debug for RelayOffer {

@@ -20,6 +20,10 @@ use wire::{
 
 const VECTORS: &str = include_str!("vectors/control.txt");
 
+/// Without the eighth field.
+const OLDER_OFFER: &str = "820a8187501111111111111111111111111111111150444444444444444444444444444444448182008244cb0071011901bb\
+    43010203582007070707070707070707070707070707070707070707070707070707070707071903e81b0000018bcfe65260";
+
 #[test]
 fn every_frame_has_its_bytes_and_reads_back() {
     let mut actual = String::new();
@@ -35,6 +39,14 @@ fn every_frame_has_its_bytes_and_reads_back() {
         assert_eq!(actual, golden);
     }
     assert_eq!(actual.lines().count(), VECTORS.lines().count(), "{actual}");
+}
+
+#[test]
+fn an_offer_of_an_older_server_names_no_streams() {
+    let older: Vec<_> = OLDER_OFFER.as_bytes().chunks(2).map(digits).collect();
+    let ServerFrame::Relay(offer) = ServerFrame::decode(&older).unwrap() else { panic!("another frame") };
+    assert!(offer.streams.is_empty());
+    assert_eq!(offer.leg_key, [7; 32]);
 }
 
 #[test]
@@ -116,6 +128,10 @@ proptest! {
         prop_assert!(ClientFrame::decode(&bytes).is_err());
         prop_assert!(ServerFrame::decode(&bytes).is_err());
     }
+}
+
+fn digits(pair: &[u8]) -> u8 {
+    u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -321,6 +337,7 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                 leg_key: [7; 32],
                 rate: Bandwidth::from_kbit_per_second(8),
                 expires: UnixMillis(1_700_000_060_000),
+                streams: vec!["relay.example:443".parse().unwrap()],
             })),
         ),
         (

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use contract::rendezvous::RelayBeat;
-use domain::{Bandwidth, RelayId};
+use domain::{Bandwidth, RelayId, StreamEndpoint};
 use tokio_util::sync::CancellationToken;
 
 use crate::Seams;
@@ -16,6 +16,8 @@ const PERIOD: Duration = Duration::from_secs(2);
 pub(crate) struct Beat {
     pub(crate) relay: RelayId,
     pub(crate) endpoints: Vec<SocketAddr>,
+    /// Where it takes streams.
+    pub(crate) streams: Vec<StreamEndpoint>,
     pub(crate) region: String,
     pub(crate) max_slots: u32,
     pub(crate) seams: Seams,
@@ -47,6 +49,7 @@ impl Beat {
             max_slots: self.max_slots,
             rate,
             draining,
+            streams: self.streams.clone(),
         };
         if let Err(error) = self.seams.bus.publish(&beat).await {
             self.seams.metrics.beats_failed.inc();

@@ -212,6 +212,7 @@ impl Bound {
         let beat = beat::Beat {
             relay: self.relay,
             endpoints,
+            streams: Vec::new(),
             region: self.config.region.clone(),
             max_slots: self.config.max_slots,
             seams,

@@ -94,6 +94,7 @@ impl Relays {
         chosen.sent += 1;
         let relay = chosen.beat.relay;
         let endpoints: Vec<_> = chosen.beat.endpoints.iter().copied().take(MOST_ENDPOINTS).collect();
+        let streams: Vec<_> = chosen.beat.streams.iter().take(MOST_ENDPOINTS).cloned().collect();
         let key = self.root.key(relay);
         let nonce = self.nonce(relay, pair);
         let expires = at.plus(self.lifetime);
@@ -104,6 +105,7 @@ impl Relays {
                 peer,
                 relay,
                 endpoints: endpoints.clone(),
+                streams: streams.clone(),
                 ticket: sealed.to_vec(),
                 leg_key: key.leg_key(&sealed).0,
                 rate,
@@ -207,6 +209,7 @@ mod tests {
             max_slots: 1_000,
             rate: Bandwidth::from_bytes_per_second(0),
             draining: false,
+            streams: vec!["relay.example:443".parse().unwrap()],
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use actix_web::{HttpRequest, web::Data};
 use contract::rendezvous::{RelayBeat, Relays};
-use domain::{Bandwidth, RelayId};
+use domain::{Bandwidth, RelayId, StreamEndpoint};
 use serde::Serialize;
 
 use super::{Answer, document, pairs::incident};
@@ -15,6 +15,7 @@ struct Relay {
     relay: RelayId,
     /// Of our own machines: no address of a user.
     endpoints: Vec<SocketAddr>,
+    streams: Vec<StreamEndpoint>,
     region: String,
     slots: u32,
     max_slots: u32,
@@ -27,6 +28,7 @@ impl From<RelayBeat> for Relay {
         Self {
             relay: beat.relay,
             endpoints: beat.endpoints,
+            streams: beat.streams,
             region: beat.region,
             slots: beat.slots,
             max_slots: beat.max_slots,

@@ -267,5 +267,6 @@ fn relay() -> RelayBeat {
         max_slots: 100,
         rate: Bandwidth::from_kbit_per_second(8),
         draining: false,
+        streams: Vec::new(),
     }
 }

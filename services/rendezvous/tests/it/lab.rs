@@ -247,6 +247,7 @@ impl Lab {
             max_slots: 1_000,
             rate: Bandwidth::from_bytes_per_second(0),
             draining: false,
+            streams: vec!["relay.example:443".parse().unwrap()],
         };
         self.gateway.publish(&beat).await.unwrap();
         tokio::time::sleep(Duration::from_millis(10)).await;
