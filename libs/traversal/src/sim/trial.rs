@@ -115,6 +115,8 @@ struct World {
     leases: BTreeMap<LeaseKey, (u64, Instant)>,
     control: BTreeMap<(Instant, u64), (usize, Word)>,
     words: u64,
+    /// When the last message arrives, for each client downwards and upwards.
+    last_words: Vec<[Instant; 2]>,
 }
 
 #[derive(Debug)]
@@ -177,6 +179,7 @@ impl World {
             conditions,
             net,
             known: vec![None; clients.len()],
+            last_words: vec![[now; 2]; clients.len()],
             clients,
             pairs,
             server,
@@ -349,7 +352,8 @@ impl World {
         }
     }
 
-    /// Control messages are never lost, but take their time; one that is lost on its way is sent again.
+    /// Control messages are never lost, but take their time; one that is lost on its way is sent again, and those behind it
+    /// wait.
     fn say(&mut self, side: usize, word: Word) {
         self.words += 1;
         let Access { up, down, .. } = self.clients[side].access;
@@ -358,7 +362,9 @@ impl World {
         if self.rng.random_bool(self.conditions.loss) {
             delay += RETRANSMISSION + up + down;
         }
-        self.control.insert((self.now + delay, self.words), (side, word));
+        let last = &mut self.last_words[side][usize::from(upwards)];
+        *last = (self.now + delay).max(*last);
+        self.control.insert((*last, self.words), (side, word));
     }
 
     fn side(&self, party: Party) -> usize {
