@@ -45,7 +45,7 @@ pub use self::{
     measurement::{MAX_PUNCHING_SOCKETS, Measurement},
     reflectors::Reflectors,
 };
-use crate::classify::{BURST, Bursts, History, Sightings, classify};
+use crate::classify::{BURST, Bursts, ENOUGH_STEPS, History, Sightings, classify};
 
 /// The client's socket that a question leaves from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -331,7 +331,7 @@ impl Discovery {
             *place = question.seen();
         }
         let alone = Bursts { seen: [first, [None; BURST]], ..Bursts::default() };
-        first.iter().flatten().count() > BURST / 2
+        first.iter().flatten().count() > ENOUGH_STEPS
             && !matches!(alone.read().allocation, Some(Allocation::Sequential { .. }))
     }
 

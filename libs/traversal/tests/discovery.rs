@@ -140,6 +140,26 @@ fn a_hard_nat_is_reported_at_once_and_with_its_step_when_the_bursts_are_in() {
 }
 
 #[test]
+fn a_burst_that_lost_three_answers_says_nothing_until_the_next_one_is_in() {
+    let mut lab = Lab::new();
+    lab.answer_main(["203.0.113.1:9000", "203.0.113.1:9001", "203.0.113.1:9002"]);
+    let (mut port, mut found) = (9_010, vec![]);
+    while lab.discovery.poll_timeout().is_some() {
+        for ask in lab.asks().into_iter().filter(is_of_a_burst) {
+            if ![1, 3, 6].map(Socket::Burst).contains(&ask.socket) {
+                lab.answer(&ask, &format!("203.0.113.1:{port}"));
+            }
+            port += 1;
+        }
+        found.extend(std::iter::from_fn(|| lab.discovery.poll_event()));
+        lab.step();
+    }
+    found.extend(std::iter::from_fn(|| lab.discovery.poll_event()));
+    let allocations: Vec<_> = found.iter().map(|discovered| discovered.profile.allocation).collect();
+    assert_eq!(allocations, [None, Some(Allocation::Sequential { step: 1 })]);
+}
+
+#[test]
 fn flows_that_a_client_opens_between_its_bursts_are_not_foreign() {
     let mut lab = Lab::new();
     let asks = lab.answer_main(["203.0.113.1:9000", "203.0.113.1:9001", "203.0.113.1:9002"]);

@@ -152,7 +152,7 @@ const NEAR: i32 = 512;
 /// The place of a burst's last member.
 const LAST: i32 = BURST as i32 - 1;
 /// Steps to judge by: one burst with a lost answer or two.
-const ENOUGH_STEPS: usize = 5;
+pub(crate) const ENOUGH_STEPS: usize = 5;
 /// Ports to judge by: that so many random ones are all even happens once in 256 times.
 const ENOUGH: usize = 8;
 /// Ports to tell a block from its half: wrong once in 2000 times.
