@@ -363,6 +363,6 @@ const MAPPING_TRIES: Tries = Tries { count: 3, interval: Duration::from_millis(2
 const FILTER_TRIES: Tries = Tries { count: 3, interval: Duration::from_millis(150) };
 /// Long enough for an answer from the other side of the world.
 const BURST_TRY: Tries = Tries { count: 1, interval: Duration::from_millis(500) };
-const BETWEEN_BURSTS: Duration = Duration::from_millis(400);
+pub(crate) const BETWEEN_BURSTS: Duration = Duration::from_millis(400);
 /// What the filter test gets before a first result: two of its tries.
 const ONE_CHANCE: Duration = Duration::from_millis(300);

@@ -198,7 +198,7 @@ pub fn preparation(strategies: Strategies, variation: Variation, a: &NatProfile,
     };
     let sockets = |own: &NatProfile| match (strategy, own.class()) {
         (Strategy::Predict, NatClass::Sequential) => MEASURED_SOCKETS,
-        (Strategy::Sweep, _) => predict::sweep_sockets(own.foreign_rate, USUAL_AGE).max(MEASURED_SOCKETS),
+        (Strategy::Sweep, _) => sweep_sockets(own),
         (Strategy::Birthday, NatClass::Random) => predict::birthday_sockets(own.allocation, own.pool),
         (Strategy::Birthday, NatClass::Sequential) => MEASURED_SOCKETS,
         (
@@ -277,8 +277,9 @@ fn aims(strategy: Strategy, recipe: Recipe, start: Duration, sides: [&Measured; 
             }
             (Strategy::Predict, NatClass::Sequential, _) => Aim { sockets: 1, ..Aim::default() },
             (Strategy::Sweep, ..) => {
-                let sockets = predict::sweep_sockets(own.profile.foreign_rate, USUAL_AGE).max(MEASURED_SOCKETS);
-                Aim { sockets, endpoint: trends[1 - side].and_then(|trend| at(trend.port(trend.ahead()))), spray: None }
+                let endpoint =
+                    trends[1 - side].and_then(|trend| at(trend.port(trend.ahead(sweep_sockets(&peer.profile)))));
+                Aim { sockets: sweep_sockets(&own.profile), endpoint, spray: None }
             }
             (Strategy::Birthday, NatClass::Random, _) => {
                 let sockets = predict::birthday_sockets(own.profile.allocation, own.profile.pool);
@@ -291,7 +292,7 @@ fn aims(strategy: Strategy, recipe: Recipe, start: Duration, sides: [&Measured; 
             },
             // What looked like one port for all may be one that counts up: one address of ours could not tell.
             (Strategy::Direct, _, NatClass::Easy | NatClass::EasyOpen) if peer.profile.unsure => {
-                let guess = peer.seen.map(|seen| Trend { last: seen.port(), step: 1, drift: 0.0 }.window(1));
+                let guess = peer.seen.map(|seen| Trend::new(seen.port(), 1, 0, Duration::ZERO).window(1));
                 Aim { spray: guess, ..Aim::default() }
             }
             (Strategy::Direct | Strategy::Reveal | Strategy::Predict | Strategy::Tcp | Strategy::Relay, ..) => {
@@ -299,6 +300,11 @@ fn aims(strategy: Strategy, recipe: Recipe, start: Duration, sides: [&Measured; 
             }
         }
     })
+}
+
+/// SWEEP: opened before it is known how long the rest takes.
+fn sweep_sockets(profile: &NatProfile) -> u16 {
+    predict::sweep_sockets(profile.foreign_rate, USUAL_AGE).max(MEASURED_SOCKETS)
 }
 
 /// What the next ports of a sequential side will be at the common start, `start` from now.
@@ -398,7 +404,7 @@ const MAX_CANDIDATES: usize = 8;
 /// A question that stays unanswered is repeated from the next socket.
 const MEASURED_SOCKETS: u16 = 6;
 /// From the measurement to the common start, usually.
-const USUAL_AGE: Duration = Duration::from_millis(200);
+const USUAL_AGE: Duration = Duration::from_millis(300);
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
@@ -534,8 +540,8 @@ mod tests {
         let side = |seen, step| Measured { profile: sequential_profile(step), ..easy(seen) };
         let plan = attempt(1, &side("203.0.113.1:1100", 1), &side("198.51.100.1:2000", -2));
         assert_eq!(plan.strategy, Strategy::Sweep);
-        assert_eq!(plan.orders[0].candidates, [candidate("198.51.100.1:1988", false)]);
-        assert_eq!(plan.orders[1].candidates, [candidate("203.0.113.1:1106", false)]);
+        assert_eq!(plan.orders[0].candidates, [candidate("198.51.100.1:1982", false)]);
+        assert_eq!(plan.orders[1].candidates, [candidate("203.0.113.1:1109", false)]);
         assert_eq!(plan.orders.map(|order| order.sockets), [12, 12]);
     }
 

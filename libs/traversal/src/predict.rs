@@ -15,12 +15,14 @@ use std::time::Duration;
 
 use domain::{Allocation, Spray};
 
+use crate::discover::BETWEEN_BURSTS;
+
 /// The lowest port that NATs give out.
 pub const LOWEST_PORT: u16 = 1_024;
 /// Ports in the window of one prediction.
 pub const MAX_WINDOW: u16 = 128;
-/// Sockets of one side of a sweep.
-pub const MAX_SWEEP: u16 = 96;
+/// Sockets of one side of a sweep: an opener and two packets of each are 480, less than a second may have.
+pub const MAX_SWEEP: u16 = 160;
 /// Sockets that the hard side of a birthday punches from; each takes a session of its NAT.
 pub const BIRTHDAY_SOCKETS: u16 = 256;
 /// The same behind a carrier, which gives a subscriber few ports.
@@ -37,13 +39,18 @@ pub struct Trend {
     pub step: i16,
     /// Flows that others opened since, on average.
     pub drift: f64,
+    /// The standard deviation of that.
+    pub spread: f64,
 }
 
 impl Trend {
     /// The trend of a NAT that was seen using port `last` this long before the punch.
     #[must_use]
     pub fn new(last: u16, step: i16, foreign_rate: u16, dt: Duration) -> Self {
-        Self { last, step, drift: f64::from(foreign_rate) * dt.as_secs_f64() }
+        let drift = f64::from(foreign_rate) * dt.as_secs_f64();
+        // Flows come by chance since the measurement, and so they did while the rate was measured.
+        let spread = (drift * (1.0 + dt.as_secs_f64() / BETWEEN_BURSTS.as_secs_f64())).sqrt();
+        Self { last, step, drift, spread }
     }
 
     /// The port of the `nth` flow from now on, counted from 1, foreign ones included.
@@ -59,18 +66,21 @@ impl Trend {
         Spray::Window { first: self.port(1), step: self.step, count }
     }
 
-    /// SWEEP: how far ahead the one port lies that a burst of [`sweep_sockets`] passes over.
+    /// SWEEP: how far ahead the one port lies that a burst of `sockets` is to pass over. It may begin beyond that port when
+    /// too many others came, and end before it when too few did. The former is the likelier mistake, because messages that
+    /// are repeated make a start late and never early; so what the latter leaves is for the former.
     #[must_use]
-    pub fn ahead(self) -> u16 {
-        round(self.drift + 3.0 * self.drift.sqrt() + 6.0)
+    pub fn ahead(self, sockets: u16) -> u16 {
+        let sockets = f64::from(sockets);
+        round(self.drift + (sockets - 3.0 * self.spread - 3.0).max(sockets / 2.0))
     }
 }
 
 /// SWEEP: sockets that a side needs so that its burst passes over [`Trend::ahead`].
 #[must_use]
 pub fn sweep_sockets(foreign_rate: u16, dt: Duration) -> u16 {
-    let drift = f64::from(foreign_rate) * dt.as_secs_f64();
-    round(drift + 6.0 * drift.sqrt() + 12.0).min(MAX_SWEEP)
+    let Trend { drift, spread, .. } = Trend::new(0, 1, foreign_rate, dt);
+    round(drift + 6.0 * spread + 12.0).min(MAX_SWEEP)
 }
 
 /// BIRTHDAY: sockets of the hard side.
@@ -163,9 +173,9 @@ mod tests {
 
     #[test]
     fn ports_wrap_among_those_that_nats_give_out() {
-        assert_eq!(Trend { last: 65_535, step: 1, drift: 0.0 }.port(1), 1_024);
-        assert_eq!(Trend { last: 1_025, step: -2, drift: 0.0 }.port(1), 65_535);
-        assert_eq!(Trend { last: 0, step: 1, drift: 0.0 }.port(1), 64_513);
+        assert_eq!(at(65_535, 1).port(1), 1_024);
+        assert_eq!(at(1_025, -2).port(1), 65_535);
+        assert_eq!(at(0, 1).port(1), 64_513);
     }
 
     #[test]
@@ -173,10 +183,15 @@ mod tests {
         for rate in [0, 10, 50, 100, 300] {
             let dt = Duration::from_millis(150);
             let trend = Trend::new(40_000, 1, rate, dt);
-            let (few, many) = (trend.drift - 3.0 * trend.drift.sqrt(), trend.drift + 3.0 * trend.drift.sqrt());
-            let (ahead, sockets) = (f64::from(trend.ahead()), f64::from(sweep_sockets(rate, dt)));
+            let (few, many) = (trend.drift - 3.0 * trend.spread, trend.drift + 3.0 * trend.spread);
+            let sockets = sweep_sockets(rate, dt);
+            let (ahead, sockets) = (f64::from(trend.ahead(sockets)), f64::from(sockets));
             assert!(many < ahead && ahead <= few.max(0.0) + sockets, "{rate}: {ahead} of {sockets}");
         }
+    }
+
+    const fn at(last: u16, step: i16) -> Trend {
+        Trend { last, step, drift: 0.0, spread: 0.0 }
     }
 
     #[test]
