@@ -193,30 +193,3 @@ impl Bus {
         }
     }
 }
-
-/// Why a back-end has no answer.
-#[derive(Debug)]
-pub(crate) enum NotCalled {
-    TimedOut,
-    Unavailable,
-    TooLarge { bytes: usize },
-}
-
-impl From<Error> for NotCalled {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::TooLarge { bytes } => Self::TooLarge { bytes },
-            Error::Url | Error::Unavailable | Error::Unroutable | Error::Full => Self::Unavailable,
-        }
-    }
-}
-
-impl<R> From<NotCalled> for CallError<R> {
-    fn from(reason: NotCalled) -> Self {
-        match reason {
-            NotCalled::TimedOut => Self::TimedOut,
-            NotCalled::Unavailable => Self::Unavailable,
-            NotCalled::TooLarge { bytes } => Self::TooLarge { bytes },
-        }
-    }
-}

@@ -39,3 +39,30 @@ pub enum CallError<R> {
     #[error("a call of {bytes} bytes is more than {max} bytes", max = crate::MAX_MESSAGE_BYTES)]
     TooLarge { bytes: usize },
 }
+
+/// Why a back-end has no answer.
+#[derive(Debug)]
+pub(crate) enum NotCalled {
+    TimedOut,
+    Unavailable,
+    TooLarge { bytes: usize },
+}
+
+impl From<Error> for NotCalled {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::TooLarge { bytes } => Self::TooLarge { bytes },
+            Error::Url | Error::Unavailable | Error::Unroutable | Error::Full => Self::Unavailable,
+        }
+    }
+}
+
+impl<R> From<NotCalled> for CallError<R> {
+    fn from(reason: NotCalled) -> Self {
+        match reason {
+            NotCalled::TimedOut => Self::TimedOut,
+            NotCalled::Unavailable => Self::Unavailable,
+            NotCalled::TooLarge { bytes } => Self::TooLarge { bytes },
+        }
+    }
+}

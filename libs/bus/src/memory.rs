@@ -21,8 +21,8 @@ use self::{
 };
 use crate::{
     Delivery, Error, Metrics, Served,
-    bus::NotCalled,
     envelope::{Answer, Message, Outcome},
+    error::NotCalled,
     metrics::Connected,
     served::{MAX_DELIVERIES, Server, Subscriber, Verdict, drain, report, rest_before},
 };

@@ -26,8 +26,8 @@ use self::{
 };
 use crate::{
     Delivery, Error, Metrics, Served,
-    bus::NotCalled,
     envelope::{Message, Outcome},
+    error::NotCalled,
     metrics::Connected,
     served::{Server, Subscriber},
 };

@@ -18,6 +18,6 @@ pub enum Error {
     #[error("presence is full")]
     Full,
     /// A record of this size is not kept.
-    #[error("a record of {bytes} bytes is more than {max} bytes", max = crate::presence::MAX_RECORD_BYTES)]
+    #[error("a record of {bytes} bytes is more than {max} bytes", max = crate::limits::MAX_RECORD_BYTES)]
     TooLarge { bytes: usize },
 }

@@ -16,13 +16,16 @@
 //! (a crashed one leaves its set behind), locks of several Redis servers (no data depends on a lease).
 
 mod error;
+mod limits;
 pub mod memory;
 mod presence;
+mod record;
 pub mod redis;
 mod seat;
 mod standing;
 
 pub use error::Error;
-pub use presence::{DEADLINE, Presence, RESPITE};
+pub use limits::{DEADLINE, RESPITE};
+pub use presence::Presence;
 pub use seat::{Held, Lost, Page, Renewal, Seat, Up};
 pub use standing::Standing;

@@ -17,7 +17,8 @@ use self::{
 };
 use crate::{
     Error, Lost, Page, RESPITE, Renewal, Seat, Standing, Up,
-    presence::{DEADLINE, LAST_EPOCH, Pair, RETENTION, SWEEP_GAP},
+    limits::{DEADLINE, LAST_EPOCH, RETENTION, SWEEP_GAP},
+    record::Pair,
 };
 
 pub use self::faults::Faults;

@@ -4,25 +4,13 @@ use std::time::Duration;
 
 use domain::{ClientId, Epoch, GatewayId, NatProfile, PairRecord, SessionTag, UnixMillis};
 
-use crate::{Error, Held, Lost, Page, Renewal, Seat, Up, memory::Memory, redis::Redis};
-
-/// How long a call may take.
-pub const DEADLINE: Duration = Duration::from_millis(800);
-/// The time gateways get to renew their seats after nobody swept for ten seconds. Gateways renew more often than that.
-pub const RESPITE: Duration = Duration::from_secs(20);
-
-/// Without a sweep for so long, nobody could renew either, or so it is assumed.
-pub(crate) const SWEEP_GAP: Duration = Duration::from_secs(10);
-/// How long the highest epoch of a client is remembered after the last word about it. Longer than any word is on its way.
-pub(crate) const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
-/// The most that a record may take, in bytes of its encoding.
-pub(crate) const MAX_RECORD_BYTES: usize = 4_096;
-/// Epochs start from the time in milliseconds; beyond this (the year 33658) they would not be exact in a script.
-const LAST_FLOOR: Epoch = Epoch(1_000_000_000_000_000);
-/// Epochs beyond this (2^53 - 2) were never given out.
-pub(crate) const LAST_EPOCH: Epoch = Epoch(9_007_199_254_740_990);
-/// Longer times to live are cut to this.
-const MAX_TTL: Duration = RETENTION;
+use crate::{
+    Error, Held, Lost, Page, Renewal, Seat, Up,
+    limits::{LAST_EPOCH, LAST_FLOOR, MAX_RECORD_BYTES, MAX_TTL},
+    memory::Memory,
+    record::{encoded, pair},
+    redis::Redis,
+};
 
 /// Access to presence. Clones share it.
 #[derive(Clone, Debug)]
@@ -219,21 +207,10 @@ impl Presence {
 /// The longest page of sessions.
 const MAX_PAGE: u16 = 1_000;
 
-/// The two clients of a pair, the lesser one first.
-pub(crate) type Pair = (ClientId, ClientId);
-
-fn pair(a: ClientId, b: ClientId) -> Pair {
-    (a.min(b), a.max(b))
-}
-
 fn bounded(ttl: Duration) -> Duration {
     ttl.clamp(Duration::from_millis(1), MAX_TTL)
 }
 
 fn exact(at: UnixMillis) -> UnixMillis {
     at.min(UnixMillis(LAST_FLOOR.0))
-}
-
-pub(crate) fn encoded<T: minicbor::Encode<()>>(value: &T) -> Vec<u8> {
-    minicbor::to_vec(value).expect("writing to memory does not fail")
 }

@@ -22,7 +22,8 @@ use domain::{ClientId, Epoch, NatProfile, SessionTag, UnixMillis};
 use self::{link::Link, scripts::Script};
 use crate::{
     Error, Lost, Page, Renewal, Seat, Up,
-    presence::{MAX_RECORD_BYTES, Pair, encoded},
+    limits::MAX_RECORD_BYTES,
+    record::{Pair, encoded},
 };
 
 /// Sessions renewed, or clients looked for, by one run of a script: Redis serves nobody else meanwhile.

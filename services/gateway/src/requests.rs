@@ -12,7 +12,7 @@ use contract::{
     rendezvous::{Pair, PunchSaid, PunchWord},
     session::{SessionChange, SessionChanged},
 };
-use domain::{InstanceId, KnownNetwork, UnixMillis};
+use domain::{ClientId, Epoch, IdentityKey, InstanceId, KnownNetwork, SessionTag, SourcePrefix, TunnelKey, UnixMillis};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::time::Instant;
 use wire::{
@@ -20,13 +20,26 @@ use wire::{
     control::{ClientFrame, Joined, NatReport, Refused, Reply, Request, ServerFrame},
 };
 
-use crate::{hub::Hub, push, session::Who};
+use crate::{hub::Hub, push, trips::Trip};
 
 /// However short tokens live, renewals do not come closer than this.
 const LEAST_RENEWAL: Duration = Duration::from_secs(5);
 
 /// After a renewal that failed.
 const RENEW_AGAIN: Duration = Duration::from_secs(20);
+
+/// Who is on the other side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Who {
+    pub(crate) client: ClientId,
+    pub(crate) epoch: Epoch,
+    pub(crate) tag: SessionTag,
+    pub(crate) source: SourcePrefix,
+    /// Of the control connection, at the time of the request.
+    pub(crate) trip: Trip,
+    pub(crate) identity: IdentityKey,
+    pub(crate) tunnel: TunnelKey,
+}
 
 /// The requests of one session.
 #[derive(Debug)]

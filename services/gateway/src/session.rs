@@ -13,7 +13,7 @@ use contract::{
     session::{SessionChange, SessionChanged},
     token::Session as Proof,
 };
-use domain::{ClientId, Epoch, IdentityKey, KnownNetwork, Nickname, SessionTag, SourcePrefix, TunnelKey, UnixMillis};
+use domain::{Epoch, KnownNetwork, Nickname, SessionTag, SourcePrefix, UnixMillis};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use rand::Rng as _;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -34,7 +34,7 @@ use crate::{
     metrics::Turned,
     pipe::Pipe,
     push,
-    requests::{Done, Requests, half_life},
+    requests::{Done, Requests, Who, half_life},
     trips::{Trip, Trips},
 };
 
@@ -43,19 +43,6 @@ const CONCURRENT_REQUESTS: usize = 8;
 
 /// A client that comes back to a role that does not answer is asked to wait about this long.
 const UNAVAILABLE_PAUSE: Duration = Duration::from_secs(5);
-
-/// Who is on the other side.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Who {
-    pub(crate) client: ClientId,
-    pub(crate) epoch: Epoch,
-    pub(crate) tag: SessionTag,
-    pub(crate) source: SourcePrefix,
-    /// Of the control connection, at the time of the request.
-    pub(crate) trip: Trip,
-    pub(crate) identity: IdentityKey,
-    pub(crate) tunnel: TunnelKey,
-}
 
 /// How a session ended.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use contract::{
     rendezvous::{PairWanted, PairsWanted, Wanted},
     session::{SessionChange, SessionChanged},
 };
-use domain::{Bandwidth, ClientId, GatewayId};
+use domain::{Bandwidth, ClientId, GatewayId, NetworkChange, PeerPresence};
 use futures_util::future::try_join_all;
 use presence::{Presence, Seat};
 use store::{Announcement, Networks, Peer};
@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Metrics, Seams, sync::mark};
+use crate::{Metrics, Seams};
 
 /// Words that wait to be told. When full they are left to the sweep (changes) or to the clients' own asking (pairs).
 const WAITING: usize = 4_096;
@@ -202,6 +202,14 @@ impl Words {
                 () = drained.cancelled(), if telling.is_empty() && self.0.is_empty() => break,
             }
         }
+    }
+}
+
+/// Marks every member that has a seat as online, all others as offline.
+pub(crate) fn mark<T>(changes: &mut [NetworkChange], online: &BTreeMap<ClientId, T>) {
+    for member in changes.iter_mut().flat_map(|change| &mut change.members) {
+        let here = !member.gone && online.contains_key(&member.client);
+        member.presence = Some(if here { PeerPresence::Online } else { PeerPresence::Offline });
     }
 }
 

@@ -1,7 +1,5 @@
 //! What clients and operators ask.
 
-use std::collections::BTreeMap;
-
 use contract::{
     network::{
         ChangesSince, Connect, NetworkRow, Networks, NetworksPage, Refusal, SessionRow, Sessions, SessionsPage,
@@ -9,9 +7,13 @@ use contract::{
     },
     rendezvous::Wanted,
 };
-use domain::{ClientId, NetworkChange, PeerPresence};
+use domain::NetworkChange;
 
-use crate::{Role, announce::wanted, internal};
+use crate::{
+    Role,
+    announce::{mark, wanted},
+    internal,
+};
 
 /// The prefix of a deployment, see `domain::UlaPrefix`.
 const PREFIX6: u8 = 48;
@@ -115,17 +117,11 @@ fn fitting(changes: Vec<NetworkChange>, members: usize) -> Vec<NetworkChange> {
     changes.into_iter().take_while(fits).collect()
 }
 
-/// Marks every member that has a seat as online, all others as offline.
-pub(crate) fn mark<T>(changes: &mut [NetworkChange], online: &BTreeMap<ClientId, T>) {
-    for member in changes.iter_mut().flat_map(|change| &mut change.members) {
-        let here = !member.gone && online.contains_key(&member.client);
-        member.presence = Some(if here { PeerPresence::Online } else { PeerPresence::Offline });
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use domain::{IdentityKey, Member, NetworkId, Revision, Signature, TunnelKey, VirtualAddresses};
+    use domain::{
+        ClientId, IdentityKey, Member, NetworkId, PeerPresence, Revision, Signature, TunnelKey, VirtualAddresses,
+    };
 
     use super::*;
 

@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::names::{Names, answer_queue, parked_queue, work_queue};
 use crate::{
-    bus::NotCalled,
     envelope::{Answer, Outcome},
+    error::NotCalled,
 };
 
 /// How long the broker has for a new connection and everything on it.

@@ -10,7 +10,7 @@ use redis::{
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::scripts::{Script, Scripts};
-use crate::{Error, presence::DEADLINE};
+use crate::{Error, limits::DEADLINE};
 
 /// How long the first connection may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);

@@ -4,7 +4,7 @@ use redis::ScriptInvocation;
 
 use crate::{
     RESPITE,
-    presence::{RETENTION, SWEEP_GAP},
+    limits::{RETENTION, SWEEP_GAP},
 };
 
 /// Names a script.
