@@ -28,11 +28,7 @@ use wire::{
     ticket::{LegSide, TicketError, TicketKey},
 };
 
-use crate::{
-    bucket::Bucket,
-    joins::Joins,
-    slab::{Endpoint, Slab},
-};
+use crate::{bucket::Bucket, joins::Joins, slab::Slab, steer::Workers};
 
 /// A leg moves to another address at most this often.
 const MOVE_PAUSE: u64 = 1_000_000_000;
@@ -104,11 +100,19 @@ impl DropReason {
 /// What becomes of one datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes to this address as it is.
-    Forward(SocketAddr),
+    /// It goes there as it is.
+    Forward(Hop),
     /// Its sender is answered.
     Answer(Answer),
     Drop(DropReason),
+}
+
+/// An address, and through which of the relay's listeners it is reached: a NAT lets in only what comes from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hop {
+    pub address: SocketAddr,
+    /// The listener's place among those of the relay.
+    pub door: u8,
 }
 
 /// A short message back.
@@ -161,16 +165,22 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay with the key of its tickets; `secret` makes its cookies.
+    /// The `worker` of a relay with the key of its tickets; `secret` makes its cookies.
     #[must_use]
-    pub fn new(now: Instant, key: TicketKey, secret: [u8; 32], limits: Limits) -> Self {
+    pub fn new(
+        now: Instant,
+        key: TicketKey,
+        secret: [u8; 32],
+        limits: Limits,
+        (worker, workers): (u8, Workers),
+    ) -> Self {
         Self {
             key,
             cookies: hmac::Key::new(hmac::HMAC_SHA256, &secret),
             limits,
             start: now,
-            slab: Slab::new(limits.max_slots),
-            joins: Joins::new(secret),
+            slab: Slab::new(limits.max_slots, workers, worker),
+            joins: Joins::new(secret, workers),
             deadlines: BinaryHeap::new(),
             events: [None; 2],
             draining: false,
@@ -178,11 +188,11 @@ impl Relay {
     }
 
     /// Decides one datagram. The payload stays in the caller's buffer. `wall` is for the expiry of tickets only.
-    pub fn handle_datagram(&mut self, now: Instant, wall: UnixMillis, from: SocketAddr, datagram: &[u8]) -> Verdict {
+    pub fn handle_datagram(&mut self, now: Instant, wall: UnixMillis, from: Hop, datagram: &[u8]) -> Verdict {
         let now = self.nanos(now);
         match Message::parse(datagram) {
-            Some(Message::Data { slot, .. }) => self.forward(now, from, slot, datagram.len()),
-            Some(Message::Ping { slot, nonce }) => self.ping(now, from, slot, nonce),
+            Some(Message::Data { slot, .. }) => self.forward(now, from.address, slot, datagram.len()),
+            Some(Message::Ping { slot, nonce }) => self.ping(now, from.address, slot, nonce),
             Some(Message::Join(join)) => self.join(now, wall, from, &join),
             Some(
                 Message::Challenge { .. }
@@ -199,20 +209,17 @@ impl Relay {
         let Some(pair) = self.slab.get_mut(slot) else { return Verdict::Drop(DropReason::NoSlot) };
         let Some(side) = pair.side_of(from.into()) else { return Verdict::Drop(DropReason::NotALeg) };
         pair.seen = seconds(now);
-        let peer = pair.legs[side.other() as usize];
-        if peer.is_none() {
-            return Verdict::Drop(DropReason::NoPeer);
-        }
-        if pair.bucket.take(now, length) { Verdict::Forward(peer.address()) } else { self.over_cap(now, slot) }
+        let Some(peer) = pair.hop(side.other()) else { return Verdict::Drop(DropReason::NoPeer) };
+        if pair.bucket.take(now, length) { Verdict::Forward(peer) } else { self.over_cap(now, slot) }
     }
 
     /// Tells the pair that it is capped, now and then.
     fn over_cap(&mut self, now: u64, slot: Slot) -> Verdict {
         let story = self.slab.story_mut(slot);
-        if story.noted.is_some_and(|noted| now - noted < NOTE_PAUSE) {
+        if now < story.notes_at {
             return Verdict::Drop(DropReason::OverCap);
         }
-        story.noted = Some(now);
+        story.notes_at = now + NOTE_PAUSE;
         Verdict::Answer(Answer::of(&Message::Note { slot, code: Code::RelayCapped.number() }))
     }
 
@@ -225,14 +232,15 @@ impl Relay {
         Verdict::Answer(Answer::of(&Message::Pong { slot, nonce }))
     }
 
-    fn join(&mut self, now: u64, wall: UnixMillis, from: SocketAddr, join: &Join<'_>) -> Verdict {
-        if !self.is_cookie(now, from, join.cookie) {
-            return Verdict::Answer(Answer::of(&Message::Challenge { cookie: self.cookie(now / COOKIE_PERIOD, from) }));
+    fn join(&mut self, now: u64, wall: UnixMillis, from: Hop, join: &Join<'_>) -> Verdict {
+        if !self.is_cookie(now, from.address, join.cookie) {
+            let cookie = self.cookie(now / COOKIE_PERIOD, from.address);
+            return Verdict::Answer(Answer::of(&Message::Challenge { cookie }));
         }
-        if !self.joins.take(now, SourcePrefix::of(from.ip())) {
+        if !self.joins.take(now, SourcePrefix::of(from.address.ip())) {
             return Verdict::Drop(DropReason::JoinsTooOften);
         }
-        match self.admit(now, wall, from.into(), join) {
+        match self.admit(now, wall, from, join) {
             Ok(answer) => Verdict::Answer(answer),
             Err(Refusal::Code(code)) => {
                 self.event(Event::Refused(code));
@@ -242,7 +250,7 @@ impl Relay {
         }
     }
 
-    fn admit(&mut self, now: u64, wall: UnixMillis, from: Endpoint, join: &Join<'_>) -> Result<Answer, Refusal> {
+    fn admit(&mut self, now: u64, wall: UnixMillis, from: Hop, join: &Join<'_>) -> Result<Answer, Refusal> {
         let ticket = self.key.open(join.ticket).map_err(|error| match error {
             TicketError::Malformed | TicketError::Forged => Code::TicketForged,
             TicketError::OtherRelay => Code::TicketForeign,
@@ -257,33 +265,41 @@ impl Relay {
             None => {
                 let bucket = Bucket::new(ticket.rate);
                 let slot = self.slab.insert(ticket.pair, bucket, seconds(now)).ok_or(Code::RelayFull)?;
-                self.deadlines.push(Reverse((now + self.idle(), slot.0)));
+                self.await_end(now + self.idle(), slot);
                 self.event(Event::Opened);
                 slot
             }
         };
         self.seat(now, slot, ticket.side, from)?;
         self.event(Event::Joined);
-        let peer_present =
-            self.slab.get_mut(slot).is_some_and(|pair| !pair.legs[ticket.side.other() as usize].is_none());
+        let peer_present = self.slab.get_mut(slot).is_some_and(|pair| pair.hop(ticket.side.other()).is_some());
         Ok(Answer::of(&Message::Joined { slot, join: join.id(), peer_present }))
     }
 
     /// Puts a proven leg where it sends from.
-    fn seat(&mut self, now: u64, slot: Slot, side: LegSide, from: Endpoint) -> Result<(), Refusal> {
-        let last = self.slab.story_mut(slot).joined[side as usize];
+    fn seat(&mut self, now: u64, slot: Slot, side: LegSide, from: Hop) -> Result<(), Refusal> {
+        let moves_at = self.slab.story_mut(slot).moves_at[side as usize];
         let Some(pair) = self.slab.get_mut(slot) else { return Err(Code::Internal.into()) };
         pair.seen = seconds(now);
-        let leg = &mut pair.legs[side as usize];
-        if *leg == from {
+        let seated = pair.hop(side);
+        if seated == Some(from) {
             return Ok(());
         }
-        if !leg.is_none() && last.is_some_and(|last| now - last < MOVE_PAUSE) {
+        if seated.is_some() && now < moves_at {
             return Err(Refusal::TooSoon);
         }
-        *leg = from;
-        self.slab.story_mut(slot).joined[side as usize] = Some(now);
+        pair.legs[side as usize] = from.address.into();
+        pair.doors[side as usize] = from.door;
+        self.slab.story_mut(slot).moves_at[side as usize] = now + MOVE_PAUSE;
         Ok(())
+    }
+
+    /// Looks at a pair again at `due`.
+    fn await_end(&mut self, due: u64, slot: Slot) {
+        if self.deadlines.len() == self.deadlines.capacity() {
+            self.deadlines.reserve_exact(self.deadlines.len() / 8 + 64);
+        }
+        self.deadlines.push(Reverse((due, slot.0)));
     }
 
     /// Ends the pairs that were idle for too long, as many as are due.
@@ -298,7 +314,7 @@ impl Relay {
             let Some(pair) = self.slab.get_mut(Slot(number)) else { continue };
             let ends = u64::from(pair.seen) * 1_000_000_000 + idle;
             if ends > now {
-                self.deadlines.push(Reverse((ends, number)));
+                self.await_end(ends, Slot(number));
                 continue;
             }
             self.slab.remove(Slot(number));
@@ -319,12 +335,11 @@ impl Relay {
     }
 
     /// Takes no new pairs from now on. The caller sends every leg the note that is returned with its address.
-    pub fn drain(&mut self) -> impl Iterator<Item = (SocketAddr, Answer)> {
+    pub fn drain(&mut self) -> impl Iterator<Item = (Hop, Answer)> {
         self.draining = true;
         self.slab.iter().flat_map(|(slot, pair)| {
             let note = Answer::of(&Message::Note { slot, code: Code::RelayDraining.number() });
-            let legs = pair.legs;
-            legs.into_iter().filter(|leg| !leg.is_none()).map(move |leg| (leg.address(), note))
+            [LegSide::A, LegSide::B].into_iter().filter_map(|side| pair.hop(side)).map(move |leg| (leg, note))
         })
     }
 

@@ -4,13 +4,15 @@
 //! Everything it needs to know of the rest of the deployment stands in the tickets that clients show. A task beside it tells
 //! rendezvous every two seconds that the relay lives, and how loaded it is.
 //!
-//! One worker thread serves one socket, or one of each address family. A slot has one owner and no lock, so a second worker
-//! needs a second listener; the workers are independent relays that share a process.
+//! A worker thread per core, each with a socket of its own at every listener; the kernel steers each datagram to the owner of
+//! its slot ([`steer`]), so that nothing is shared or locked. All listeners lead to the same pairs: the legs of a pair may use
+//! different ports and address families.
 //!
 //! Every relay is a reflector, too: STUN on its port is told apart by the first bytes, answered with the same sealed
 //! observations as at rendezvous and within budgets per source. With one port it cannot answer from elsewhere and refuses
 //! to (420); but rendezvous processes with a single address have it send their answers that must come from another. Over TCP it does not answer: there the port belongs to the gateway.
 
+mod batch;
 mod beat;
 mod bucket;
 pub mod core;
@@ -18,11 +20,13 @@ mod joins;
 pub mod metrics;
 mod slab;
 mod socket;
+pub mod steer;
 
 use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
+    num::NonZeroUsize,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -46,16 +50,19 @@ pub use metrics::Metrics;
 
 use crate::{
     core::{Limits, Relay},
-    socket::{Door, Worker},
+    socket::{DOORS, Door, Worker},
+    steer::Workers,
 };
 
 /// How this role behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where clients send to, over UDP. A second worker thread needs a second address; the n-th IPv4 and the n-th IPv6
-    /// address have one worker, so that the legs of a pair may differ in that.
+    /// Where clients send to, over UDP: as many addresses and ports as wanted, all lead to the same pairs. 3478 beside 443
+    /// helps where a network blocks QUIC; at addresses of a rendezvous it is taken by the reflector.
     pub listen: Vec<SocketAddr>,
+    /// Worker threads; 0: one for each core.
+    pub workers: u8,
     /// The address of each listener as clients see it, in the same order. Empty: as bound.
     pub public: Vec<IpAddr>,
     /// The file of the root that ticket keys are derived from. Empty: `tickets.key` among the secrets.
@@ -68,7 +75,7 @@ pub struct Config {
     pub answers_per_source: u32,
     /// Answers a second to one source that are larger than the question: plain STUN of other tools.
     pub larger_answers_per_source: u32,
-    /// Pairs at one worker, at most.
+    /// Pairs at once, at most; every worker takes its part.
     pub max_slots: u32,
     /// A pair without a packet of either leg for this long loses its slot.
     #[serde(with = "domain::human_duration")]
@@ -82,6 +89,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 443))],
+            workers: 0,
             public: Vec::new(),
             ticket_root: PathBuf::new(),
             observation_key: PathBuf::new(),
@@ -109,6 +117,10 @@ pub enum Error {
     Listen { address: SocketAddr, source: io::Error },
     #[error("relay.listen names no address")]
     NoListener,
+    #[error("relay.listen names {named} addresses, more than {most}")]
+    TooManyListeners { named: usize, most: usize },
+    #[error("relay.workers is {named}, more than {most}")]
+    TooManyWorkers { named: u8, most: u8 },
     #[error("relay.public names {named} addresses for {bound} listeners")]
     Public { named: usize, bound: usize },
     #[error("{path} is no key of 32 bytes")]
@@ -130,7 +142,17 @@ pub enum Error {
 pub struct Bound {
     config: Config,
     relay: RelayId,
-    listeners: Vec<(UdpSocket, SocketAddr)>,
+    workers: Workers,
+    listeners: Vec<Listener>,
+}
+
+/// A port of the relay.
+#[derive(Debug)]
+struct Listener {
+    /// One for every worker.
+    sockets: Vec<UdpSocket>,
+    /// As the clients see it.
+    endpoint: SocketAddr,
 }
 
 /// Takes the ports. `instance` names the process, and the relay with it.
@@ -144,22 +166,31 @@ pub fn bind(config: &Config, instance: InstanceId) -> Result<Bound, Error> {
     if !config.public.is_empty() && config.public.len() != config.listen.len() {
         return Err(Error::Public { named: config.public.len(), bound: config.listen.len() });
     }
+    if config.listen.len() > DOORS {
+        return Err(Error::TooManyListeners { named: config.listen.len(), most: DOORS });
+    }
+    if config.workers > Workers::MOST {
+        return Err(Error::TooManyWorkers { named: config.workers, most: Workers::MOST });
+    }
+    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = Workers::new(if config.workers == 0 { cores() } else { config.workers.into() });
     let mut listeners = Vec::with_capacity(config.listen.len());
     for (nth, &address) in config.listen.iter().enumerate() {
         let failed = |source| Error::Listen { address, source };
-        let socket = socket::bind(address).map_err(failed)?;
-        let bound = socket.local_addr().map_err(failed)?;
+        let sockets = socket::bind(address, workers).map_err(failed)?;
+        let bound = sockets[0].local_addr().map_err(failed)?;
         let public = config.public.get(nth).map_or(bound.ip(), |ip| *ip);
-        listeners.push((socket, SocketAddr::new(public, bound.port())));
+        listeners.push(Listener { sockets, endpoint: SocketAddr::new(public, bound.port()) });
     }
-    Ok(Bound { config: config.clone(), relay: RelayId::from_bytes(*instance.as_bytes()), listeners })
+    let relay = RelayId::from_bytes(*instance.as_bytes());
+    Ok(Bound { config: config.clone(), relay, workers, listeners })
 }
 
 impl Bound {
     /// Where clients reach this relay.
     #[must_use]
     pub fn endpoints(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|(_, endpoint)| *endpoint).collect()
+        self.listeners.iter().map(|listener| listener.endpoint).collect()
     }
 
     /// The relay's id.
@@ -184,23 +215,22 @@ impl Bound {
         let budget =
             Budget { answers: self.config.answers_per_source, larger_answers: self.config.larger_answers_per_source };
         let helping = help(&seams, &self.listeners, budget, spread).await?;
-        let door = |(socket, endpoint): (UdpSocket, SocketAddr)| {
-            let mirror = Mirror::single(endpoint, observations.clone());
-            Door { socket, endpoint, desk: Desk::new(Instant::now(), mirror, budget, spread) }
+        let limits = Limits {
+            max_slots: self.config.max_slots.div_ceil(u32::from(self.workers.count())),
+            idle: self.config.idle,
         };
-        let (v4, v6): (Vec<_>, Vec<_>) = self.listeners.into_iter().partition(|(_, endpoint)| endpoint.is_ipv4());
-        let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
-        let mut workers = Vec::new();
-        // A pair's slot lives at one worker: as many relays as workers, with the same name and keys.
-        loop {
-            let doors: Vec<_> = v4.next().into_iter().chain(v6.next()).map(door).collect();
-            if doors.is_empty() {
-                break;
+        let mut doors: Vec<_> = (0..self.workers.count()).map(|_| Vec::with_capacity(endpoints.len())).collect();
+        for Listener { sockets, endpoint } in self.listeners {
+            for (doors, socket) in doors.iter_mut().zip(sockets) {
+                let mirror = Mirror::single(endpoint, observations.clone());
+                doors.push(Door { socket, desk: Desk::new(Instant::now(), mirror, budget, spread) });
             }
-            let limits = Limits { max_slots: self.config.max_slots, idle: self.config.idle };
+        }
+        let mut workers = Vec::with_capacity(doors.len());
+        for (worker, doors) in (0..).zip(doors) {
             let worker = Worker {
                 doors,
-                relay: Relay::new(Instant::now(), root.key(self.relay), secret, limits),
+                relay: Relay::new(Instant::now(), root.key(self.relay), secret, limits, (worker, self.workers)),
                 metrics: Arc::clone(&seams.metrics),
                 drains: Arc::clone(&drains),
                 stops: Arc::clone(&stops),
@@ -238,13 +268,11 @@ impl Bound {
 }
 
 /// Sends answers for rendezvous processes that have one address only, until the guard is stopped.
-async fn help(
-    seams: &Seams,
-    listeners: &[(UdpSocket, SocketAddr)],
-    budget: Budget,
-    spread: u64,
-) -> Result<Served, Error> {
-    let cloned = listeners.iter().map(|(socket, endpoint)| Ok((socket.try_clone()?, *endpoint)));
+async fn help(seams: &Seams, listeners: &[Listener], budget: Budget, spread: u64) -> Result<Served, Error> {
+    let cloned = listeners.iter().filter_map(|listener| {
+        let socket = listener.sockets.first()?;
+        Some(socket.try_clone().map(|socket| (socket, listener.endpoint)))
+    });
     let sockets: Vec<_> = cloned.collect::<io::Result<_>>().map_err(Error::Socket)?;
     let sources = Mutex::new(Sources::new(Instant::now(), budget.answers, spread));
     let metrics = Arc::clone(&seams.metrics);

@@ -17,6 +17,8 @@ pub struct Metrics {
     pub reflections: IntCounter,
     /// Datagrams that the kernel did not take.
     pub unsent: IntCounter,
+    /// Rows of datagrams that the kernel did not take as one; they went one by one.
+    pub refused_rows: IntCounter,
     /// Pairs with a slot now.
     pub pairs: IntGauge,
     /// Beats that the bus did not take.
@@ -49,6 +51,7 @@ impl Metrics {
             answers: counter("relay_answers_total", "Challenges, pongs and notes")?,
             reflections: counter("relay_reflections_total", "Answers of the reflector")?,
             unsent: counter("relay_unsent_packets_total", "Datagrams that the kernel did not take")?,
+            refused_rows: counter("relay_refused_rows_total", "Rows of datagrams that the kernel did not take as one")?,
             beats_failed: counter("relay_beats_failed_total", "Signs of life that the bus did not take")?,
             dropped: DropReason::ALL.map(|reason| dropped.with_label_values(&[reason.name()])),
             pairs,

@@ -1,4 +1,9 @@
-//! Where pairs live: a vector of slots, addressed by a number that also holds how often the place was used.
+//! Where the pairs of one worker live: a vector of places, addressed by a number that also holds the worker and how often
+//! the place was used.
+//!
+//! ```text
+//! slot number    uses of the place 8 | place | worker        the worker takes as few bits as there are workers
+//! ```
 
 use std::{
     collections::HashMap,
@@ -10,14 +15,14 @@ use wire::{
     ticket::{LegSide, PairNonce},
 };
 
-use crate::bucket::Bucket;
+use crate::{
+    bucket::Bucket,
+    core::Hop,
+    steer::{GENERATION_BITS, Workers},
+};
 
-/// Bits of a slot number that are the place; the other eight count its users, so that a number of an ended pair means
-/// nothing.
-const PLACE_BITS: u32 = 24;
-
-/// The most places of a slab.
-pub(crate) const MAX_SLOTS: u32 = 1 << PLACE_BITS;
+/// Where the count of uses begins, so that a number of an ended pair means nothing.
+const GENERATION_AT: u32 = u32::BITS - GENERATION_BITS;
 
 /// An address that proved itself, in 18 bytes. All zeros: none did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -34,6 +39,8 @@ pub(crate) struct Pair {
     pub(crate) bucket: Bucket,
     /// Seconds of the relay's clock at the last packet of either leg.
     pub(crate) seen: u32,
+    /// Through which of the relay's doors each leg is reached.
+    pub(crate) doors: [u8; 2],
     pub(crate) generation: u8,
     pub(crate) live: bool,
 }
@@ -44,11 +51,16 @@ const _: () = assert!(size_of::<Pair>() == 64, "a pair is one cache line");
 #[derive(Clone, Debug)]
 pub(crate) struct Story {
     pub(crate) nonce: PairNonce,
-    /// Nanoseconds of the relay's clock.
-    pub(crate) joined: [Option<u64>; 2],
-    /// When the pair was last told that it is capped.
-    pub(crate) noted: Option<u64>,
+    /// When each leg may move, on the relay's clock in nanoseconds.
+    pub(crate) moves_at: [u64; 2],
+    /// When the pair is told again that it is capped.
+    pub(crate) notes_at: u64,
 }
+
+const _: () = assert!(size_of::<Story>() == 40, "with a pair, and what finds it, below 256 bytes");
+
+/// A vector grows by this part of itself, not by its double: memory is for pairs.
+const GROWTH: usize = 8;
 
 /// All pairs of one worker.
 #[derive(Debug)]
@@ -58,6 +70,8 @@ pub(crate) struct Slab {
     free: Vec<u32>,
     by_nonce: HashMap<PairNonce, u32>,
     most: u32,
+    workers: Workers,
+    worker: u8,
 }
 
 impl Endpoint {
@@ -90,11 +104,27 @@ impl Pair {
     }
 }
 
+impl Pair {
+    /// Where the leg on `side` is reached; `None` before it joined.
+    pub(crate) fn hop(&self, side: LegSide) -> Option<Hop> {
+        let leg = self.legs[side as usize];
+        (!leg.is_none()).then(|| Hop { address: leg.address(), door: self.doors[side as usize] })
+    }
+}
+
 impl Slab {
-    /// No pair yet, room for `most`.
-    pub(crate) fn new(most: u32) -> Self {
-        let most = most.min(MAX_SLOTS);
-        Self { pairs: Vec::new(), stories: Vec::new(), free: Vec::new(), by_nonce: HashMap::new(), most }
+    /// No pair yet, room for `most`; `worker` of `workers` stands in every number.
+    pub(crate) fn new(most: u32, workers: Workers, worker: u8) -> Self {
+        let most = most.min(1 << (GENERATION_AT - workers.bits()));
+        Self {
+            pairs: Vec::new(),
+            stories: Vec::new(),
+            free: Vec::new(),
+            by_nonce: HashMap::new(),
+            most,
+            workers,
+            worker,
+        }
     }
 
     /// How many pairs live.
@@ -102,15 +132,20 @@ impl Slab {
         self.by_nonce.len()
     }
 
-    /// The pair with this number; `None` when it ended.
+    /// The pair with this number; `None` when it ended, or is another worker's.
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Pair> {
-        let pair = self.pairs.get_mut((slot.0 & (MAX_SLOTS - 1)) as usize)?;
-        (pair.live && u32::from(pair.generation) == slot.0 >> PLACE_BITS).then_some(pair)
+        if self.workers.of_slot(slot) != Some(self.worker) {
+            return None;
+        }
+        let place = self.place(slot);
+        let pair = self.pairs.get_mut(place)?;
+        (pair.live && u32::from(pair.generation) == slot.0 >> GENERATION_AT).then_some(pair)
     }
 
     /// What is known besides of a living pair.
     pub(crate) fn story_mut(&mut self, slot: Slot) -> &mut Story {
-        &mut self.stories[(slot.0 & (MAX_SLOTS - 1)) as usize]
+        let place = self.place(slot);
+        &mut self.stories[place]
     }
 
     /// The number of the pair that this nonce names.
@@ -121,18 +156,21 @@ impl Slab {
 
     /// A place for a new pair; `None` when all are taken.
     pub(crate) fn insert(&mut self, nonce: PairNonce, bucket: Bucket, seen: u32) -> Option<Slot> {
-        let story = Story { nonce, joined: [None; 2], noted: None };
+        let story = Story { nonce, moves_at: [0; 2], notes_at: 0 };
+        let new =
+            |generation| Pair { legs: [Endpoint::default(); 2], bucket, seen, doors: [0; 2], generation, live: true };
         let place = match self.free.pop() {
             Some(place) => {
                 let pair = &mut self.pairs[place as usize];
-                let generation = pair.generation.wrapping_add(1);
-                *pair = Pair { legs: [Endpoint::default(); 2], bucket, seen, generation, live: true };
+                *pair = new(pair.generation.wrapping_add(1));
                 self.stories[place as usize] = story;
                 place
             }
             None => {
                 let place = u32::try_from(self.pairs.len()).ok().filter(|place| *place < self.most)?;
-                self.pairs.push(Pair { legs: [Endpoint::default(); 2], bucket, seen, generation: 0, live: true });
+                grow(&mut self.pairs);
+                grow(&mut self.stories);
+                self.pairs.push(new(0));
                 self.stories.push(story);
                 place
             }
@@ -147,7 +185,8 @@ impl Slab {
         pair.live = false;
         let nonce = self.story_mut(slot).nonce;
         self.by_nonce.remove(&nonce);
-        self.free.push(slot.0 & (MAX_SLOTS - 1));
+        let place = self.place(slot);
+        self.free.extend(u32::try_from(place));
     }
 
     /// All living pairs, in the order of their places.
@@ -155,7 +194,19 @@ impl Slab {
         (0..).zip(&self.pairs).filter(|(_, pair)| pair.live).map(|(place, pair)| (self.slot(place), pair))
     }
 
+    fn place(&self, slot: Slot) -> usize {
+        ((slot.0 & ((1 << GENERATION_AT) - 1)) >> self.workers.bits()) as usize
+    }
+
     fn slot(&self, place: u32) -> Slot {
-        Slot(u32::from(self.pairs[place as usize].generation) << PLACE_BITS | place)
+        let generation = u32::from(self.pairs[place as usize].generation) << GENERATION_AT;
+        Slot(generation | place << self.workers.bits() | u32::from(self.worker))
+    }
+}
+
+/// Makes room for one more.
+pub(crate) fn grow<T>(vector: &mut Vec<T>) {
+    if vector.len() == vector.capacity() {
+        vector.reserve_exact(vector.len() / GROWTH + 64);
     }
 }

@@ -1,10 +1,10 @@
-//! The packet path's shell: batches in, one decision each, batches out. One thread, one socket an address family, no
-//! allocation in the loop but for the answers of the reflector that wait.
+//! The packet path's shell: batches in, one decision each, batches out. One thread with a socket at each of the relay's
+//! doors, no allocation in the loop but for the answers of the reflector that wait.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    io,
     net::{SocketAddr, UdpSocket},
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::AsFd as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,11 +13,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use arrayvec::ArrayVec;
 use domain::UnixMillis;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg},
+    sys::socket::{setsockopt, sockopt},
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use wire::{
@@ -26,12 +27,14 @@ use wire::{
 };
 
 use crate::{
-    core::{DropReason, Relay, Verdict},
+    batch::{Arrivals, Departures, Waits},
+    core::{DropReason, Hop, Relay, Verdict},
     metrics::Metrics,
+    steer::Workers,
 };
 
-/// Datagrams taken from the kernel at once.
-const BATCH: usize = 64;
+/// Listeners of one relay, at most.
+pub(crate) const DOORS: usize = 16;
 
 /// What the kernel keeps for us while we work, in bytes: 20 ms of 1 Gbit/s.
 const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
@@ -42,33 +45,56 @@ const TURN: Duration = Duration::from_millis(100);
 /// Pairs whose end one turn looks at, and late answers that it sends: about a millisecond, while the kernel keeps what arrives.
 const DEADLINES: usize = 1_024;
 
-/// A socket with large buffers at `address`.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+/// A socket with large buffers at `address` for every worker, and a way to them.
+pub(crate) fn bind(address: SocketAddr, workers: Workers) -> io::Result<Vec<UdpSocket>> {
+    // The first takes the port for this relay alone, and shares it only then.
+    let first = socket(address)?;
+    first.bind(&address.into())?;
+    let mut sockets = vec![UdpSocket::from(first)];
+    if workers == Workers::ONE {
+        return Ok(sockets);
+    }
+    let address = sockets[0].local_addr()?;
+    setsockopt(&sockets[0], sockopt::ReusePort, &true)?;
+    for _ in 1..workers.count() {
+        let next = socket(address)?;
+        next.set_reuse_port(true)?;
+        next.bind(&address.into())?;
+        sockets.push(next.into());
+    }
+    workers.steer(&sockets[0])?;
+    Ok(sockets)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // The kernel grants what its limits allow; less is no reason not to serve.
-    let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
-    let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
+    // The kernel grants what its limits and our privileges allow; less is no reason not to serve.
+    if setsockopt(&socket, sockopt::RcvBufForce, &KERNEL_BUFFER).is_err() {
+        let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
+    }
+    if setsockopt(&socket, sockopt::SndBufForce, &KERNEL_BUFFER).is_err() {
+        let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
+    }
+    // Older kernels hand over datagrams one by one.
+    let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
     socket.set_read_timeout(Some(TURN))?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// One socket, and the reflector behind it.
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) socket: UdpSocket,
-    /// As the clients see it.
-    pub(crate) endpoint: SocketAddr,
     pub(crate) desk: Desk,
 }
 
 /// One thread and what it owns.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    /// One of each address family, or one.
+    /// One for each of the relay's listeners, in their order.
     pub(crate) doors: Vec<Door>,
     pub(crate) relay: Relay,
     pub(crate) metrics: Arc<Metrics>,
@@ -83,30 +109,35 @@ impl Worker {
     }
 
     fn run(mut self) -> io::Result<()> {
-        let mut buffers = Box::new([[0_u8; MAX_DATAGRAM]; BATCH]);
-        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
-        let mut replies = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
-        let mut arrived = Vec::with_capacity(BATCH);
+        let mut arrivals = Arrivals::new();
         let mut outgoing: Vec<_> = self.doors.iter().map(|_| Outgoing::new()).collect();
+        let mut count = Count::default();
         let mut drained = false;
         while !self.stops.load(Ordering::Relaxed) {
             if !drained && self.drains.load(Ordering::Relaxed) {
                 drained = true;
                 self.tell_draining();
             }
+            let waits = if self.doors.len() == 1 { Waits::ForOne } else { Waits::Not };
             for at in self.ready()? {
-                let Some(door) = self.doors.get(at) else { continue };
-                receive(&door.socket, self.doors.len() == 1, &mut headers, &mut buffers, &mut arrived)?;
+                arrivals.receive(&self.doors[at].socket, waits)?;
                 let now = Instant::now();
                 let wall = UnixMillis::from(SystemTime::now());
-                outgoing.iter_mut().for_each(Outgoing::clear);
-                for (nth, &(from, length)) in arrived.iter().enumerate() {
-                    self.decide(now, wall, at, from, nth, &buffers[nth][..length], &mut outgoing);
+                for message in arrivals.messages() {
+                    let from = Hop { address: message.from, door: u8::try_from(at).unwrap_or(u8::MAX) };
+                    for piece in message.pieces() {
+                        let datagram = arrivals.bytes(piece);
+                        match self.decide(now, wall, from, datagram, &mut outgoing, &mut count) {
+                            Some(to) => outgoing[usize::from(to.door)].push(to.address, piece),
+                            None => self.count_events(),
+                        }
+                        if outgoing.iter().any(Departures::is_full) {
+                            self.send(now, &arrivals, &mut outgoing, &mut count)?;
+                        }
+                    }
                 }
-                for (door, outgoing) in self.doors.iter().zip(&mut outgoing) {
-                    self.send(&door.socket, &mut replies, &*buffers, outgoing)?;
-                    outgoing.count.flush(&self.metrics);
-                }
+                self.send(now, &arrivals, &mut outgoing, &mut count)?;
+                count.flush(&self.metrics);
             }
             let now = Instant::now();
             self.send_late(now);
@@ -122,61 +153,61 @@ impl Worker {
     }
 
     /// The doors where something may have arrived. Waits for that, but not for long.
-    fn ready(&self) -> io::Result<arrayvec::ArrayVec<usize, 2>> {
-        let [first, second] = &self.doors[..] else { return Ok([0].into_iter().collect()) };
-        let mut both = [first, second].map(|door| PollFd::new(door.socket.as_fd(), PollFlags::POLLIN));
-        match poll(&mut both, PollTimeout::try_from(TURN).unwrap_or(PollTimeout::ZERO)) {
+    fn ready(&self) -> io::Result<ArrayVec<usize, DOORS>> {
+        if self.doors.len() == 1 {
+            return Ok(std::iter::once(0).collect());
+        }
+        let mut polled: ArrayVec<_, DOORS> =
+            self.doors.iter().map(|door| PollFd::new(door.socket.as_fd(), PollFlags::POLLIN)).collect();
+        match poll(&mut polled, PollTimeout::try_from(TURN).unwrap_or(PollTimeout::ZERO)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok((0..2).filter(|at| both[*at].any() == Some(true)).collect())
+        Ok((0..polled.len()).filter(|at| polled[*at].any() == Some(true)).collect())
     }
 
-    /// The door that leads to `to`.
-    fn door(&self, to: SocketAddr) -> usize {
-        self.doors.iter().position(|door| door.endpoint.is_ipv4() == to.is_ipv4()).unwrap_or(0)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the state of one turn, borrowed apart from the worker")]
+    /// Where this datagram goes on to, if it does. An answer to it is in `outgoing`.
     fn decide(
         &mut self,
         now: Instant,
         wall: UnixMillis,
-        at: usize,
-        from: SocketAddr,
-        nth: usize,
+        from: Hop,
         datagram: &[u8],
         outgoing: &mut [Outgoing],
-    ) {
-        let back = &mut outgoing[at];
+        count: &mut Count,
+    ) -> Option<Hop> {
+        // Larger than anything legal: looked at no further.
+        let datagram = if datagram.len() > MAX_DATAGRAM { &[] } else { datagram };
+        let back = &mut outgoing[usize::from(from.door)];
         if is_stun(datagram) {
-            let asked = Asked { source: from, at: Corner::R1P, ttl: 0, now: wall };
-            match self.doors[at].desk.handle_question(now, &asked, datagram, &mut back.answers[nth]) {
+            let asked = Asked { source: from.address, at: Corner::R1P, ttl: 0, now: wall };
+            let desk = &mut self.doors[usize::from(from.door)].desk;
+            match desk.handle_question(now, &asked, datagram, back.answer()) {
                 Reflection::Answer(reflection) => {
-                    back.count.reflections += 1;
-                    back.push(from, Source::Answer { nth, length: reflection.length });
+                    count.reflections += 1;
+                    back.push_answer(from.address, reflection.length);
                 }
                 Reflection::Later => {}
-                Reflection::Ignored => back.count.dropped[DropReason::Malformed as usize] += 1,
-                Reflection::Limited => back.count.dropped[DropReason::AsksTooOften as usize] += 1,
+                Reflection::Ignored => count.drop(DropReason::Malformed),
+                Reflection::Limited => count.drop(DropReason::AsksTooOften),
             }
-            return;
+            return None;
         }
         match self.relay.handle_datagram(now, wall, from, datagram) {
             Verdict::Forward(to) => {
-                back.count.packets += 1;
-                back.count.bytes += datagram.len() as u64;
-                outgoing[self.door(to)].push(to, Source::Arrived { nth, length: datagram.len() });
+                count.packets += 1;
+                count.bytes += datagram.len() as u64;
+                return Some(to);
             }
             Verdict::Answer(answer) => {
-                back.count.answers += 1;
+                count.answers += 1;
                 let bytes = answer.as_bytes();
-                back.answers[nth][..bytes.len()].copy_from_slice(bytes);
-                back.push(from, Source::Answer { nth, length: bytes.len() });
-                self.count_events();
+                back.answer()[..bytes.len()].copy_from_slice(bytes);
+                back.push_answer(from.address, bytes.len());
             }
-            Verdict::Drop(reason) => back.count.dropped[reason as usize] += 1,
+            Verdict::Drop(reason) => count.drop(reason),
         }
+        None
     }
 
     /// The reflectors' answers whose time has come.
@@ -201,126 +232,22 @@ impl Worker {
         let notes: Vec<_> = self.relay.drain().collect();
         for (to, note) in notes {
             // A note that is lost is made up for by the pings that stay unanswered later.
-            let _ = self.doors[self.door(to)].socket.send_to(note.as_bytes(), to);
+            let _ = self.doors[usize::from(to.door)].socket.send_to(note.as_bytes(), to.address);
         }
     }
 
-    /// Sends everything; a datagram that the kernel does not take is lost, as on any router.
-    fn send(
-        &self,
-        socket: &UdpSocket,
-        headers: &mut MultiHeaders<SockaddrStorage>,
-        buffers: &[[u8; MAX_DATAGRAM]],
-        outgoing: &Outgoing,
-    ) -> io::Result<()> {
-        let mut sent = 0;
-        while sent < outgoing.to.len() {
-            let slices = outgoing.sources[sent..].iter().map(|source| match *source {
-                Source::Arrived { nth, length } => [IoSlice::new(&buffers[nth][..length])],
-                Source::Answer { nth, length } => [IoSlice::new(&outgoing.answers[nth][..length])],
-            });
-            let slices: arrayvec::ArrayVec<[IoSlice<'_>; 1], BATCH> = slices.collect();
-            let to = &outgoing.to[sent..];
-            match sendmmsg(socket.as_raw_fd(), headers, &slices, to, [], MsgFlags::MSG_DONTWAIT) {
-                Ok(results) => sent += results.count().max(1),
-                Err(Errno::EINTR) => {}
-                // The first of them cannot be sent: to an unreachable network, or a full buffer. Go on after it.
-                Err(
-                    Errno::EAGAIN
-                    | Errno::ENOBUFS
-                    | Errno::EMSGSIZE
-                    | Errno::EPERM
-                    | Errno::ECONNREFUSED
-                    | Errno::EHOSTUNREACH
-                    | Errno::ENETUNREACH
-                    | Errno::EACCES
-                    | Errno::EINVAL
-                    | Errno::EADDRNOTAVAIL,
-                ) => {
-                    self.metrics.unsent.inc();
-                    sent += 1;
-                }
-                Err(error) => return Err(error.into()),
-            }
+    fn send(&self, now: Instant, arrivals: &Arrivals, outgoing: &mut [Outgoing], count: &mut Count) -> io::Result<()> {
+        for (door, outgoing) in self.doors.iter().zip(outgoing) {
+            let sent = outgoing.send(now, &door.socket, arrivals)?;
+            count.unsent += sent.unsent;
+            count.refused_rows += sent.refused_rows;
         }
         Ok(())
     }
 }
 
-/// Fills `arrived` with who sent how much into which buffer. With `waits` it is empty after [`TURN`] without a datagram.
-fn receive(
-    socket: &UdpSocket,
-    waits: bool,
-    headers: &mut MultiHeaders<SockaddrStorage>,
-    buffers: &mut [[u8; MAX_DATAGRAM]; BATCH],
-    arrived: &mut Vec<(SocketAddr, usize)>,
-) -> io::Result<()> {
-    arrived.clear();
-    let mut slices = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
-    let flags = if waits { MsgFlags::MSG_WAITFORONE } else { MsgFlags::MSG_DONTWAIT };
-    let received = recvmmsg(socket.as_raw_fd(), headers, slices.iter_mut(), flags, None);
-    match received {
-        Ok(messages) => {
-            for message in messages {
-                // A truncated datagram is larger than anything legal: length 0 has it dropped as malformed.
-                let whole = !message.flags.contains(MsgFlags::MSG_TRUNC);
-                let from = message.address.as_ref().and_then(address).unwrap_or_else(nobody);
-                arrived.push((from, if whole { message.bytes } else { 0 }));
-            }
-            Ok(())
-        }
-        Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
-    match (storage.as_sockaddr_in(), storage.as_sockaddr_in6()) {
-        (Some(v4), _) => Some(SocketAddr::new(v4.ip().into(), v4.port())),
-        (_, Some(v6)) => Some(SocketAddr::new(v6.ip().into(), v6.port())),
-        (None, None) => None,
-    }
-}
-
-fn nobody() -> SocketAddr {
-    SocketAddr::from(([0, 0, 0, 0], 0))
-}
-
-/// What one turn sends through one door.
-struct Outgoing {
-    to: Vec<Option<SockaddrStorage>>,
-    sources: Vec<Source>,
-    answers: Box<[[u8; MAX_ANSWER_SIZE]]>,
-    count: Count,
-}
-
-/// Where the bytes are.
-#[derive(Clone, Copy)]
-enum Source {
-    Arrived { nth: usize, length: usize },
-    Answer { nth: usize, length: usize },
-}
-
-impl Outgoing {
-    fn new() -> Self {
-        Self {
-            to: Vec::with_capacity(BATCH),
-            sources: Vec::with_capacity(BATCH),
-            answers: vec![[0; MAX_ANSWER_SIZE]; BATCH].into_boxed_slice(),
-            count: Count::default(),
-        }
-    }
-
-    fn clear(&mut self) {
-        self.to.clear();
-        self.sources.clear();
-    }
-
-    fn push(&mut self, to: SocketAddr, source: Source) {
-        self.to.push(Some(SockaddrStorage::from(to)));
-        self.sources.push(source);
-    }
-}
+/// What waits to be sent through one door.
+type Outgoing = Departures<MAX_ANSWER_SIZE>;
 
 /// The numbers of one turn.
 #[derive(Default)]
@@ -329,15 +256,23 @@ struct Count {
     bytes: u64,
     answers: u64,
     reflections: u64,
+    unsent: u64,
+    refused_rows: u64,
     dropped: [u64; DropReason::ALL.len()],
 }
 
 impl Count {
+    fn drop(&mut self, reason: DropReason) {
+        self.dropped[reason as usize] += 1;
+    }
+
     fn flush(&mut self, metrics: &Metrics) {
         metrics.forwarded_packets.inc_by(self.packets);
         metrics.forwarded_bytes.inc_by(self.bytes);
         metrics.answers.inc_by(self.answers);
         metrics.reflections.inc_by(self.reflections);
+        metrics.unsent.inc_by(self.unsent);
+        metrics.refused_rows.inc_by(self.refused_rows);
         for reason in DropReason::ALL {
             metrics.dropped(reason).inc_by(self.dropped[reason as usize]);
         }

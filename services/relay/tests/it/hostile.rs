@@ -10,7 +10,7 @@ use wire::{
     ticket::LegSide,
 };
 
-use crate::lab::{ALICE, BERT, Lab};
+use crate::lab::{ALICE, BERT, Lab, forwarded_to};
 
 #[derive(Clone, Debug)]
 enum Move {
@@ -66,12 +66,12 @@ proptest! {
                 }
             };
             match lab.send(from, &datagram) {
-                Verdict::Forward(to) => prop_assert!(false, "forwarded to {to}"),
+                Verdict::Forward(to) => prop_assert!(false, "forwarded to {to:?}"),
                 Verdict::Answer(answer) => prop_assert!(answer.as_bytes().len() <= datagram.len()),
                 Verdict::Drop(_) => {}
             }
         }
         prop_assert_eq!(lab.relay.pairs(), 1);
-        prop_assert_eq!(lab.data(ALICE, slot, 100), Verdict::Forward(BERT));
+        prop_assert_eq!(lab.data(ALICE, slot, 100), forwarded_to(BERT));
     }
 }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use domain::{Bandwidth, RelayId, UnixMillis};
-use relay::core::{Event, Limits, Relay, Verdict};
+use relay::{
+    core::{Event, Hop, Limits, Relay, Verdict},
+    steer::Workers,
+};
 use wire::{
     Code,
     relay::{Cookie, Join, Message, Slot, join_id, prove},
@@ -27,6 +30,11 @@ pub(crate) fn relay_id() -> RelayId {
 
 pub(crate) fn ticket_key() -> TicketKey {
     TicketRoot::new([1; 32]).key(relay_id())
+}
+
+/// The verdict that a datagram goes on to `address`.
+pub(crate) const fn forwarded_to(address: SocketAddr) -> Verdict {
+    Verdict::Forward(Hop { address, door: 0 })
 }
 
 /// A sealed ticket with its leg key, as an offer has them.
@@ -58,10 +66,18 @@ impl Lab {
     }
 
     pub(crate) fn with_slots(max_slots: u32) -> Self {
+        Self::build(max_slots, (0, Workers::ONE))
+    }
+
+    pub(crate) fn of_worker(worker: u8, workers: Workers) -> Self {
+        Self::build(100, (worker, workers))
+    }
+
+    fn build(max_slots: u32, worker: (u8, Workers)) -> Self {
         let now = Instant::now();
         let limits = Limits { max_slots, idle: Duration::from_secs(60) };
         Self {
-            relay: Relay::new(now, ticket_key(), [9; 32], limits),
+            relay: Relay::new(now, ticket_key(), [9; 32], limits, worker),
             events: Vec::new(),
             last_join: Vec::new(),
             alice: None,
@@ -82,7 +98,11 @@ impl Lab {
     }
 
     pub(crate) fn send(&mut self, from: SocketAddr, datagram: &[u8]) -> Verdict {
-        let verdict = self.relay.handle_datagram(self.now, self.wall, from, datagram);
+        self.send_through(0, from, datagram)
+    }
+
+    pub(crate) fn send_through(&mut self, door: u8, from: SocketAddr, datagram: &[u8]) -> Verdict {
+        let verdict = self.relay.handle_datagram(self.now, self.wall, Hop { address: from, door }, datagram);
         self.events.extend(std::iter::from_fn(|| self.relay.poll_event()));
         verdict
     }
@@ -139,20 +159,28 @@ impl Lab {
         self.join(from, &Offer { sealed: copied.ticket, key: copied.key })
     }
 
-    /// Joins as a client does: asks for the challenge first.
+    pub(crate) fn join_through(&mut self, door: u8, from: SocketAddr, offer: &Offer) -> Result<Slot, Code> {
+        outcome(self.join_verdict_through(door, from, offer), &self.last_join)
+    }
+
     pub(crate) fn join_verdict(&mut self, from: SocketAddr, offer: &Offer) -> Verdict {
-        let first = self.join_with(from, offer, Cookie::default());
+        self.join_verdict_through(0, from, offer)
+    }
+
+    /// Joins as a client does: asks for the challenge first.
+    fn join_verdict_through(&mut self, door: u8, from: SocketAddr, offer: &Offer) -> Verdict {
+        let first = self.join_with(door, from, offer, Cookie::default());
         let Verdict::Answer(answer) = first else { panic!("no challenge but {first:?}") };
         assert!(answer.as_bytes().len() < self.last_join.len());
         let Some(Message::Challenge { cookie }) = Message::parse(answer.as_bytes()) else { panic!("{answer:?}") };
-        self.join_with(from, offer, cookie)
+        self.join_with(door, from, offer, cookie)
     }
 
-    fn join_with(&mut self, from: SocketAddr, offer: &Offer, cookie: Cookie) -> Verdict {
+    fn join_with(&mut self, door: u8, from: SocketAddr, offer: &Offer, cookie: Cookie) -> Verdict {
         let proof = prove(&offer.key, cookie, &offer.sealed);
         self.last_join = Message::Join(Join { cookie, ticket: &offer.sealed, proof: &proof }).to_vec();
         let join = self.last_join.clone();
-        self.send(from, &join)
+        self.send_through(door, from, &join)
     }
 }
 

@@ -8,21 +8,24 @@ mod role;
 use std::time::Duration;
 
 use domain::Bandwidth;
-use relay::core::{DropReason, Event, Verdict};
+use relay::{
+    core::{DropReason, Event, Hop, Verdict},
+    steer::Workers,
+};
 use wire::{
     Code,
     relay::{Message, Slot},
     ticket::LegSide,
 };
 
-use crate::lab::{ALICE, BERT, Lab, MALLORY};
+use crate::lab::{ALICE, BERT, Lab, MALLORY, forwarded_to};
 
 #[test]
 fn two_legs_of_a_pair_exchange_datagrams() {
     let mut lab = Lab::new();
     let slot = lab.pair(Bandwidth::UNLIMITED);
-    assert_eq!(lab.data(ALICE, slot, 1_300), Verdict::Forward(BERT));
-    assert_eq!(lab.data(BERT, slot, 1_300), Verdict::Forward(ALICE));
+    assert_eq!(lab.data(ALICE, slot, 1_300), forwarded_to(BERT));
+    assert_eq!(lab.data(BERT, slot, 1_300), forwarded_to(ALICE));
     assert_eq!(lab.relay.pairs(), 1);
 }
 
@@ -32,6 +35,35 @@ fn a_leg_alone_has_nobody_to_talk_to() {
     let ticket = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
     let slot = lab.join(ALICE, &ticket).unwrap();
     assert_eq!(lab.data(ALICE, slot, 100), Verdict::Drop(DropReason::NoPeer));
+}
+
+#[test]
+fn a_leg_is_reached_through_the_door_that_it_joined_by() {
+    let mut lab = Lab::new();
+    let slot = lab.pair(Bandwidth::UNLIMITED);
+    let data = Message::Data { slot, payload: b"through any door" }.to_vec();
+    assert_eq!(lab.send_through(3, ALICE, &data), forwarded_to(BERT));
+    let moved = lab.alice.clone().unwrap();
+    lab.advance(Duration::from_secs(1));
+    lab.join_through(3, ALICE, &moved).unwrap();
+    assert_eq!(lab.data(BERT, slot, 100), Verdict::Forward(Hop { address: ALICE, door: 3 }));
+}
+
+#[test]
+fn the_worker_stands_in_the_number_of_a_slot() {
+    let workers = Workers::new(3);
+    let mut lab = Lab::of_worker(2, workers);
+    let slots: Vec<_> = (0..5).map(|_| lab.pair(Bandwidth::UNLIMITED)).collect();
+    for slot in slots {
+        assert_eq!(workers.of_slot(slot), Some(2));
+        assert_eq!(lab.data(ALICE, slot, 100), forwarded_to(BERT));
+        // A number of another worker, and of none, is nobody's here.
+        for elsewhere in [0, 1, 3] {
+            let hostile = Slot(slot.0 & !3 | elsewhere);
+            assert_eq!(lab.data(ALICE, hostile, 100), Verdict::Drop(DropReason::NoSlot));
+            assert_eq!(lab.ping(ALICE, hostile), None);
+        }
+    }
 }
 
 #[test]
@@ -81,7 +113,7 @@ fn a_leg_moves_with_a_fresh_proof_and_the_old_address_means_nothing() {
     lab.advance(Duration::from_secs(2));
     let ticket = lab.alice.clone().unwrap();
     assert_eq!(lab.join(MALLORY, &ticket), Ok(slot));
-    assert_eq!(lab.data(BERT, slot, 100), Verdict::Forward(MALLORY));
+    assert_eq!(lab.data(BERT, slot, 100), forwarded_to(MALLORY));
     assert_eq!(lab.data(ALICE, slot, 100), Verdict::Drop(DropReason::NotALeg));
 }
 
@@ -100,12 +132,12 @@ fn a_leg_moves_once_a_second_at_most() {
 fn a_capped_pair_is_told_and_recovers() {
     let mut lab = Lab::new();
     let slot = lab.pair(Bandwidth::from_bytes_per_second(1_000));
-    assert_eq!(lab.data(ALICE, slot, 1_400), Verdict::Forward(BERT));
+    assert_eq!(lab.data(ALICE, slot, 1_400), forwarded_to(BERT));
     let Verdict::Answer(note) = lab.data(ALICE, slot, 1_400) else { panic!() };
     assert_eq!(Message::parse(note.as_bytes()), Some(Message::Note { slot, code: Code::RelayCapped.number() }));
     assert_eq!(lab.data(BERT, slot, 1_400), Verdict::Drop(DropReason::OverCap));
     lab.advance(Duration::from_secs(2));
-    assert_eq!(lab.data(BERT, slot, 1_400), Verdict::Forward(ALICE));
+    assert_eq!(lab.data(BERT, slot, 1_400), forwarded_to(ALICE));
 }
 
 #[test]
@@ -118,7 +150,7 @@ fn an_expired_ticket_starts_no_pair_but_keeps_a_living_one() {
     let slot = lab.pair(Bandwidth::UNLIMITED);
     for _ in 0..3 {
         lab.advance(Duration::from_secs(40));
-        assert_eq!(lab.data(ALICE, slot, 100), Verdict::Forward(BERT));
+        assert_eq!(lab.data(ALICE, slot, 100), forwarded_to(BERT));
     }
     let ticket = lab.alice.clone().unwrap();
     assert_eq!(lab.join(MALLORY, &ticket), Ok(slot));
@@ -181,9 +213,9 @@ fn a_cookie_lives_between_one_and_two_minutes() {
 fn a_draining_relay_tells_its_legs_and_takes_no_new_pair() {
     let mut lab = Lab::new();
     let slot = lab.pair(Bandwidth::UNLIMITED);
-    let told: Vec<_> = lab.relay.drain().map(|(to, _)| to).collect();
+    let told: Vec<_> = lab.relay.drain().map(|(to, _)| to.address).collect();
     assert_eq!(told, [ALICE, BERT]);
-    assert_eq!(lab.data(ALICE, slot, 100), Verdict::Forward(BERT));
+    assert_eq!(lab.data(ALICE, slot, 100), forwarded_to(BERT));
     let ticket = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
     assert_eq!(lab.join(MALLORY, &ticket), Err(Code::RelayDraining));
 }

@@ -9,7 +9,8 @@ use std::{
 use bus::{Bus, memory::Hub};
 use contract::rendezvous::{ReflectFrom, RelayBeat};
 use domain::{Bandwidth, InstanceId, Probe, RelayId, SessionTag, TransactionId, UnixMillis, Vantage};
-use relay::{Config, Metrics, Seams, core::DropReason};
+use nix::sys::socket::{setsockopt, sockopt};
+use relay::{Config, Metrics, Seams, core::DropReason, steer::Workers};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use wire::{
@@ -125,6 +126,72 @@ async fn the_legs_of_a_pair_meet_over_different_families() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pairs_are_spread_over_workers_and_meet_through_any_port() {
+    let role = Role::start(&["127.0.0.1:0", "127.0.0.1:0", "[::1]:0"], Config { workers: 4, ..Config::default() });
+    let (endpoints, metrics) = (role.endpoints.clone(), Arc::clone(&role.metrics));
+    let key = TicketRoot::new([1; 32]).key(role.id);
+    tokio::task::spawn_blocking(move || {
+        let workers = Workers::new(4);
+        let mut used = [false; 4];
+        for (nth, nonce) in (0_u8..24).map(|nth| (nth, PairNonce([nth.wrapping_mul(73); 16]))) {
+            let ticket = |side| offer(&key, &ticket(nonce, side));
+            let (a, b) = (leg(endpoints[usize::from(nth) % 3]), leg(endpoints[usize::from(nth / 3) % 3]));
+            let slot = join(&a, &ticket(LegSide::A));
+            assert_eq!(join(&b, &ticket(LegSide::B)), slot);
+            assert_eq!(workers.of_slot(slot), Some(workers.of_pair(&nonce)));
+            used[usize::from(workers.of_pair(&nonce))] = true;
+            let datagram = Message::Data { slot, payload: b"over the relay" }.to_vec();
+            a.send(&datagram).unwrap();
+            assert_eq!(receive(&b), datagram);
+            b.send(&datagram).unwrap();
+            assert_eq!(receive(&a), datagram);
+        }
+        assert_eq!(used, [true; 4]);
+    })
+    .await
+    .unwrap();
+    assert_eq!((metrics.pairs.get(), metrics.forwarded_packets.get()), (24, 48));
+    role.stop().await;
+}
+
+/// Rows that cross the kernel as one message arrive as they were sent: whole, in order, at their own leg.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_datagrams_keep_their_order_and_their_legs() {
+    let role = Role::start(&["127.0.0.1:0"], Config { workers: 1, ..Config::default() });
+    let (relay, metrics) = (role.endpoints[0], Arc::clone(&role.metrics));
+    let key = TicketRoot::new([1; 32]).key(role.id);
+    tokio::task::spawn_blocking(move || {
+        let a = leg(relay);
+        let pairs = [1_u8, 2].map(|nth| {
+            let [ours, theirs] = [LegSide::A, LegSide::B].map(|side| offer(&key, &ticket(PairNonce([nth; 16]), side)));
+            let b = leg(relay);
+            let slot = join(&a, &ours);
+            assert_eq!(join(&b, &theirs), slot);
+            (slot, b)
+        });
+        let payload = |nth: usize, length| vec![u8::try_from(nth % 256).unwrap(); length];
+        // One row of one source: pieces of one size for two slots, taken in turns of three and five, then a shorter end.
+        let plan: Vec<_> =
+            (0..40).map(|nth| (usize::from(nth % 8 >= 3), nth, if nth == 39 { 77 } else { 600 })).collect();
+        let datagrams: Vec<_> = plan
+            .iter()
+            .map(|&(to, nth, length)| Message::Data { slot: pairs[to].0, payload: &payload(nth, length) }.to_vec())
+            .collect();
+        let row = datagrams.concat();
+        setsockopt(&a, sockopt::UdpGsoSegment, &608).unwrap();
+        assert_eq!(a.send(&row).unwrap(), row.len());
+        for (datagram, (to, ..)) in datagrams.iter().zip(&plan) {
+            assert_eq!(&receive(&pairs[*to].1), datagram);
+        }
+        assert_eq!(metrics.forwarded_packets.get(), 40);
+        assert_eq!((metrics.unsent.get(), metrics.refused_rows.get()), (0, 0));
+    })
+    .await
+    .unwrap();
+    role.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_reflector_of_a_relay_has_budgets_and_answers_from_one_place() {
     let role = Role::start(&["127.0.0.1:0"], Config { larger_answers_per_source: 3, ..Config::default() });
     let (relay, metrics) = (role.endpoints[0], Arc::clone(&role.metrics));
@@ -203,6 +270,16 @@ fn listeners_and_keys_are_checked_at_the_start() {
     let none = Config { listen: Vec::new(), ..Config::default() };
     assert!(matches!(relay::bind(&none, InstanceId::from_bytes([7; 16])), Err(relay::Error::NoListener)));
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let many = Config { listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)); 17], ..Config::default() };
+    assert!(matches!(
+        relay::bind(&many, InstanceId::from_bytes([7; 16])),
+        Err(relay::Error::TooManyListeners { named: 17, most: 16 })
+    ));
+    let crowd = Config { workers: 65, ..Config::default() };
+    assert!(matches!(
+        relay::bind(&crowd, InstanceId::from_bytes([7; 16])),
+        Err(relay::Error::TooManyWorkers { named: 65, most: 64 })
+    ));
     let busy = Config { listen: vec![taken.local_addr().unwrap()], ..Config::default() };
     let error = relay::bind(&busy, InstanceId::from_bytes([7; 16])).unwrap_err().to_string();
     assert!(error.contains(&taken.local_addr().unwrap().to_string()), "{error}");
@@ -242,6 +319,11 @@ impl Role {
         self.shutdown.cancel();
         self.tasks.join_next().await.unwrap().unwrap().unwrap();
     }
+}
+
+fn ticket(pair: PairNonce, side: LegSide) -> Ticket {
+    let expires = UnixMillis::from(SystemTime::now()).plus(Duration::from_secs(60));
+    Ticket { relay: RelayId::from_bytes([7; 16]), pair, side, rate: Bandwidth::UNLIMITED, expires }
 }
 
 const TAG: SessionTag = SessionTag([3; 16]);

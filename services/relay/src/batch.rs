@@ -1,0 +1,456 @@
+//! Many datagrams in one system call: `recvmmsg` with UDP GRO, `sendmmsg` with UDP GSO.
+//!
+//! The kernel hands over what arrived in a row from one source as one message of equal pieces, and takes such a message; a
+//! row of eight then crosses the stack once. What goes to one address in a row and is of one size becomes one message; the
+//! order is never changed. Where the kernel refuses (an interface that cannot: EIO; a path that is narrower: EMSGSIZE,
+//! EINVAL) the row goes again, one by one: for good in the first case, for that address for a while in the second.
+//!
+//! Nothing is allocated after the start. `unsafe` is confined to the two calls: `nix` gives all messages of a call the same
+//! control data, and allocates for a call with any.
+
+use std::{
+    io,
+    mem::{size_of, zeroed},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::Range,
+    os::fd::{AsFd, AsRawFd as _},
+    time::{Duration, Instant},
+};
+
+use arrayvec::ArrayVec;
+use nix::{
+    errno::Errno,
+    libc::{self, c_int, c_uint, iovec, mmsghdr},
+};
+
+/// Messages taken from the kernel at once.
+const MESSAGES: usize = 64;
+
+/// The largest message, and a distance that lets the messages' first bytes fall into different lines of the caches.
+const STRIDE: usize = 65_536 + 17 * 64;
+
+/// Datagrams that wait to be sent, at most.
+pub(crate) const WAITING: usize = 256;
+
+/// The most pieces and bytes that the kernel takes as one (`UDP_MAX_SEGMENTS` of older kernels).
+const PIECES: usize = 64;
+const ROW_BYTES: usize = 65_000;
+
+/// Addresses whose rows were refused, as many as are remembered and how long.
+const REFUSED: usize = 8;
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+
+/// What arrived with one call.
+#[derive(Debug)]
+pub(crate) struct Arrivals {
+    buffer: Box<[u8]>,
+    names: Box<[Name; MESSAGES]>,
+    controls: Box<[Control; MESSAGES]>,
+    messages: ArrayVec<Arrived, MESSAGES>,
+}
+
+/// Pieces of equal size from one source; the last may be shorter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrived {
+    pub(crate) from: SocketAddr,
+    start: usize,
+    length: usize,
+    piece: usize,
+}
+
+/// A place in [`Arrivals`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    start: usize,
+    pub(crate) length: usize,
+}
+
+impl Arrivals {
+    pub(crate) fn new() -> Self {
+        Self {
+            buffer: vec![0; MESSAGES * STRIDE].into_boxed_slice(),
+            names: Box::new([Name::default(); MESSAGES]),
+            controls: Box::new([Control::default(); MESSAGES]),
+            messages: ArrayVec::new(),
+        }
+    }
+
+    /// Takes what is there. With `waits`, waits for the first as long as the socket has as its time-out.
+    pub(crate) fn receive(&mut self, socket: &impl AsFd, waits: Waits) -> io::Result<()> {
+        self.messages.clear();
+        let mut slices: ArrayVec<iovec, MESSAGES> = (self.buffer.chunks_exact_mut(STRIDE))
+            .map(|chunk| iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: STRIDE.min(65_536) })
+            .collect();
+        let mut headers: ArrayVec<mmsghdr, MESSAGES> = ArrayVec::new();
+        for ((slice, name), control) in slices.iter_mut().zip(&mut *self.names).zip(&mut *self.controls) {
+            *control = Control::default();
+            let mut header = empty();
+            header.msg_hdr.msg_name = name.0.as_mut_ptr().cast();
+            header.msg_hdr.msg_namelen = size_of::<Name>() as u32;
+            header.msg_hdr.msg_iov = slice;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = (&raw mut *control).cast();
+            header.msg_hdr.msg_controllen = size_of::<Control>() as _;
+            headers.push(header);
+        }
+        let flags = match waits {
+            Waits::ForOne => libc::MSG_WAITFORONE,
+            Waits::Not => libc::MSG_DONTWAIT,
+        };
+        let descriptor = socket.as_fd().as_raw_fd();
+        #[expect(unsafe_code, reason = "a system call that fills memory which the headers point to")]
+        // SAFETY: each header points to a chunk, a name and a control block that this function borrows mutably until it
+        // returns, with their lengths; the count is that of the headers.
+        let received = Errno::result(unsafe {
+            libc::recvmmsg(descriptor, headers.as_mut_ptr(), MESSAGES as c_uint, flags as _, std::ptr::null_mut())
+        });
+        let count = match received {
+            Ok(count) => usize::try_from(count).unwrap_or(0),
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        for (nth, header) in headers.iter().enumerate().take(count) {
+            let whole = header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
+            let length = if whole { header.msg_len as usize } else { 0 };
+            let piece = self.controls[nth].piece().filter(|piece| *piece > 0).unwrap_or(length);
+            self.messages.push(Arrived { from: self.names[nth].address(), start: nth * STRIDE, length, piece });
+        }
+        Ok(())
+    }
+
+    /// Every message, in the order of arrival.
+    pub(crate) fn messages(&self) -> ArrayVec<Arrived, MESSAGES> {
+        self.messages.clone()
+    }
+
+    pub(crate) fn bytes(&self, piece: Piece) -> &[u8] {
+        &self.buffer[piece.start..piece.start + piece.length]
+    }
+}
+
+impl Arrived {
+    /// The datagrams of the message. An empty one is one, too.
+    pub(crate) fn pieces(self) -> impl Iterator<Item = Piece> {
+        let count = self.length.div_ceil(self.piece.max(1)).max(1);
+        (0..count).map(move |nth| {
+            let before = nth * self.piece;
+            Piece { start: self.start + before, length: self.piece.min(self.length - before) }
+        })
+    }
+}
+
+/// Whether a call that finds nothing waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    ForOne,
+    Not,
+}
+
+/// What waits to be sent through one socket.
+#[derive(Debug)]
+pub(crate) struct Departures<const ANSWER: usize> {
+    names: ArrayVec<Name, WAITING>,
+    sources: ArrayVec<Source, WAITING>,
+    answers: Box<[[u8; ANSWER]]>,
+    answered: usize,
+    rows: Rows,
+}
+
+/// Where the bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Arrived(Piece),
+    Answer { nth: usize, length: usize },
+}
+
+/// What became of what waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// Datagrams that the kernel did not take: to an unreachable network, or into a full buffer.
+    pub(crate) unsent: u64,
+    /// Rows that went again one by one.
+    pub(crate) refused_rows: u64,
+}
+
+impl<const ANSWER: usize> Departures<ANSWER> {
+    pub(crate) fn new() -> Self {
+        Self {
+            names: ArrayVec::new(),
+            sources: ArrayVec::new(),
+            answers: vec![[0; ANSWER]; WAITING].into_boxed_slice(),
+            answered: 0,
+            rows: Rows::default(),
+        }
+    }
+
+    /// Whether nothing more may be pushed before [`Self::send`].
+    pub(crate) fn is_full(&self) -> bool {
+        self.names.is_full()
+    }
+
+    /// Room for an answer that may be pushed next.
+    pub(crate) fn answer(&mut self) -> &mut [u8; ANSWER] {
+        &mut self.answers[self.answered]
+    }
+
+    /// Has the first `length` bytes of [`Self::answer`] sent to `to`.
+    pub(crate) fn push_answer(&mut self, to: SocketAddr, length: usize) {
+        self.put(to, Source::Answer { nth: self.answered, length });
+        self.answered += 1;
+    }
+
+    /// Has something that arrived sent on to `to`.
+    pub(crate) fn push(&mut self, to: SocketAddr, piece: Piece) {
+        self.put(to, Source::Arrived(piece));
+    }
+
+    fn put(&mut self, to: SocketAddr, source: Source) {
+        self.names.push(Name::from(to));
+        self.sources.push(source);
+    }
+
+    /// Sends everything; a datagram that the kernel does not take is lost, as on any router.
+    pub(crate) fn send(&mut self, now: Instant, socket: &impl AsFd, arrivals: &Arrivals) -> io::Result<Sent> {
+        let mut outcome = Sent::default();
+        let mut first = 0;
+        while first < self.names.len() {
+            let (result, row) = self.send_from(first, socket, arrivals);
+            match result {
+                Ok(datagrams) => first += datagrams,
+                Err(Errno::EINTR) => {}
+                Err(error @ (Errno::EIO | Errno::EMSGSIZE | Errno::EINVAL)) if row > 1 => {
+                    outcome.refused_rows += 1;
+                    self.rows.refuse(now, error, self.names[first]);
+                }
+                Err(
+                    Errno::EAGAIN
+                    | Errno::ENOBUFS
+                    | Errno::EMSGSIZE
+                    | Errno::EPERM
+                    | Errno::ECONNREFUSED
+                    | Errno::EHOSTUNREACH
+                    | Errno::ENETUNREACH
+                    | Errno::EACCES
+                    | Errno::EINVAL
+                    | Errno::EADDRNOTAVAIL,
+                ) => {
+                    outcome.unsent += row as u64;
+                    first += row;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.names.clear();
+        self.sources.clear();
+        self.answered = 0;
+        self.rows.forget(now);
+        Ok(outcome)
+    }
+
+    /// One call. Returns how many datagrams went, and how many the first message had.
+    fn send_from(&mut self, first: usize, socket: &impl AsFd, arrivals: &Arrivals) -> (nix::Result<usize>, usize) {
+        let mut slices: ArrayVec<iovec, WAITING> = ArrayVec::new();
+        let mut rows: ArrayVec<Row, WAITING> = ArrayVec::new();
+        let mut at = first;
+        while at < self.names.len() {
+            let datagrams = self.rows.take(&self.names[at..], self.sources[at..].iter().map(Source::length));
+            let before = slices.len();
+            for source in &self.sources[at..at + datagrams] {
+                let bytes = match *source {
+                    Source::Arrived(piece) => arrivals.bytes(piece),
+                    Source::Answer { nth, length } => &self.answers[nth][..length],
+                };
+                let base: *mut libc::c_void = bytes.as_ptr().cast_mut().cast();
+                match slices[before..].last_mut() {
+                    // Pieces that arrived together leave together.
+                    Some(last) if last.iov_base.wrapping_byte_add(last.iov_len) == base => last.iov_len += bytes.len(),
+                    _ => slices.push(iovec { iov_base: base, iov_len: bytes.len() }),
+                }
+            }
+            let control = Control::of_piece(self.sources[at].length());
+            rows.push(Row { at, datagrams, slices: before..slices.len(), control });
+            at += datagrams;
+        }
+        let mut headers: ArrayVec<mmsghdr, WAITING> = ArrayVec::new();
+        for row in &mut rows {
+            let (name, slices) = (&mut self.names[row.at], &mut slices[row.slices.clone()]);
+            let mut header = empty();
+            header.msg_hdr.msg_name = name.0.as_mut_ptr().cast();
+            header.msg_hdr.msg_namelen = name.length();
+            header.msg_hdr.msg_iov = slices.as_mut_ptr();
+            header.msg_hdr.msg_iovlen = slices.len() as _;
+            if row.datagrams > 1 {
+                header.msg_hdr.msg_control = (&raw mut row.control).cast();
+                header.msg_hdr.msg_controllen = Control::SEND_SIZE as _;
+            }
+            headers.push(header);
+        }
+        let descriptor = socket.as_fd().as_raw_fd();
+        #[expect(unsafe_code, reason = "a system call that reads memory which the headers point to")]
+        // SAFETY: names, slices, controls and the bytes behind the slices outlive the call, which only reads them; each
+        // header has their lengths, and the count is that of the headers.
+        let sent = Errno::result(unsafe {
+            libc::sendmmsg(descriptor, headers.as_mut_ptr(), headers.len() as c_uint, libc::MSG_DONTWAIT as _)
+        });
+        let messages = sent.map(|messages| usize::try_from(messages).unwrap_or(0).max(1));
+        let datagrams = messages.map(|messages| rows.iter().take(messages).map(|row| row.datagrams).sum());
+        (datagrams, rows[0].datagrams)
+    }
+}
+
+/// One message of a call.
+struct Row {
+    /// The first of its datagrams, and how many.
+    at: usize,
+    datagrams: usize,
+    slices: Range<usize>,
+    control: Control,
+}
+
+impl Source {
+    const fn length(&self) -> usize {
+        match *self {
+            Self::Arrived(piece) => piece.length,
+            Self::Answer { length, .. } => length,
+        }
+    }
+}
+
+/// What may be sent as one message.
+#[derive(Debug, Default)]
+struct Rows {
+    /// The interface cannot.
+    off: bool,
+    refused: ArrayVec<Name, REFUSED>,
+    /// The entry that the next refusal overwrites.
+    oldest: usize,
+    since: Option<Instant>,
+}
+
+impl Rows {
+    /// How many datagrams from the front are one message: all to the first one's address, of its length, only the last
+    /// shorter.
+    fn take(&self, names: &[Name], mut lengths: impl Iterator<Item = usize>) -> usize {
+        let (Some(name), Some(piece)) = (names.first(), lengths.next()) else { return 0 };
+        if self.off || piece == 0 || names.get(1) != Some(name) || self.refused.contains(name) {
+            return 1;
+        }
+        let (mut row, mut bytes) = (1, piece);
+        for (next, length) in names[1..].iter().zip(lengths) {
+            bytes += length;
+            if next != name || length > piece || length == 0 || row == PIECES || bytes > ROW_BYTES {
+                break;
+            }
+            row += 1;
+            if length < piece {
+                break;
+            }
+        }
+        row
+    }
+
+    fn refuse(&mut self, now: Instant, error: Errno, name: Name) {
+        if error == Errno::EIO {
+            self.off = true;
+        } else if self.refused.is_full() {
+            self.refused[self.oldest] = name;
+            self.oldest = (self.oldest + 1) % REFUSED;
+        } else {
+            self.refused.push(name);
+            self.since = self.since.or(Some(now));
+        }
+    }
+
+    /// Paths change: what was refused is tried again.
+    fn forget(&mut self, now: Instant) {
+        if self.since.is_some_and(|since| now.saturating_duration_since(since) > REFUSED_FOR) {
+            self.refused.clear();
+            self.since = None;
+        }
+    }
+}
+
+/// A `sockaddr_in` or a `sockaddr_in6`, as bytes: family 2, port 2, then address 4, or flow 4, address 16, scope 4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Name([u8; 28]);
+
+const INET: u16 = libc::AF_INET as u16;
+const INET6: u16 = libc::AF_INET6 as u16;
+
+impl Name {
+    fn family(&self) -> u16 {
+        u16::from_ne_bytes([self.0[0], self.0[1]])
+    }
+
+    fn length(&self) -> u32 {
+        if self.family() == INET { 16 } else { 28 }
+    }
+
+    fn address(&self) -> SocketAddr {
+        let port = u16::from_be_bytes([self.0[2], self.0[3]]);
+        let ip: IpAddr = match self.family() {
+            INET => Ipv4Addr::from(std::array::from_fn(|nth| self.0[4 + nth])).into(),
+            INET6 => Ipv6Addr::from(std::array::from_fn(|nth| self.0[8 + nth])).into(),
+            _ => Ipv4Addr::UNSPECIFIED.into(),
+        };
+        SocketAddr::new(ip, port)
+    }
+}
+
+impl From<SocketAddr> for Name {
+    fn from(address: SocketAddr) -> Self {
+        let mut bytes = [0; 28];
+        bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
+        match address.ip() {
+            IpAddr::V4(v4) => {
+                bytes[..2].copy_from_slice(&INET.to_ne_bytes());
+                bytes[4..8].copy_from_slice(&v4.octets());
+            }
+            IpAddr::V6(v6) => {
+                bytes[..2].copy_from_slice(&INET6.to_ne_bytes());
+                bytes[8..24].copy_from_slice(&v6.octets());
+            }
+        }
+        Self(bytes)
+    }
+}
+
+/// One control message about pieces: `cmsghdr` and its number.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct Control {
+    length: usize,
+    level: c_int,
+    kind: c_int,
+    piece: [u8; 4],
+    pad: [u8; 4],
+}
+
+const _: () = assert!(std::mem::offset_of!(Control, piece) == size_of::<libc::cmsghdr>(), "as the kernel lays it out");
+
+impl Control {
+    const SEND_SIZE: usize = size_of::<libc::cmsghdr>() + size_of::<usize>();
+
+    /// The size of the pieces that arrived as one (`UDP_GRO`); none when a datagram came alone.
+    fn piece(&self) -> Option<usize> {
+        let named =
+            self.level == libc::SOL_UDP && self.kind == libc::UDP_GRO && self.length > size_of::<libc::cmsghdr>();
+        named.then(|| usize::try_from(i32::from_ne_bytes(self.piece)).unwrap_or(0))
+    }
+
+    /// Has the kernel cut a message into pieces (`UDP_SEGMENT`, 16 bits).
+    fn of_piece(size: usize) -> Self {
+        let mut piece = [0; 4];
+        piece[..2].copy_from_slice(&u16::try_from(size).unwrap_or(u16::MAX).to_ne_bytes());
+        let length = size_of::<libc::cmsghdr>() + size_of::<u16>();
+        Self { length, level: libc::SOL_UDP, kind: libc::UDP_SEGMENT, piece, pad: [0; 4] }
+    }
+}
+
+fn empty() -> mmsghdr {
+    #[expect(unsafe_code, reason = "the structure has private fields on some systems")]
+    // SAFETY: numbers and null pointers, for which zeros are valid.
+    unsafe {
+        zeroed()
+    }
+}
