@@ -560,7 +560,7 @@ fn asked(datagram: &[u8]) -> Option<TransactionId> {
 /// The socket that discovery and lifetime test call `name`.
 const fn measuring(name: Socket) -> SocketId {
     match name {
-        Socket::Main | Socket::Punching(_) => SocketId::MAIN,
+        Socket::Main | Socket::Punching(_) | Socket::Tcp => SocketId::MAIN,
         Socket::Spare => SocketId::SPARE,
         Socket::Burst(place) => SocketId::burst(place),
         Socket::Lifetime(place) => SocketId::lifetime(place),

@@ -23,12 +23,13 @@
 //! the start; a hard mapping without an allocation says that bursts are under way. The end, with allocation and hairpin, comes
 //! at most 1.7 s after the start. [`Discovered::settled_by`] steadies both by what was found before.
 //!
-//! [`Measurement`] runs on PREPARE, right before a punch; [`Lifetime`] once a day.
+//! [`TcpTest`] runs beside it; [`Measurement`] on PREPARE, right before a punch; [`Lifetime`] once a day.
 
 mod lifetime;
 mod measurement;
 mod questions;
 mod reflectors;
+mod tcp;
 
 use std::{
     collections::VecDeque,
@@ -44,6 +45,7 @@ pub use self::{
     lifetime::{LIFETIME_INTERVAL, Lifetime, SILENCES_S},
     measurement::{MAX_PUNCHING_SOCKETS, Measurement},
     reflectors::Reflectors,
+    tcp::{Connections, TcpTest},
 };
 use crate::classify::{BURST, Bursts, ENOUGH_STEPS, History, Sightings, classify};
 
@@ -60,6 +62,8 @@ pub enum Socket {
     Lifetime(u8),
     /// One of those that PREPARE asks for, with even local ports.
     Punching(u16),
+    /// A TCP port of discovery or of one punch, from which connections are made.
+    Tcp,
 }
 
 /// A question to send.

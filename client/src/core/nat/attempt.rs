@@ -108,6 +108,6 @@ impl Attempt {
 fn id(sockets: &[SocketId], name: Socket) -> SocketId {
     match name {
         Socket::Punching(place) => sockets.get(usize::from(place)).copied().unwrap_or(SocketId::MAIN),
-        Socket::Main | Socket::Spare | Socket::Burst(_) | Socket::Lifetime(_) => SocketId::MAIN,
+        Socket::Main | Socket::Spare | Socket::Burst(_) | Socket::Lifetime(_) | Socket::Tcp => SocketId::MAIN,
     }
 }

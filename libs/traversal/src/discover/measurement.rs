@@ -60,6 +60,28 @@ impl Measurement {
         Self { questions, v6: reflectors.v6, until: None, measured: None, over: false }
     }
 
+    /// The same for connections, from [`Socket::Tcp`]: one reflector, and another one when that is silent. The connection
+    /// that is answered stays, so that the NAT keeps the port until the peer's connection leaves from it.
+    #[must_use]
+    pub fn over_tcp(now: Instant, reflectors: Reflectors, tag: SessionTag, seed: [u8; 32]) -> Self {
+        let mut questions = Questions::new(Some(tag), seed);
+        questions.add(now, Socket::Tcp, reflectors.first, Vantage::Asked, Tries { count: 1, interval: TCP_PATIENCE });
+        if let Some(other) = reflectors.other_address {
+            let tries = Tries { count: 1, interval: TCP_PATIENCE - TCP_SECOND };
+            questions.add(now + TCP_SECOND, Socket::Tcp, other, Vantage::Asked, tries);
+        }
+        questions.handle_timeout(now);
+        Self { questions, v6: None, until: None, measured: None, over: false }
+    }
+
+    /// No connection to a reflector came about.
+    pub fn handle_unreachable(&mut self, now: Instant, to: SocketAddr) {
+        if !self.over {
+            self.questions.give_up(|question| question.to == to && question.asked.is_some());
+            self.conclude(now);
+        }
+    }
+
     /// An answer arrived at `socket`.
     pub fn handle_answer(&mut self, now: Instant, socket: Socket, from: SocketAddr, reflected: Reflected) {
         if self.over {
@@ -120,6 +142,10 @@ impl Measurement {
     }
 }
 
+/// The server waits for 2.5 s.
+const TCP_PATIENCE: Duration = Duration::from_millis(2_200);
+/// When the second reflector is asked: not before one on another continent had its time.
+const TCP_SECOND: Duration = Duration::from_millis(700);
 const TRIES: u8 = 6;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// A path that took this long may take so much longer the next time.
