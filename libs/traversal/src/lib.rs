@@ -8,6 +8,7 @@
 //! | [`plan`] | server | which strategy, and who sends what when |
 //! | [`predict`] | both | where the next ports of a NAT are |
 //! | [`punch`] | client | the packets of one attempt, and when an endpoint is usable |
+//! | [`dial`] | client | the connections of one attempt over TCP |
 //! | [`path`] | client | over which route data goes, from the first packet to the end of the tunnel |
 //! | [`relay_choice`] | server | which relay carries a pair |
 //! | [`sim`] | tests | NAT boxes and whole trials under a virtual clock |
@@ -72,7 +73,9 @@
 //! - **BIRTHDAY**: the random side sends from 256 sockets (64 behind a carrier), the easy side tries 1,024 ports, two
 //!   milliseconds apart: they meet in 98 % of all attempts, after 175 probes in the median. A block or a parity that is known
 //!   makes it certain. The same against a sequential NAT whose mapping is the same for all ports of one address.
-//! - **TCP**: simultaneous open from the port of a connection to a reflector, for a side without UDP.
+//! - **TCP**: simultaneous open from the port of a connection to a reflector, for a side without UDP. What then runs in it is
+//!   TCP in TCP, but so is all that a side without UDP gets through a relay, and that has two such legs; so a direct
+//!   connection is judged like any other direct path: taken unless the relay is faster by more than 10 ms.
 //! - **RELAY**: random against random, and sequential against random, would need some 65,000 mappings. They get one plain
 //!   round, because a class can be wrong, and then rest.
 //!
@@ -102,6 +105,7 @@
 //! of RFC 4787; measurements of RFC 5780 over RFC 8489.
 
 pub mod classify;
+pub mod dial;
 pub mod discover;
 pub mod path;
 pub mod plan;

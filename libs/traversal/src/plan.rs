@@ -2,11 +2,12 @@
 //!
 //! | A \ B | easy, open | easy | sequential | random | blocked |
 //! |---|---|---|---|---|---|
-//! | easy, open | DIRECT | DIRECT | REVEAL | REVEAL | relay |
-//! | easy | | DIRECT | PREDICT | BIRTHDAY | relay |
-//! | sequential | | | SWEEP | plain round, then relay | relay |
-//! | random | | | | plain round, then relay | relay |
+//! | easy, open | DIRECT | DIRECT | REVEAL | REVEAL | TCP |
+//! | easy | | DIRECT | PREDICT | BIRTHDAY | TCP |
+//! | sequential | | | SWEEP | plain round, then relay | TCP |
+//! | random | | | | plain round, then relay | TCP |
 //!
+//! - TCP needs an endpoint-independent mapping of connections on both sides, whatever they do to UDP; else it is the relay.
 //! - A sequential NAT with an address-dependent mapping counts as easy against a random one, at the port that it will use
 //!   next: BIRTHDAY.
 //! - Two sides behind one public address try their addresses on the LAN and the hairpin, whatever their classes are.
@@ -189,13 +190,19 @@ fn over_tcp(strategies: Strategies, a: &NatProfile, b: &NatProfile) -> Outlook {
     if strategies.tcp && open(a) && open(b) { Outlook::Promising(Strategy::Tcp) } else { Outlook::Hopeless }
 }
 
+/// What is tried. Without UDP there is nothing plain to fall back to.
+const fn strategy(variation: Variation, outlook: Outlook) -> Strategy {
+    match (variation, outlook) {
+        (_, Outlook::Promising(Strategy::Tcp)) => Strategy::Tcp,
+        (Variation::First | Variation::Second, Outlook::Promising(strategy)) => strategy,
+        (Variation::Third, _) | (_, Outlook::Doubtful | Outlook::Hopeless) => Strategy::Direct,
+    }
+}
+
 /// Fresh sockets that PREPARE asks of both sides, and whether for TCP.
 #[must_use]
 pub fn preparation(strategies: Strategies, variation: Variation, a: &NatProfile, b: &NatProfile) -> ([u16; 2], bool) {
-    let strategy = match (variation, outlook(strategies, a, b)) {
-        (Variation::First | Variation::Second, Outlook::Promising(strategy)) => strategy,
-        (Variation::Third, _) | (_, Outlook::Doubtful | Outlook::Hopeless) => Strategy::Direct,
-    };
+    let strategy = strategy(variation, outlook(strategies, a, b));
     let sockets = |own: &NatProfile| match (strategy, own.class()) {
         (Strategy::Predict, NatClass::Sequential) => MEASURED_SOCKETS,
         (Strategy::Sweep, _) => sweep_sockets(own),
@@ -218,10 +225,7 @@ pub fn preparation(strategies: Strategies, variation: Variation, a: &NatProfile,
 #[must_use]
 pub fn plan(punch: PunchId, recipe: Recipe, strategies: Strategies, a: &Measured, b: &Measured) -> Plan {
     let variation = recipe.variation;
-    let strategy = match (variation, measured_outlook(strategies, a, b)) {
-        (Variation::First | Variation::Second, Outlook::Promising(strategy)) => strategy,
-        (Variation::Third, _) | (_, Outlook::Doubtful | Outlook::Hopeless) => Strategy::Direct,
-    };
+    let strategy = strategy(variation, measured_outlook(strategies, a, b));
     let sides = [a, b];
     let rtts = sides.map(|side| side.rtt.unwrap_or(UNKNOWN_RTT));
     let start = rtts[0].max(rtts[1]) / 2 + MARGIN;
@@ -229,7 +233,7 @@ pub fn plan(punch: PunchId, recipe: Recipe, strategies: Strategies, a: &Measured
     let gap = skew.clamp(SHORTEST_GAP, LONGEST_GAP) * if variation == Variation::Second { 2 } else { 1 };
     // On the second attempt B opens first and A one gap later; both go on together.
     let lead = if variation == Variation::Second { gap } else { Duration::ZERO };
-    let ttl = opener_ttl(variation, hops(a.ttl.max(a.ttl6)), hops(b.ttl.max(b.ttl6)));
+    let ttl = opener_ttl(variation, hops_of(a), hops_of(b));
     let aims = aims(strategy, recipe, start, sides);
     let order = |side: usize, delay: Duration| {
         let (own, peer) = (sides[side], sides[1 - side]);
@@ -240,7 +244,15 @@ pub fn plan(punch: PunchId, recipe: Recipe, strategies: Strategies, a: &Measured
             wait_us: micros((start + delay).saturating_sub(rtts[side] / 2)),
             gap_us: micros(gap + lead - delay),
             opener_ttl: if opens(strategy, own, peer) { ttl } else { 0 },
-            candidates: candidates(own, peer, endpoint),
+            candidates: match strategy {
+                Strategy::Tcp => connectable(own, peer),
+                Strategy::Direct
+                | Strategy::Reveal
+                | Strategy::Predict
+                | Strategy::Sweep
+                | Strategy::Birthday
+                | Strategy::Relay => candidates(own, peer, endpoint),
+            },
             attempt: recipe.attempt,
             spray,
             sockets,
@@ -319,6 +331,12 @@ fn trend(side: &Measured, start: Duration) -> Option<Trend> {
     Some(Trend::new(side.seen?.port(), step, side.profile.foreign_rate, dt))
 }
 
+/// Routers between a side and a reflector. Connections do not show them, but its discovery may have.
+fn hops_of(side: &Measured) -> u8 {
+    let measured = hops(side.ttl.max(side.ttl6));
+    if measured > 0 { measured } else { side.profile.hops }
+}
+
 /// Half of the shorter way to a reflector, between 3 and 8: it must pass every NAT of its own side, a carrier's too, and die
 /// before the peer's. Never more than the shorter way itself, or it would arrive.
 fn opener_ttl(variation: Variation, hops_a: u8, hops_b: u8) -> u8 {
@@ -334,9 +352,9 @@ fn opener_ttl(variation: Variation, hops_a: u8, hops_b: u8) -> u8 {
 /// Only the side whose filter is to be opened sends openers when the other one is to reveal itself.
 fn opens(strategy: Strategy, own: &Measured, peer: &Measured) -> bool {
     match strategy {
-        Strategy::Direct | Strategy::Predict | Strategy::Sweep | Strategy::Birthday => true,
+        Strategy::Direct | Strategy::Predict | Strategy::Sweep | Strategy::Birthday | Strategy::Tcp => true,
         Strategy::Reveal => own.profile.class() < peer.profile.class(),
-        Strategy::Tcp | Strategy::Relay => false,
+        Strategy::Relay => false,
     }
 }
 
@@ -379,6 +397,13 @@ fn candidates(own: &Measured, peer: &Measured, expected: Option<SocketAddr>) -> 
         }
     }
     candidates
+}
+
+/// Where `own` is told to connect to: the port that a reflector saw, and no other. LAN addresses and mapped ports are UDP's.
+fn connectable(own: &Measured, peer: &Measured) -> Vec<Candidate> {
+    let meets = |seen: &SocketAddr| own.seen.is_none_or(|own| may_meet(own.ip(), seen.ip()));
+    let seen = peer.seen.filter(meets).map(|endpoint| Candidate { endpoint, local: false, main: false });
+    seen.into_iter().collect()
 }
 
 /// Whether an observed address may be told to a peer: a private one only in a deployment that lies in the same site.

@@ -12,6 +12,7 @@
 //! | SWEEP | from every socket, all at once | 0, 100, 200, 300, 400 as far as 480 packets allow |
 //! | BIRTHDAY, hard side | from every socket, two milliseconds apart | 2200 (openers again at 1100) |
 //! | BIRTHDAY, easy side | and one packet to each port of the scatter, two milliseconds apart | as DIRECT |
+//! | TCP | nowhere: [`crate::dial`] makes connections, and what is told here goes over those | |
 //!
 //! Every probe is answered to where it came from, whatever was expected: a hard NAT shows its port that way. An endpoint
 //! is *valid* with the answer to a probe of ours from exactly there, and *usable* after three answers within a second.
@@ -31,6 +32,7 @@ use domain::{Candidate, PunchId, PunchKind, PunchOrder, PunchPacket, PunchReport
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
+    dial::{DIALLING, MOST_TRIES, dialled},
     discover::{MAX_PUNCHING_SOCKETS, Socket},
     predict,
 };
@@ -63,7 +65,8 @@ pub enum Event {
 #[must_use]
 pub fn duration(order: &PunchOrder) -> Duration {
     let gap = Duration::from_micros(order.gap_us).min(MAX_WAIT);
-    let last = rounds(order).last().copied().unwrap_or_default();
+    let last =
+        if order.strategy == Strategy::Tcp { DIALLING } else { rounds(order).last().copied().unwrap_or_default() };
     gap + last.max(PACE * u32::from(scattered(order))) + LAST_ANSWER
 }
 
@@ -81,7 +84,16 @@ pub fn most_packets(order: &PunchOrder) -> u32 {
     let aims = u32::try_from(aims(order).len()).unwrap_or(u32::MAX);
     let openers = if order.opener_ttl > 0 { 2 } else { 0 };
     let rounds = u32::try_from(rounds(order).len()).unwrap_or(u32::MAX);
-    aims.saturating_mul(rounds + openers).saturating_add(scattered(order).into()).saturating_add(TALK)
+    let tries = match order.strategy {
+        Strategy::Tcp => u32::try_from(dialled(order).count()).unwrap_or(0).saturating_mul(MOST_TRIES),
+        Strategy::Direct
+        | Strategy::Reveal
+        | Strategy::Predict
+        | Strategy::Sweep
+        | Strategy::Birthday
+        | Strategy::Relay => aims.saturating_mul(rounds + openers),
+    };
+    tries.saturating_add(scattered(order).into()).saturating_add(TALK)
 }
 
 /// One negotiation, from PREPARE on.
@@ -203,7 +215,7 @@ impl Punch {
         let gap = Duration::from_micros(order.gap_us).min(MAX_WAIT);
         self.start = now + wait;
         let first = self.start + gap;
-        if order.opener_ttl > 0 {
+        if order.opener_ttl > 0 && !self.aims.is_empty() {
             self.schedule(self.start, Task::Open(0));
         }
         if let Some(again) = opens_again(&order) {
@@ -232,6 +244,23 @@ impl Punch {
         match packet.kind {
             PunchKind::Opener | PunchKind::Probe => self.handle_probe(now, socket, from, packet),
             PunchKind::Answer => self.handle_answer(now, socket, from, packet.nonce),
+        }
+    }
+
+    /// A connection was tried: it counts like a packet.
+    pub fn handle_dialled(&mut self) {
+        self.packets = self.packets.saturating_add(1);
+    }
+
+    /// There is a connection to where the peer was observed.
+    pub fn handle_connected(&mut self, now: Instant, socket: Socket, endpoint: SocketAddr) {
+        if let Some(index) = self.target(socket, endpoint) {
+            let target = &mut self.targets[index];
+            if !target.usable {
+                // Of an earlier connection that ended.
+                target.verifications = 0;
+            }
+            self.verify_if_new(now, index);
         }
     }
 
@@ -509,6 +538,9 @@ fn scatter(order: &PunchOrder) -> Vec<SocketAddr> {
 /// Where an order sends its openers and rounds.
 fn aims(order: &PunchOrder) -> Vec<Aim> {
     let mut aims: Vec<Aim> = Vec::new();
+    if order.strategy == Strategy::Tcp {
+        return aims;
+    }
     let sockets = order.sockets.min(MAX_PUNCHING_SOCKETS);
     for candidate in targets(order) {
         let endpoint = candidate.endpoint;
@@ -570,18 +602,14 @@ fn opens_again(order: &PunchOrder) -> Option<Duration> {
 fn rounds(order: &PunchOrder) -> &'static [Duration] {
     match order.strategy {
         Strategy::Reveal if only_opens(order) => &[],
+        Strategy::Tcp => &[],
         Strategy::Predict if order.spray.is_some() => &PREDICT_ROUNDS,
         Strategy::Sweep => {
             let most = SWEEP_PACKETS / order.sockets.max(1);
             &SWEEP_ROUNDS[..SWEEP_ROUNDS.len().min(usize::from(most))]
         }
         Strategy::Birthday if order.spray.is_none() => &BIRTHDAY_ROUNDS,
-        Strategy::Direct
-        | Strategy::Reveal
-        | Strategy::Predict
-        | Strategy::Birthday
-        | Strategy::Tcp
-        | Strategy::Relay => &ROUNDS,
+        Strategy::Direct | Strategy::Reveal | Strategy::Predict | Strategy::Birthday | Strategy::Relay => &ROUNDS,
     }
 }
 
