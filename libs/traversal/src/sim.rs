@@ -8,6 +8,7 @@ mod client;
 pub mod nat;
 pub mod net;
 mod observed;
+mod tcp;
 pub mod trial;
 
 use std::time::{Duration, Instant};
@@ -111,12 +112,15 @@ pub enum Site {
     HomeBehindRandom,
     /// Another of two public addresses for every flow.
     Pool,
+    /// A home router that lets no UDP out.
     Blocked,
+    /// One that lets out nothing but connections to the web.
+    WebOnly,
 }
 
 impl Site {
     /// Every kind of site.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Open,
         Self::Firewall,
         Self::FullCone,
@@ -140,6 +144,7 @@ impl Site {
         Self::HomeBehindRandom,
         Self::Pool,
         Self::Blocked,
+        Self::WebOnly,
     ];
 
     /// The boxes from the host outwards.
@@ -173,6 +178,7 @@ impl Site {
             Self::HomeBehindRandom => vec![home, symmetric],
             Self::Pool => vec![BoxKind { pool: Pool::Random(2), ..symmetric }],
             Self::Blocked => vec![BoxKind { blocks_udp: true, ..home }],
+            Self::WebOnly => vec![BoxKind { blocks_udp: true, blocks_tcp: true, ..home }],
         }
     }
 }

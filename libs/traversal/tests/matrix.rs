@@ -69,10 +69,12 @@ part! {
     pairs_of_an_easy_and_a_random_side_at_5_percent_loss: 0.05, easy_and_random;
     pairs_of_hard_sides_at_1_percent_loss: 0.01, hard;
     pairs_of_hard_sides_at_5_percent_loss: 0.05, hard;
+    pairs_with_a_side_without_udp_at_1_percent_loss: 0.01, without_udp;
+    pairs_with_a_side_without_udp_at_5_percent_loss: 0.05, without_udp;
 }
 
-fn with_an_open_side(a: Site, _: Site) -> bool {
-    class(a) == NatClass::EasyOpen
+fn with_an_open_side(a: Site, b: Site) -> bool {
+    class(a) == NatClass::EasyOpen && !without_udp(a, b)
 }
 
 fn easy(a: Site, b: Site) -> bool {
@@ -84,11 +86,15 @@ fn easy_and_sequential(a: Site, b: Site) -> bool {
 }
 
 fn easy_and_random(a: Site, b: Site) -> bool {
-    class(a) == NatClass::Easy && class(b) > NatClass::Sequential
+    class(a) == NatClass::Easy && class(b) == NatClass::Random
 }
 
-fn hard(a: Site, _: Site) -> bool {
-    class(a) > NatClass::Easy
+fn hard(a: Site, b: Site) -> bool {
+    class(a) > NatClass::Easy && !without_udp(a, b)
+}
+
+fn without_udp(a: Site, b: Site) -> bool {
+    [a, b].map(class).contains(&NatClass::Blocked)
 }
 
 /// Here a start may be 30 ms late while packets need 1 ms: only openers keep the port of a router whose INPUT accepts.

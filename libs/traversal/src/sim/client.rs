@@ -7,16 +7,19 @@ use std::{
 };
 
 use domain::{
-    ClientId, NatProfile, Observation, PunchId, PunchOrder, PunchPreparation, PunchReport, Scope, SessionTag, scope,
+    ClientId, NatProfile, Observation, Probe, PunchId, PunchOrder, PunchPreparation, PunchReport, Scope, SessionTag,
+    Strategy, scope,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
     Access,
-    net::{Delivery, Net, Payload, REFLECTORS},
+    net::{Delivery, Net, Payload, REFLECTORS, Segment},
+    tcp::{News, Tcp},
 };
 use crate::{
-    discover::{Discovery, Local, Measurement, Reflectors, Socket},
+    dial::{Dial, Step, Welcome},
+    discover::{Connections, Discovery, Local, Measurement, Reflectors, Socket, TcpTest},
     punch::{self, Punch},
     schedule::Ready,
 };
@@ -54,6 +57,14 @@ pub(super) struct Client {
     rng: StdRng,
     sockets: Sockets,
     discovery: Option<Discovery>,
+    tcp: Tcp,
+    tcp_test: Option<TcpTest>,
+    connections: Option<Connections>,
+    /// Questions that wait for their connection, by port and reflector.
+    questions: BTreeMap<(u16, SocketAddr), Probe>,
+    /// As of the last discovery, without the connections.
+    profile: Option<NatProfile>,
+    reported: Option<NatProfile>,
     punches: BTreeMap<u64, Punching>,
     said: Vec<Said>,
 }
@@ -62,6 +73,7 @@ pub(super) struct Client {
 struct Punching {
     measurement: Option<Measurement>,
     punch: Punch,
+    dial: Option<Dial>,
 }
 
 /// Which machine a socket belongs to.
@@ -91,6 +103,7 @@ impl Client {
         let mapped = if port_mapping { net.map_port(now, host, main) } else { None };
         let local = Local { port: main, address: Some(net.address(host)), place: 0 };
         let discovery = Discovery::new(now, reflectors(), SessionTag([0; 16]), local, rng.random());
+        let tcp_test = TcpTest::new(now, reflectors(), SessionTag([0; 16]), rng.random());
         Self {
             id,
             access,
@@ -104,6 +117,12 @@ impl Client {
             rng,
             sockets,
             discovery: Some(discovery),
+            tcp: Tcp::new(host),
+            tcp_test: Some(tcp_test),
+            connections: None,
+            questions: BTreeMap::new(),
+            profile: None,
+            reported: None,
             punches: BTreeMap::new(),
             said: Vec::new(),
         }
@@ -115,13 +134,19 @@ impl Client {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let punches = self.punches.values().flat_map(|punching| {
-            [punching.measurement.as_ref().and_then(Measurement::poll_timeout), punching.punch.poll_timeout()]
+            let dial = punching.dial.as_ref().and_then(Dial::poll_timeout);
+            [punching.measurement.as_ref().and_then(Measurement::poll_timeout), punching.punch.poll_timeout(), dial]
         });
         let discovery = self.discovery.as_ref().and_then(Discovery::poll_timeout);
-        punches.chain([discovery]).flatten().min()
+        let tcp_test = self.tcp_test.as_ref().and_then(TcpTest::poll_timeout);
+        punches.chain([discovery, tcp_test, self.tcp.poll_timeout()]).flatten().min()
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant, net: &mut Net) {
+        self.tcp.handle_timeout(now, net);
+        if let Some(test) = &mut self.tcp_test {
+            test.handle_timeout(now);
+        }
         if let Some(discovery) = &mut self.discovery {
             discovery.handle_timeout(now);
         }
@@ -130,11 +155,17 @@ impl Client {
                 measurement.handle_timeout(now);
             }
             punching.punch.handle_timeout(now);
+            if let Some(dial) = &mut punching.dial {
+                dial.handle_timeout(now);
+            }
         }
     }
 
     /// A packet reached the host.
-    pub(super) fn handle_delivery(&mut self, now: Instant, delivery: Delivery) {
+    pub(super) fn handle_delivery(&mut self, now: Instant, net: &mut Net, delivery: Delivery) {
+        if let Payload::Segment(segment) = delivery.payload {
+            return self.handle_segment(now, net, delivery.port, delivery.from, segment);
+        }
         let Some(&(owner, socket)) = self.sockets.ports.get(&delivery.port) else { return };
         let from = delivery.from;
         match delivery.payload {
@@ -162,12 +193,58 @@ impl Client {
                     punching.punch.handle_packet(now, socket, from, packet);
                 }
             }
+            Payload::Segment(_) => {}
+        }
+    }
+
+    /// A segment reached the host.
+    fn handle_segment(&mut self, now: Instant, net: &mut Net, port: u16, from: SocketAddr, segment: Segment) {
+        let Some(news) = self.tcp.handle(now, net, port, from, segment) else { return };
+        let owner = self.sockets.ports.get(&port).map(|(owner, _)| *owner);
+        let punching = match owner {
+            Some(Owner::Negotiation(number)) => self.punches.get_mut(&number),
+            Some(Owner::Client | Owner::Discovery) | None => None,
+        };
+        match (news, punching) {
+            (News::Carried(Segment::Answer(reflected)), None) => {
+                if let Some(test) = &mut self.tcp_test {
+                    test.handle_answer(Socket::Tcp, from, reflected);
+                }
+            }
+            (News::Carried(Segment::Answer(reflected)), Some(punching)) => {
+                if let Some(measurement) = &mut punching.measurement {
+                    measurement.handle_answer(now, Socket::Tcp, from, reflected);
+                }
+            }
+            (News::Carried(Segment::Punch(packet)), Some(Punching { punch, dial: Some(dial), .. })) => {
+                dial.handle_proven(from);
+                punch.handle_packet(now, Socket::Tcp, from, packet);
+            }
+            (News::Established, Some(Punching { punch, dial: Some(dial), .. })) => {
+                let greeted = !REFLECTORS.contains(&from) && dial.handle_established(now, from) == Welcome::Greeted;
+                if greeted {
+                    punch.handle_connected(now, Socket::Tcp, from);
+                }
+            }
+            (News::Failed, Some(Punching { dial: Some(dial), .. })) => dial.handle_lost(now, from),
+            _ => {}
+        }
+        if !REFLECTORS.contains(&from) {
+            return;
+        }
+        // The question waited for its connection.
+        for (_, probe) in self.questions.extract_if(.., |(at, to), _| *at == port && *to == from) {
+            self.tcp.send(now, net, port, from, Segment::Question(probe));
         }
     }
 
     pub(super) fn handle_prepare(&mut self, now: Instant, preparation: &PunchPreparation) {
         let (seed, tag) = (self.rng.random(), SessionTag([0; 16]));
-        let measurement = Measurement::new(now, preparation.sockets, reflectors(), tag, seed);
+        let measurement = if preparation.tcp {
+            Measurement::over_tcp(now, reflectors(), tag, seed)
+        } else {
+            Measurement::new(now, preparation.sockets, reflectors(), tag, seed)
+        };
         let number = preparation.punch.number;
         let measurement = Some(measurement);
         match self.punches.get_mut(&number) {
@@ -175,13 +252,21 @@ impl Client {
             Some(punching) => punching.measurement = measurement,
             None => {
                 let punch = Punch::new(now, preparation.punch, self.rng.random());
-                self.punches.insert(number, Punching { measurement, punch });
+                let dial = preparation.tcp.then(|| Dial::new(self.rng.random()));
+                if dial.is_some() {
+                    let port = self.sockets.port(Owner::Negotiation(number), Socket::Tcp);
+                    self.tcp.listen(port);
+                }
+                self.punches.insert(number, Punching { measurement, punch, dial });
             }
         }
     }
 
     pub(super) fn handle_go(&mut self, now: Instant, order: PunchOrder) {
         if let Some(punching) = self.punches.get_mut(&order.punch.number) {
+            if let Some(dial) = punching.dial.as_mut().filter(|_| order.strategy == Strategy::Tcp) {
+                dial.handle_order(now, &order);
+            }
             punching.punch.handle_order(now, order);
         }
     }
@@ -195,9 +280,12 @@ impl Client {
     /// Sends what the machines want sent, and returns what they want said.
     pub(super) fn flush(&mut self, now: Instant, net: &mut Net) -> Vec<Said> {
         self.flush_discovery(now, net);
+        self.flush_tcp_test(now, net);
+        self.report();
         let numbers: Vec<_> = self.punches.keys().copied().collect();
         for number in numbers {
             self.flush_measurement(now, net, number);
+            self.flush_dial(now, net, number);
             self.flush_punch(now, net, number);
         }
         std::mem::take(&mut self.said)
@@ -217,7 +305,7 @@ impl Client {
                 scope(mapped.ip()) == Scope::Public && discovered.public.is_none_or(|public| public.ip() == mapped.ip())
             });
             profile.port_mapping = self.mapped.is_some();
-            self.said.push(Said::Profile(profile));
+            self.profile = Some(profile);
         }
         if discovery.poll_timeout().is_none() {
             self.discovery = None;
@@ -225,10 +313,58 @@ impl Client {
         }
     }
 
+    fn flush_tcp_test(&mut self, now: Instant, net: &mut Net) {
+        let Some(test) = &mut self.tcp_test else { return };
+        let port = self.sockets.port(Owner::Client, Socket::Tcp);
+        while let Some(ask) = test.poll_transmit() {
+            self.questions.insert((port, ask.to), ask.probe);
+            self.tcp.connect(now, net, port, ask.to, None);
+        }
+        if test.poll_timeout().is_none() {
+            self.connections = test.poll_event();
+            self.tcp_test = None;
+            self.tcp.close_port(port);
+        }
+    }
+
+    /// Tells the server what it does not know yet. Without UDP there is nothing to begin with before connections are known.
+    fn report(&mut self) {
+        let Some(profile) = self.profile else { return };
+        if !profile.udp && !profile.ipv6 && self.tcp_test.is_some() {
+            return;
+        }
+        let profile = NatProfile { tcp: self.connections.map(|connections| connections.mapping), ..profile };
+        if self.reported.replace(profile) != Some(profile) {
+            self.said.push(Said::Profile(profile));
+        }
+    }
+
+    /// Carries out what the connections of a punch want.
+    fn flush_dial(&mut self, now: Instant, net: &mut Net, number: u64) {
+        let Some(Punching { punch, dial: Some(dial), .. }) = self.punches.get_mut(&number) else { return };
+        let port = self.sockets.port(Owner::Negotiation(number), Socket::Tcp);
+        while let Some(step) = dial.poll_step() {
+            match step {
+                Step::Connect { to, ttl } => {
+                    *self.packets.entry(number).or_default() += 1;
+                    punch.handle_dialled();
+                    self.tcp.connect(now, net, port, to, ttl);
+                }
+                Step::Close(peer) => self.tcp.close(port, peer),
+            }
+        }
+    }
+
     fn flush_measurement(&mut self, now: Instant, net: &mut Net, number: u64) {
         let Some(punching) = self.punches.get_mut(&number) else { return };
         let Some(measurement) = &mut punching.measurement else { return };
         while let Some(ask) = measurement.poll_transmit() {
+            if ask.socket == Socket::Tcp {
+                let port = self.sockets.port(Owner::Negotiation(number), Socket::Tcp);
+                self.questions.insert((port, ask.to), ask.probe);
+                self.tcp.connect(now, net, port, ask.to, None);
+                continue;
+            }
             let owner = if ask.socket == Socket::Main { Owner::Client } else { Owner::Negotiation(number) };
             let port = self.sockets.port(owner, ask.socket);
             net.send(now, self.host, port, ask.to, None, Payload::Question(ask.probe));
@@ -245,6 +381,11 @@ impl Client {
         let mut over = false;
         while let Some(transmit) = punching.punch.poll_transmit() {
             *self.packets.entry(number).or_default() += 1;
+            if transmit.socket == Socket::Tcp {
+                let port = self.sockets.port(Owner::Negotiation(number), Socket::Tcp);
+                self.tcp.send(now, net, port, transmit.to, Segment::Punch(transmit.packet));
+                continue;
+            }
             let owner = if transmit.socket == Socket::Main { Owner::Client } else { Owner::Negotiation(number) };
             let port = self.sockets.port(owner, transmit.socket);
             net.send(now, self.host, port, transmit.to, transmit.ttl, Payload::Punch(transmit.packet));
@@ -254,12 +395,20 @@ impl Client {
                 punch::Event::Usable { socket, endpoint, rtt } => {
                     self.found.entry(number).or_insert(Found { socket, endpoint, rtt, at: now });
                 }
-                punch::Event::Finished(report) => self.said.push(Said::Report(report)),
+                punch::Event::Finished(report) => {
+                    self.said.push(Said::Report(report));
+                    if let Some(dial) = &mut punching.dial {
+                        dial.handle_finished();
+                    }
+                }
                 punch::Event::Over => over = true,
             }
         }
         if over {
             self.punches.remove(&number);
+            if let Some(&port) = self.sockets.open.get(&(Owner::Negotiation(number), Socket::Tcp)) {
+                self.tcp.close_port(port);
+            }
             self.sockets.close(Owner::Negotiation(number));
         }
     }

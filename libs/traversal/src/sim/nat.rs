@@ -56,6 +56,8 @@ pub struct BoxKind {
     pub transparent: bool,
     /// Lets no UDP out.
     pub blocks_udp: bool,
+    /// Lets no TCP out but to the web: reflectors and peers are out of reach.
+    pub blocks_tcp: bool,
 }
 
 impl BoxKind {
@@ -71,7 +73,13 @@ impl BoxKind {
         input_accepts: false,
         transparent: false,
         blocks_udp: false,
+        blocks_tcp: false,
     };
+
+    /// How it treats connections: like datagrams, but for what it blocks. Ports are counted apart (RFC 5382, section 4.1).
+    pub(super) const fn of_tcp(self) -> Self {
+        Self { blocks_udp: self.blocks_tcp, ..self }
+    }
 
     /// How many public addresses it has.
     pub(super) const fn addresses(&self) -> u8 {

@@ -53,6 +53,26 @@ pub enum Payload {
     Question(Probe),
     Answer(Reflected),
     Punch(PunchPacket),
+    Segment(Segment),
+}
+
+/// What a segment of TCP carries, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    Syn,
+    /// Of either way to open (RFC 9293, section 3.5).
+    SynAck,
+    Reset,
+    Question(Probe),
+    Answer(Reflected),
+    Punch(PunchPacket),
+}
+
+impl Payload {
+    /// Whether TCP sends it again when it is lost. First segments are the business of their sender.
+    const fn is_repeated(&self) -> bool {
+        matches!(self, Self::Segment(Segment::SynAck | Segment::Question(_) | Segment::Answer(_) | Segment::Punch(_)))
+    }
 }
 
 /// A packet that arrived.
@@ -107,6 +127,8 @@ struct Host {
 #[derive(Debug)]
 struct Attached {
     nat: NatBox,
+    /// The same box towards connections.
+    tcp: NatBox,
     inside: usize,
     outside: usize,
 }
@@ -281,8 +303,10 @@ impl Net {
     }
 
     fn attach(&mut self, kind: BoxKind, addresses: Vec<IpAddr>, outside: usize) -> usize {
-        let nat = NatBox::new(self.now, kind, addresses, StdRng::from_seed(self.rng.random()));
-        self.boxes.push(Attached { nat, inside: self.networks.len(), outside });
+        let seed = self.rng.random();
+        let nat = NatBox::new(self.now, kind, addresses.clone(), StdRng::from_seed(seed));
+        let tcp = NatBox::new(self.now, kind.of_tcp(), addresses, StdRng::from_seed(seed));
+        self.boxes.push(Attached { nat, tcp, inside: self.networks.len(), outside });
         self.boxes.len() - 1
     }
 
@@ -297,14 +321,16 @@ impl Net {
                 flight.network = INTERNET;
                 break;
             };
-            let Attached { nat, outside, .. } = &mut self.boxes[number];
+            let attached = &mut self.boxes[number];
+            let outside = attached.outside;
+            let nat = attached.table(&flight.payload);
             flight.ttl -= 1;
             if flight.ttl == 0 {
                 return;
             }
             let Some(source) = nat.outbound(now, flight.from, flight.to) else { return };
             flight.from = source;
-            flight.network = *outside;
+            flight.network = outside;
             if nat.owns(flight.to.ip()) {
                 if nat.kind().hairpin {
                     self.fly(now + LAN_DELAY, flight);
@@ -323,7 +349,11 @@ impl Net {
         }
         let Some(&Access { down, hops: further, .. }) = self.access.get(&to) else { return };
         let between_sites = hops != REFLECTOR.hops && further != REFLECTOR.hops;
-        let lost = self.rng.random_bool(self.conditions.loss);
+        let mut lost = self.rng.random_bool(self.conditions.loss);
+        let mut late = Duration::ZERO;
+        if lost && flight.payload.is_repeated() {
+            (lost, late) = (false, RETRANSMISSION);
+        }
         if flight.ttl <= hops + further || lost || (to.is_ipv6() && between_sites && !self.conditions.ipv6) {
             return;
         }
@@ -332,7 +362,7 @@ impl Net {
         if self.rng.random_bool(self.conditions.straggling) {
             jitters += 5.0;
         }
-        self.fly(now + up + down + self.conditions.jitter.mul_f64(jitters), flight);
+        self.fly(now + late + up + down + self.conditions.jitter.mul_f64(jitters), flight);
     }
 
     fn fly(&mut self, arrival: Instant, flight: Flight) {
@@ -351,18 +381,45 @@ impl Net {
                     return Some(Delivery { host, port: flight.to.port(), from: flight.from, payload: flight.payload });
                 }
                 Owner::Box(number) => {
-                    let Attached { nat, inside, .. } = &mut self.boxes[number];
-                    flight.to = nat.inbound(now, flight.to, flight.from)?;
+                    let attached = &mut self.boxes[number];
+                    let inside = attached.inside;
+                    let nat = attached.table(&flight.payload);
+                    let Some(inner) = nat.inbound(now, flight.to, flight.from) else {
+                        self.refuse(now, number, &flight);
+                        return None;
+                    };
+                    flight.to = inner;
                     flight.ttl = flight.ttl.checked_sub(1).filter(|&ttl| ttl > 0)?;
-                    flight.network = *inside;
+                    flight.network = inside;
                 }
             }
         }
     }
 
+    /// A router that takes what comes too early for its own answers that nothing listens there.
+    fn refuse(&mut self, now: Instant, number: usize, flight: &Flight) {
+        let Attached { tcp, outside, .. } = &self.boxes[number];
+        if tcp.kind().input_accepts && flight.payload == Payload::Segment(Segment::Syn) && *outside == INTERNET {
+            let payload = Payload::Segment(Segment::Reset);
+            self.cross(now, Flight { network: INTERNET, from: flight.to, to: flight.from, ttl: INITIAL_TTL, payload });
+        }
+    }
+
     fn reflect(&mut self, now: Instant, flight: Flight) {
-        let Payload::Question(probe) = flight.payload else { return };
         let Some(at) = REFLECTORS.iter().position(|endpoint| *endpoint == flight.to) else { return };
+        let probe = match flight.payload {
+            Payload::Question(probe) => probe,
+            Payload::Segment(segment) => {
+                let answer = match segment {
+                    Segment::Syn => Segment::SynAck,
+                    Segment::Question(probe) => Segment::Answer(reflected(&probe, flight.from, 0)),
+                    Segment::SynAck | Segment::Reset | Segment::Answer(_) | Segment::Punch(_) => return,
+                };
+                let (from, to, payload) = (flight.to, flight.from, Payload::Segment(answer));
+                return self.cross(now, Flight { network: INTERNET, from, to, ttl: INITIAL_TTL, payload });
+            }
+            Payload::Answer(_) | Payload::Punch(_) => return,
+        };
         let answering = match probe.answer_from {
             Vantage::Asked => at,
             // There is one endpoint of IPv6.
@@ -371,17 +428,29 @@ impl Net {
             Vantage::OtherAddress => at ^ 2,
             Vantage::Opposite => at ^ 3,
         };
-        let reflected = Reflected {
-            transaction: probe.transaction,
-            seen: flight.from,
-            ttl: flight.ttl,
-            // Unsealed: there is nobody to deceive here.
-            observation: Some(Observation(format!("{} {}", flight.from, flight.ttl).into_bytes())),
-        };
+        let reflected = reflected(&probe, flight.from, flight.ttl);
         let (from, to, payload) = (REFLECTORS[answering], flight.from, Payload::Answer(reflected));
         self.cross(now, Flight { network: INTERNET, from, to, ttl: INITIAL_TTL, payload });
     }
 }
+
+fn reflected(probe: &Probe, seen: SocketAddr, ttl: u8) -> Reflected {
+    // Unsealed: there is nobody to deceive here.
+    let observation = Some(Observation(format!("{seen} {ttl}").into_bytes()));
+    Reflected { transaction: probe.transaction, seen, ttl, observation }
+}
+
+impl Attached {
+    fn table(&mut self, payload: &Payload) -> &mut NatBox {
+        match payload {
+            Payload::Segment(_) => &mut self.tcp,
+            Payload::Question(_) | Payload::Answer(_) | Payload::Punch(_) => &mut self.nat,
+        }
+    }
+}
+
+/// Until TCP sends a lost segment again (its least time-out on Linux).
+const RETRANSMISSION: Duration = Duration::from_millis(200);
 
 impl Ledger {
     fn note(&mut self, now: Instant, port: u16, to: SocketAddr) {

@@ -213,7 +213,7 @@ impl World {
         let now = self.now;
         for delivery in self.net.handle_timeout(now) {
             if let Some(client) = self.clients.iter_mut().find(|client| client.host() == delivery.host) {
-                client.handle_delivery(now, delivery);
+                client.handle_delivery(now, &mut self.net, delivery);
             }
         }
         while let Some(entry) = self.control.first_entry().filter(|entry| entry.key().0 <= now) {
@@ -221,7 +221,7 @@ impl World {
             self.hear(side, word);
         }
         for client in &mut self.clients {
-            client.handle_timeout(now);
+            client.handle_timeout(now, &mut self.net);
         }
         match &mut self.server {
             Server::Schedule(schedule) => schedule.handle_timeout(now),

@@ -21,6 +21,10 @@ const ALWAYS: Expected = Expected::Direct(0.99, 0.97);
 pub(crate) fn expected(a: Site, b: Site) -> Expected {
     use NatClass::{Blocked, Easy, EasyOpen, Random, Sequential};
     let pool = [a, b].contains(&Site::Pool);
+    let without_udp = [a, b].map(class).contains(&Blocked);
+    if without_udp && maps_connections_alike(a) && maps_connections_alike(b) {
+        return ALWAYS;
+    }
     match (class(a), class(b)) {
         (Blocked, _) | (_, Blocked) => Expected::Relay,
         // Half of a pool's packets come from an address that a restricted cone was not opened for.
@@ -40,6 +44,15 @@ pub(crate) fn expected(a: Site, b: Site) -> Expected {
             }
         }
         (Sequential | Random, Sequential | Random) => Expected::Relay,
+    }
+}
+
+/// Whether both ends of a connection can know its ports before it is there.
+pub(crate) const fn maps_connections_alike(site: Site) -> bool {
+    match class(site) {
+        NatClass::EasyOpen | NatClass::Easy => true,
+        NatClass::Sequential | NatClass::Random => false,
+        NatClass::Blocked => matches!(site, Site::Blocked),
     }
 }
 
@@ -66,6 +79,6 @@ pub(crate) const fn class(site: Site) -> NatClass {
         | Site::AddressRandom
         | Site::HomeBehindRandom
         | Site::Pool => NatClass::Random,
-        Site::Blocked => NatClass::Blocked,
+        Site::Blocked | Site::WebOnly => NatClass::Blocked,
     }
 }
