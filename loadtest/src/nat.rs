@@ -61,10 +61,13 @@ pub(crate) enum Means {
     Birthday,
     Ipv6,
     PortMapping,
+    /// Connections, where one side has no UDP.
+    Tcp,
 }
 
 impl Means {
-    pub(crate) const ALL: [Self; 5] = [Self::Observed, Self::Prediction, Self::Birthday, Self::Ipv6, Self::PortMapping];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Observed, Self::Prediction, Self::Birthday, Self::Ipv6, Self::PortMapping, Self::Tcp];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -72,7 +75,8 @@ impl Means {
             Self::Prediction => "+ prediction",
             Self::Birthday => "+ birthday",
             Self::Ipv6 => "+ IPv6",
-            Self::PortMapping => "+ port mapping: all",
+            Self::PortMapping => "+ port mapping",
+            Self::Tcp => "+ TCP: all",
         }
     }
 
@@ -86,6 +90,7 @@ impl Means {
         }
         let mut limits = Limits::default();
         limits.strategies.birthday = self >= Self::Birthday;
+        limits.strategies.tcp = self >= Self::Tcp;
         let driver = if self == Self::Observed { Driver::Observed } else { Driver::Server(limits) };
         Scenario { place: Place::Apart(sites), conditions: pair.conditions, driver, patience: PATIENCE }
     }

@@ -15,7 +15,7 @@ const BARS: [f64; 2] = [60.0, 400.0];
 const CURVES: [f64; 2] = [470.0, 870.0];
 /// The time axis, logarithmic.
 const SECONDS: [f64; 2] = [0.1, 100.0];
-const COLOURS: [&str; Means::ALL.len()] = ["#999999", "#aa3377", "#4477aa", "#66ccee", "#228833"];
+const COLOURS: [&str; Means::ALL.len()] = ["#999999", "#aa3377", "#4477aa", "#66ccee", "#ccbb44", "#228833"];
 
 /// The picture as an SVG document.
 pub(crate) fn svg(report: &Report, trials: &[Trial]) -> String {

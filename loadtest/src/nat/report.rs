@@ -148,10 +148,10 @@ impl Figures {
 
 impl ByClass {
     fn new(classes: [Class; 2], trials: &[&Trial]) -> Self {
-        let all = Figures::new(Means::PortMapping, trials);
+        let all = Figures::new(Means::Tcp, trials);
         let mut strategies = BTreeMap::new();
         for trial in trials {
-            *strategies.entry(trial.results[Means::PortMapping as usize].strategy).or_default() += 1;
+            *strategies.entry(trial.results[Means::Tcp as usize].strategy).or_default() += 1;
         }
         Self { classes, observed: Figures::new(Means::Observed, trials).direct, all, strategies }
     }
