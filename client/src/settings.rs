@@ -36,7 +36,7 @@ pub struct Settings {
 pub enum AdapterKind {
     /// A network interface (layer 3); needs CAP_NET_ADMIN.
     Tun,
-    /// Ethernet frames; not available in this version.
+    /// A network interface for Ethernet (layer 2): also IPX and whatever else is not IP; needs CAP_NET_ADMIN.
     Tap,
     /// No interface: the daemon answers echo requests itself. Needs no privilege.
     Memory,

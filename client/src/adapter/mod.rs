@@ -1,21 +1,26 @@
 //! Where the packets of the virtual LAN come from and go to.
 
+mod ethernet;
+mod interface;
 mod memory;
+mod tap;
 mod tun;
 
-use std::{io, net::Ipv4Addr};
+use std::io;
 
 use domain::VirtualAddresses;
 use tunnel::INNER_MTU;
 
 use crate::settings::AdapterKind;
 pub use memory::Memory;
+pub use tap::Tap;
 pub use tun::Tun;
 
-/// One adapter. There are two kinds and no third is planned but TAP, so it is an enum.
+/// One adapter. There are three kinds and no fourth is planned, so it is an enum.
 #[derive(Debug)]
 pub enum Adapter {
     Tun(Tun),
+    Tap(Tap),
     Memory(Memory),
 }
 
@@ -39,10 +44,8 @@ impl Adapter {
     pub fn open(kind: AdapterKind, interface: &str) -> io::Result<Self> {
         match kind {
             AdapterKind::Tun => Tun::open(interface).map(Self::Tun),
+            AdapterKind::Tap => Tap::open(interface).map(Self::Tap),
             AdapterKind::Memory => Ok(Self::Memory(Memory::default())),
-            AdapterKind::Tap => {
-                Err(io::Error::new(io::ErrorKind::Unsupported, "tap adapters are not available in this version"))
-            }
         }
     }
 
@@ -53,10 +56,19 @@ impl Adapter {
     pub fn configure(&mut self, lan: &Lan) -> io::Result<()> {
         match self {
             Self::Tun(tun) => tun.configure(lan),
+            Self::Tap(tap) => tap.configure(lan),
             Self::Memory(memory) => {
                 memory.configure(lan.addresses);
                 Ok(())
             }
+        }
+    }
+
+    /// Tells who else is in the LAN: an adapter of frames answers for them.
+    pub fn set_members(&mut self, members: &[VirtualAddresses]) {
+        match self {
+            Self::Tap(tap) => tap.set_members(members),
+            Self::Tun(_) | Self::Memory(_) => {}
         }
     }
 
@@ -67,6 +79,7 @@ impl Adapter {
     pub async fn receive(&mut self, packet: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tun(tun) => tun.receive(packet).await,
+            Self::Tap(tap) => tap.receive(packet).await,
             Self::Memory(memory) => memory.receive(packet).await,
         }
     }
@@ -75,6 +88,7 @@ impl Adapter {
     pub fn try_receive(&mut self, packet: &mut [u8]) -> Option<usize> {
         match self {
             Self::Tun(tun) => tun.try_receive(packet),
+            Self::Tap(tap) => tap.try_receive(packet),
             Self::Memory(memory) => memory.try_receive(packet),
         }
     }
@@ -83,24 +97,8 @@ impl Adapter {
     pub fn deliver(&mut self, packet: &[u8]) {
         match self {
             Self::Tun(tun) => tun.deliver(packet),
+            Self::Tap(tap) => tap.deliver(packet),
             Self::Memory(memory) => memory.deliver(packet),
-        }
-    }
-}
-
-/// The netmask of `prefix` bits.
-fn netmask(prefix: u8) -> Ipv4Addr {
-    Ipv4Addr::from_bits(u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_netmask_has_as_many_ones_as_the_prefix() {
-        for (prefix, mask) in [(0, "0.0.0.0"), (10, "255.192.0.0"), (32, "255.255.255.255")] {
-            assert_eq!(netmask(prefix), mask.parse::<Ipv4Addr>().unwrap());
         }
     }
 }

@@ -88,6 +88,8 @@ pub struct Core {
     /// Prefix lengths of the virtual LAN.
     prefixes: (u8, u8),
     lan: Option<Lan>,
+    /// As the adapter knows them.
+    members: Vec<VirtualAddresses>,
     /// Of the main socket.
     port: u16,
     own_hints: Vec<SocketAddr>,
@@ -121,6 +123,8 @@ pub enum Output {
     Ask(Request),
     /// The adapter's addresses.
     Configure(Lan),
+    /// Who else is in the LAN, for the adapter.
+    Members(Vec<VirtualAddresses>),
     Open(SocketId),
     Close(SocketId),
     /// To be asked of the router; the answer goes to [`Core::handle_mapped`].
@@ -178,6 +182,7 @@ impl Core {
             online: false,
             prefixes: DEFAULT_PREFIXES,
             lan: None,
+            members: Vec::new(),
             port: 0,
             own_hints: Vec::new(),
             records: BTreeMap::new(),

@@ -134,6 +134,11 @@ impl Core {
                 fresh.push((id, presence));
             }
         }
+        let members: Vec<_> = self.peers.values().map(|peer| peer.about.member.addresses).collect();
+        if self.members != members {
+            self.members.clone_from(&members);
+            self.outputs.push_back(Output::Members(members));
+        }
         for (id, presence) in fresh {
             if self.online && presence != PeerPresence::Offline {
                 self.with(now, id, |peer, turn| peer.handle_presence(turn, presence));

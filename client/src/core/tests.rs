@@ -425,6 +425,7 @@ impl Node {
                 | Output::Deliver(_)
                 | Output::Say(_)
                 | Output::Configure(_)
+                | Output::Members(_)
                 | Output::Open(_)
                 | Output::Close(_)
                 | Output::MapPort(_)
@@ -594,6 +595,7 @@ impl Lab {
                 Output::Pong { number, rtt, route, .. } => self.node_mut(side).pongs.push((number, rtt, route)),
                 Output::Send { .. }
                 | Output::Configure(_)
+                | Output::Members(_)
                 | Output::Open(_)
                 | Output::Close(_)
                 | Output::MapPort(_)

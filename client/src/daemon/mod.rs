@@ -299,6 +299,7 @@ impl Daemon {
                         tracing::error!(%error, "the network interface could not be configured");
                     }
                 }
+                Output::Members(members) => self.adapter.set_members(&members),
                 Output::Open(socket) => {
                     if let Err(error) = self.sockets.open(socket) {
                         tracing::debug!(%error, "no socket to measure or punch with");

@@ -436,7 +436,12 @@ impl Sole {
             }
             Output::Say(frame) => self.said.push(frame),
             Output::MapPort(wish) => self.wishes.push(wish),
-            Output::Deliver(_) | Output::Ask(_) | Output::Configure(_) | Output::Pong { .. } | Output::Save(_) => {}
+            Output::Deliver(_)
+            | Output::Ask(_)
+            | Output::Configure(_)
+            | Output::Members(_)
+            | Output::Pong { .. }
+            | Output::Save(_) => {}
         }
     }
 }
