@@ -389,10 +389,8 @@ fn given(ethernet: &Ethernet, packet: &[u8]) -> Result<Vec<u8>, Dropped> {
 }
 
 fn answer_to(frame: &[u8]) -> Vec<u8> {
-    match ethernet(1).handle_frame(frame) {
-        Verdict::Answered(answer) => answer,
-        other => panic!("no answer: {other:?}"),
-    }
+    let Verdict::Answered(answer) = ethernet(1).handle_frame(frame) else { panic!("no answer") };
+    answer
 }
 
 const fn member(number: u8) -> VirtualAddresses {

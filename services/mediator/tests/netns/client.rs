@@ -23,13 +23,19 @@ pub(crate) struct Client {
     host: Host,
     home: PathBuf,
     server: String,
+    adapter: &'static str,
     daemon: Option<Process>,
 }
 
 impl Client {
     /// Starts a daemon on `host`.
     pub(crate) fn start(lab: &Lab, name: &'static str, host: Host, server: &str) -> Self {
-        let mut client = Self { name, host, home: lab.folder(name), server: server.to_owned(), daemon: None };
+        Self::start_on("tun", lab, name, host, server)
+    }
+
+    /// Starts a daemon with this adapter.
+    pub(crate) fn start_on(adapter: &'static str, lab: &Lab, name: &'static str, host: Host, server: &str) -> Self {
+        let mut client = Self { name, host, home: lab.folder(name), server: server.to_owned(), adapter, daemon: None };
         client.resume();
         client
     }
@@ -37,7 +43,8 @@ impl Client {
     /// Starts the daemon (again), with what it saved.
     pub(crate) fn resume(&mut self) {
         let mut command = self.host.namespace.command(executable("buri"));
-        command.arg("--home").arg(&self.home).args(["daemon", "--server", &self.server, "--interface", INTERFACE]);
+        command.arg("--home").arg(&self.home).args(["daemon", "--server", &self.server]);
+        command.args(["--adapter", self.adapter, "--interface", INTERFACE]);
         command.env("RUST_LOG", "info");
         self.daemon = Some(Process::start(self.name, &mut command, &self.home));
         eventually("the daemon answers", PATIENCE, || {

@@ -25,6 +25,11 @@ fn two_homes_become_one_lan() {
 }
 
 #[test]
+fn the_lan_is_an_ethernet_too() {
+    World::on(Seams::Cluster).the_lan_is_an_ethernet_too();
+}
+
+#[test]
 fn a_home_reaches_a_full_cone_directly() {
     World::on(Seams::Cluster).a_pair_goes_direct(Nat::Home, Nat::FullCone, "direct");
 }

@@ -13,6 +13,11 @@ fn the_kernels_nats_are_seen_like_simulated_ones() {
 }
 
 #[test]
+fn the_lan_is_an_ethernet_too() {
+    World::on(Seams::Embedded).the_lan_is_an_ethernet_too();
+}
+
+#[test]
 fn a_home_reaches_a_full_cone_directly() {
     World::on(Seams::Embedded).a_pair_goes_direct(Nat::Home, Nat::FullCone, "direct");
 }

@@ -14,6 +14,7 @@ mod access;
 mod client;
 mod cluster;
 mod embedded;
+mod ethernet;
 mod foreign;
 mod lab;
 mod namespace;

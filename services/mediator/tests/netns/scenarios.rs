@@ -16,6 +16,7 @@ use crate::{
     access::Access,
     client::Client,
     cluster::service_must,
+    ethernet::Station,
     lab::Lab,
     nat::Nat,
     process::eventually,
@@ -58,6 +59,45 @@ impl World {
 
         let why = pair.anna.why(pair.bert_at).unwrap();
         assert_eq!((&why["outcome"], &why["strategy"]), (&"direct".into(), &"direct".into()), "{why}");
+    }
+
+    /// Two of the three see the LAN as Ethernet, the third as a network of packets.
+    pub(crate) fn the_lan_is_an_ethernet_too(mut self) {
+        let mut start = |adapter, name| {
+            let host = self.lab.host_behind(Nat::Home);
+            Client::start_on(adapter, &self.lab, name, host, self.servers.url())
+        };
+        let [anna, bert, tina] =
+            [("tap", "anna"), ("tap", "bert"), ("tun", "tina")].map(|(what, name)| start(what, name));
+        anna.create("friday games");
+        bert.join("friday games");
+        tina.join("friday games");
+        for (from, to) in [(&anna, &bert), (&anna, &tina), (&tina, &bert)] {
+            from.wait(to.address4(), "direct", "20s");
+            to.wait(from.address4(), "direct", "20s");
+            Ping::for_seconds(&self.lab, from.host(), to.address4(), 2).assert_uninterrupted();
+            Ping::for_seconds(&self.lab, to.host(), from.address4(), 2).assert_uninterrupted();
+            Ping::for_seconds(&self.lab, from.host(), to.address6(), 2).assert_uninterrupted();
+            Ping::for_seconds(&self.lab, to.host(), from.address6(), 2).assert_uninterrupted();
+            traffic::transfer(from, to);
+            traffic::transfer(to, from);
+            traffic::broadcast(from, to);
+            traffic::broadcast(to, from);
+            traffic::discover(from, to);
+        }
+
+        let [from, to] = [&anna, &bert].map(|client| Station::plug_in(client, Station::IPX));
+        from.send(to.address(), b"are you there?");
+        assert_eq!(to.hear(), (from.address(), b"are you there?".to_vec()));
+        to.send([0xff; 6], b"to all of you");
+        assert_eq!(from.hear(), (to.address(), b"to all of you".to_vec()));
+        to.send(from.address(), &[7; Station::LARGEST]);
+        assert_eq!(from.hear().1, [7; Station::LARGEST]);
+
+        let [from, to] = [&anna, &bert].map(|client| Station::plug_in(client, Station::LLDP));
+        from.send([0x01, 0x80, 0xc2, 0, 0, 0x0e], b"for this cable");
+        from.send([0xff; 6], b"for all");
+        assert_eq!(to.hear().1, b"for all", "what bridges keep does not travel");
     }
 
     pub(crate) fn a_pair_goes_direct(mut self, first: impl Into<Access>, second: impl Into<Access>, strategy: &str) {
