@@ -240,9 +240,11 @@ fn joined_text(joined: &JoinedNetwork) -> String {
     }
 }
 
+/// The sentence of the record, which says how the pair is connected, and what it was made of.
 fn why_text(answer: &Value) -> String {
-    let text = |key: &str| answer[key].as_str().unwrap_or("unknown").to_owned();
-    format!("{} ({} / {}, {}): {}", text("outcome"), text("class_a"), text("class_b"), text("strategy"), text("hint"))
+    let text = |key: &str| answer[key].as_str().filter(|text| !text.is_empty()).unwrap_or("unknown");
+    let sentence = answer["hint"].as_str().filter(|hint| !hint.is_empty()).unwrap_or_else(|| text("outcome"));
+    format!("{sentence} (routers: {} and {}; strategy: {})", text("class_a"), text("class_b"), text("strategy"))
 }
 
 /// The word that a unit-like value has in JSON.
@@ -284,4 +286,33 @@ fn init_logs() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BURI_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_for_a_path_is_one_sentence() {
+        for (outcome, hint, line) in [
+            (
+                "direct",
+                "direct: both are in the same local network",
+                "direct: both are in the same local network (routers: easy and random; strategy: direct)",
+            ),
+            (
+                "relayed",
+                "no UDP leaves the network of one side: relayed; allow outgoing UDP there",
+                "no UDP leaves the network of one side: relayed; allow outgoing UDP there \
+                 (routers: easy and random; strategy: direct)",
+            ),
+            ("pending", "", "pending (routers: easy and random; strategy: direct)"),
+        ] {
+            let record = serde_json::json!({
+                "outcome": outcome, "hint": hint, "class_a": "easy", "class_b": "random", "strategy": "direct",
+            });
+            assert_eq!(why_text(&record), line);
+        }
+        assert_eq!(why_text(&Value::Null), "unknown (routers: unknown and unknown; strategy: unknown)");
+    }
 }

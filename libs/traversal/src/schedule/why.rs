@@ -35,7 +35,7 @@ pub(super) fn why(ending: Ending, strategy: Strategy, classes: [NatClass; 2]) ->
             let (cause, remedy) = relayed(failure, strategy, classes);
             format!("{cause}: relayed; {remedy}")
         }
-        Ending::Unprofiled => "relayed while both sides still find out what their routers do".to_owned(),
+        Ending::Unprofiled => "relayed for now: both sides still find out what their routers do".to_owned(),
     }
 }
 
@@ -162,6 +162,15 @@ mod tests {
             let (cause, remedy) = sentence.split_once(": relayed; ").unwrap();
             assert!(!cause.is_empty() && REMEDIES.iter().any(|verb| remedy.starts_with(verb)), "{sentence}");
         }
+    }
+
+    #[test]
+    fn these_are_all_the_sentences() {
+        let mut sentences: Vec<_> =
+            stories().map(|(ending, strategy, classes)| why(ending, strategy, classes)).collect();
+        sentences.sort();
+        sentences.dedup();
+        assert_eq!(sentences, include_str!("why.golden.txt").lines().collect::<Vec<_>>());
     }
 
     #[test]
