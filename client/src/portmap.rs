@@ -139,7 +139,7 @@ async fn local_address(router: Ipv4Addr) -> io::Result<Ipv4Addr> {
     }
 }
 
-/// NAT.md, section 2.
+/// Long enough to cost nothing, short enough not to leave mappings behind for a day.
 const LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
 /// Doubled with each try (RFC 6887, section 8.1.1, in less time: a router is near).
 const FIRST_PATIENCE: Duration = Duration::from_millis(250);

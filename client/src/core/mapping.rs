@@ -1,6 +1,7 @@
 //! The port mapping of the main socket: when to ask the router, when to renew, and what the mapping is worth.
 //!
-//! Two hours are asked for and renewed at half (RFC 6887, section 11.2.1). A router that grants nothing is asked again after
+//! Two hours are asked for and renewed at half (RFC 6887, section 11.2.1), and whenever the NATs are measured anew: a router
+//! that restarted has forgotten the mapping, and usually ended the control session as well. A router that grants nothing is asked again after
 //! two minutes, then ever more rarely. A mapping whose outer address is private, or not the one that reflectors see, ends at a
 //! second NAT: it is kept, because it does no harm, but nobody is told of it.
 
@@ -24,6 +25,8 @@ pub(super) struct Mapping {
     port: u16,
     held: Option<Held>,
     asking: bool,
+    /// When the router was asked last.
+    asked: Option<Instant>,
     due: Option<Instant>,
     failures: u32,
 }
@@ -36,7 +39,7 @@ struct Held {
 
 impl Mapping {
     pub(super) const fn new(wanted: bool, nonce: [u8; 12]) -> Self {
-        Self { wanted, nonce, router: None, port: 0, held: None, asking: false, due: None, failures: 0 }
+        Self { wanted, nonce, router: None, port: 0, held: None, asking: false, asked: None, due: None, failures: 0 }
     }
 
     /// The router, or the port of the main socket, is another one: what was granted is of no use.
@@ -47,6 +50,12 @@ impl Mapping {
         (self.router, self.port) = (router, port);
         self.failures = 0;
         self.due = (self.wanted && router.is_some()).then_some(now);
+    }
+
+    /// A reason to look whether the router still knows: it may have restarted, and says so to nobody.
+    pub(super) fn renew(&mut self, now: Instant) {
+        let soonest = self.asked.map_or(now, |asked| now.max(asked + PAUSE));
+        self.due = self.due.map(|due| due.min(soonest));
     }
 
     /// What came of `wish`. Returns whether the mapping changed.
@@ -84,6 +93,7 @@ impl Mapping {
         }
         self.due = None;
         self.asking = true;
+        self.asked = Some(now);
         self.wish()
     }
 
@@ -128,6 +138,8 @@ pub(super) fn nonce(private: &[u8; 32]) -> [u8; 12] {
 }
 
 const LABEL: &[u8] = b"buri port mapping v1";
+/// Between two questions, whatever happens.
+const PAUSE: Duration = Duration::from_secs(10);
 const FIRST_DELAY: Duration = Duration::from_secs(120);
 const LONGEST_DELAY: Duration = Duration::from_secs(60 * 60);
 /// A router that grants seconds is not asked every second.
@@ -148,6 +160,27 @@ mod tests {
         assert_eq!(mapping.poll_deadline(), Some(now + Duration::from_secs(3_600)));
         let renewal = mapping.poll_wish(now + Duration::from_secs(3_600)).unwrap();
         assert_eq!(renewal.earlier.map(|earlier| earlier.external.port()), Some(4_000));
+    }
+
+    #[test]
+    fn a_router_that_may_have_restarted_is_asked_again_but_not_all_the_time() {
+        let (mut mapping, now) = begun();
+        let wish = mapping.poll_wish(now).unwrap();
+        mapping.renew(now);
+        assert_eq!(mapping.poll_wish(now), None, "one question at a time");
+        mapping.handle_answer(now, &wish, Some(granted("203.0.113.9:4000", 7_200)));
+        for seconds in [1, 2, 5] {
+            let now = now + Duration::from_secs(seconds);
+            mapping.renew(now);
+            assert_eq!(mapping.poll_wish(now), None, "asked just now");
+        }
+        assert_eq!(mapping.poll_deadline(), Some(now + PAUSE));
+        let again = mapping.poll_wish(now + PAUSE).unwrap();
+        assert_eq!(again.earlier.map(|earlier| earlier.external.port()), Some(4_000), "the same port");
+        assert!(!mapping.handle_answer(now + PAUSE, &again, None));
+        assert!(mapping.granted().is_some(), "a router that is silent may still know");
+        mapping.renew(now + 2 * PAUSE);
+        assert!(mapping.poll_wish(now + 2 * PAUSE).is_some());
     }
 
     #[test]

@@ -414,6 +414,7 @@ impl Nat {
         self.discovery = Some(Discovery::new(now, session.reflectors, session.tag, local, seed));
         let spread: f64 = self.random.random_range(0.8..1.2);
         self.refresh = Some(now + REFRESH.mul_f64(spread));
+        self.mapping.renew(now);
         self.drain(now, outputs);
     }
 

@@ -12,16 +12,24 @@ pub(crate) struct Access {
     pub(crate) carrier: Option<Nat>,
     /// Public addresses behind a stateful firewall, beside the NAT.
     pub(crate) ipv6: bool,
-    /// A router that takes PCP, NAT-PMP and UPnP.
-    pub(crate) port_mapping: bool,
+    /// What the router can be asked for ports by.
+    pub(crate) port_mapping: Option<Asked>,
     /// What others in the LAN open.
     pub(crate) foreign_flows_per_second: u32,
+}
+
+/// How a router is asked for ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// By PCP, NAT-PMP and UPnP.
+    ByAll,
+    ByUpnp,
 }
 
 impl Access {
     /// Through this NAT, and nothing else.
     pub(crate) const fn through(nat: Nat) -> Self {
-        Self { nat, carrier: None, ipv6: false, port_mapping: false, foreign_flows_per_second: 0 }
+        Self { nat, carrier: None, ipv6: false, port_mapping: None, foreign_flows_per_second: 0 }
     }
 
     /// Behind the NAT of a carrier.
@@ -36,7 +44,12 @@ impl Access {
 
     /// With PCP, NAT-PMP and UPnP.
     pub(crate) const fn with_port_mapping(self) -> Self {
-        Self { port_mapping: true, ..self }
+        Self { port_mapping: Some(Asked::ByAll), ..self }
+    }
+
+    /// With UPnP only.
+    pub(crate) const fn with_upnp(self) -> Self {
+        Self { port_mapping: Some(Asked::ByUpnp), ..self }
     }
 
     /// With others in the LAN that open this many flows a second.
@@ -46,7 +59,7 @@ impl Access {
 
     /// The rules of the router whose address on `wan` is this.
     pub(crate) fn rules(self, wan: Ipv4Addr) -> String {
-        let optional = [(self.ipv6, FIREWALL6), (self.port_mapping, PORT_MAPPINGS)];
+        let optional = [(self.ipv6, FIREWALL6), (self.port_mapping.is_some(), PORT_MAPPINGS)];
         let more = optional.into_iter().filter(|(wanted, _)| *wanted).map(|(_, rules)| rules);
         std::iter::once(self.nat.rules(wan).as_str()).chain(more).collect()
     }

@@ -76,6 +76,16 @@ fn a_home_behind_a_symmetric_carrier_reaches_a_home_directly() {
 }
 
 #[test]
+fn a_router_with_upnp_makes_a_pair_direct_also_after_a_reboot() {
+    World::on(Seams::Embedded).a_router_with_upnp_makes_a_pair_direct_also_after_a_reboot();
+}
+
+#[test]
+fn a_port_mapping_behind_a_carrier_is_kept_and_not_counted_on() {
+    World::on(Seams::Embedded).a_port_mapping_behind_a_carrier_is_kept_and_not_counted_on();
+}
+
+#[test]
 fn a_port_mapping_makes_two_symmetric_nats_direct() {
     let mapped = Access::through(Nat::Symmetric).with_port_mapping();
     World::on(Seams::Embedded).a_pair_goes_direct(mapped, Nat::Symmetric, "direct");

@@ -12,7 +12,6 @@ use crate::{
     foreign::{self, Foreign},
     namespace::{Namespace, remove_leftovers},
     nat::Nat,
-    process::Process,
     site::{Host, Router, Site},
     upnp,
 };
@@ -35,7 +34,7 @@ pub(crate) struct Lab {
     servers: Namespace,
     sites: u8,
     foreign: Vec<Foreign>,
-    daemons: Vec<Process>,
+    daemons: Vec<upnp::Daemon>,
     /// Homes, data and logs; kept when a test fails.
     folder: PathBuf,
 }
@@ -128,6 +127,22 @@ impl Lab {
         self.host(&mut site)
     }
 
+    /// The router of `host` loses its power for a moment, and every mapping with it.
+    pub(crate) fn reboot_router_of(&mut self, host: &Host) {
+        let router = host.router();
+        let mut daemons = self.daemons.iter_mut().filter(|daemon| daemon.is_on(router.namespace()));
+        let daemon = daemons.next().expect("the router takes wishes for ports");
+        daemon.kill();
+        router.reboot();
+        daemon.resume();
+    }
+
+    /// Whether the router of `host` leads something to this port of it.
+    pub(crate) fn has_mapping(&self, host: &Host, port: u16) -> bool {
+        let end = format!("{}:{port}", host.address);
+        host.router().namespace().rules().lines().any(|rule| rule.contains("dnat") && rule.contains(&end))
+    }
+
     fn site_of_a_provider(&mut self, access: Access, lan: Ipv4Addr) -> Site {
         self.sites += 1;
         let number = self.sites;
@@ -171,9 +186,9 @@ impl Lab {
 
     /// Adds what is not a matter of cables.
     fn furnish(&mut self, mut site: Site, access: Access) -> Site {
-        if access.port_mapping {
-            let folder = self.folder(&site.router().namespace().to_string());
-            self.daemons.push(upnp::start(site.router().namespace(), &folder));
+        if access.port_mapping.is_some() {
+            let router = site.router().namespace();
+            self.daemons.push(upnp::Daemon::start(router, access, self.folder(&router.to_string())));
         }
         if access.foreign_flows_per_second > 0 {
             let neighbour = self.host(&mut site);

@@ -58,6 +58,12 @@ impl Namespace {
         self.run(&["nft", "-f", "-"], rules);
     }
 
+    /// The rules as they are.
+    pub(crate) fn rules(&self) -> String {
+        let output = self.command("nft").args(["-n", "list", "ruleset"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Lets packets through that are for others.
     pub(crate) fn forward(&self) {
         self.sysctl(&["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]);

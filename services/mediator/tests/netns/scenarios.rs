@@ -1,6 +1,9 @@
 //! What two people behind two routers go through, on either kind of deployment.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use serde_json::Value;
 use traversal::{
@@ -110,6 +113,38 @@ impl World {
 
         let why = pair.anna.why(pair.bert_at).unwrap();
         assert_eq!((&why["outcome"], &why["strategy"]), (&"direct".into(), &strategy.into()), "{why}");
+    }
+
+    /// The router of one side of two that could not meet otherwise is asked for a port, and asked again when it forgot.
+    pub(crate) fn a_router_with_upnp_makes_a_pair_direct_also_after_a_reboot(mut self) {
+        let pair = self.pair(Access::through(Nat::Symmetric).with_upnp(), Nat::Symmetric);
+        pair.wait("direct");
+        Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 2).assert_uninterrupted();
+        let mapping = |client: &Client| client.status()["nat"]["port_mapping"].clone();
+        let before = mapping(&pair.anna);
+        let port = before["external"].as_str().unwrap().parse::<SocketAddr>().unwrap().port();
+        assert!(self.lab.has_mapping(pair.anna.host(), port));
+        assert_eq!((&before["by"], &before["usable"]), (&"upnp".into(), &true.into()), "{before}");
+        let why = pair.anna.why(pair.bert_at).unwrap();
+        assert!(why["hint"].as_str().unwrap().contains("port mapping"), "{why}");
+
+        self.lab.reboot_router_of(pair.anna.host());
+        eventually("the port is mapped again", RECOVERY, || self.lab.has_mapping(pair.anna.host(), port).then_some(()));
+        pair.await_control();
+        pair.wait("direct");
+        Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 2).assert_uninterrupted();
+    }
+
+    /// A second NAT is in the way of what the first one maps.
+    pub(crate) fn a_port_mapping_behind_a_carrier_is_kept_and_not_counted_on(mut self) {
+        let mapped = Access::through(Nat::Symmetric).with_upnp().behind(Nat::Symmetric);
+        let pair = self.pair(mapped, Nat::Symmetric);
+        pair.wait("relay");
+        let mapping = eventually("the port is mapped", RECOVERY, || {
+            Some(pair.anna.status()["nat"]["port_mapping"].take()).filter(|mapping| !mapping.is_null())
+        });
+        assert_eq!((&mapping["by"], &mapping["usable"]), (&"upnp".into(), &false.into()), "{mapping}");
+        assert!(!pair.anna.gets(pair.bert_at, "direct", "3s"), "nobody is told of it");
     }
 
     /// The specification of traversal runs on simulated NATs: the same client must see the kernel's as it sees those.
