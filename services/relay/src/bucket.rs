@@ -33,14 +33,36 @@ impl Bucket {
         if self.pace == 0 {
             return true;
         }
-        let cost = |bytes: u64| bytes.saturating_mul(self.pace) / 1024;
-        let depth = u64::try_from(BURST.as_nanos()).unwrap_or(u64::MAX).max(cost(LEAST_BURST));
-        let full_at = self.full_at.max(now).saturating_add(cost(bytes as u64));
-        if full_at - now > depth {
+        let full_at = self.full_at.max(now).saturating_add(self.cost(bytes as u64));
+        if full_at - now > self.depth() {
             return false;
         }
         self.full_at = full_at;
         true
+    }
+
+    /// When it is full again.
+    pub(crate) const fn full_at(&self) -> u64 {
+        self.full_at
+    }
+
+    /// Counts what was taken out elsewhere.
+    pub(crate) fn is_full_at(&mut self, full_at: u64) {
+        self.full_at = self.full_at.max(full_at);
+    }
+
+    /// Nanoseconds per byte in 1/1024; 0 for no limit.
+    pub(crate) const fn pace(&self) -> u64 {
+        self.pace
+    }
+
+    /// How far before it is full again it still gives, in nanoseconds.
+    pub(crate) fn depth(&self) -> u64 {
+        u64::try_from(BURST.as_nanos()).unwrap_or(u64::MAX).max(self.cost(LEAST_BURST))
+    }
+
+    const fn cost(&self, bytes: u64) -> u64 {
+        bytes.saturating_mul(self.pace) / 1024
     }
 }
 

@@ -115,6 +115,19 @@ pub struct Hop {
     pub door: u8,
 }
 
+/// All that is needed to forward a pair's datagrams elsewhere as they are here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    pub legs: [Hop; 2],
+    /// The pair's bucket: when it is full again, nanoseconds per byte in 1/1024 (0: no limit), and how far before it is full
+    /// again it still gives, in nanoseconds.
+    pub full_at: Instant,
+    pub pace: u64,
+    pub depth: u64,
+    /// The last datagram of either leg.
+    pub seen: Instant,
+}
+
 /// A short message back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
@@ -161,6 +174,8 @@ pub struct Relay {
     deadlines: BinaryHeap<Reverse<(u64, u32)>>,
     /// At most one of each datagram: read out after every one.
     events: [Option<Event>; 2],
+    /// The pair that is not what it was.
+    changed: Option<Slot>,
     draining: bool,
 }
 
@@ -183,6 +198,7 @@ impl Relay {
             joins: Joins::new(secret, workers),
             deadlines: BinaryHeap::new(),
             events: [None; 2],
+            changed: None,
             draining: false,
         }
     }
@@ -291,6 +307,7 @@ impl Relay {
         pair.legs[side as usize] = from.address.into();
         pair.doors[side as usize] = from.door;
         self.slab.story_mut(slot).moves_at[side as usize] = now + MOVE_PAUSE;
+        self.changed = Some(slot);
         Ok(())
     }
 
@@ -302,25 +319,24 @@ impl Relay {
         self.deadlines.push(Reverse((due, slot.0)));
     }
 
-    /// Ends the pairs that were idle for too long, as many as are due.
+    /// Ends the pair that [`Self::due`] names, if it was idle for too long.
     pub fn handle_deadline(&mut self, now: Instant) {
         let now = self.nanos(now);
-        while let Some(&Reverse((due, number))) = self.deadlines.peek() {
-            if due > now {
-                return;
-            }
-            self.deadlines.pop();
-            let idle = self.idle();
-            let Some(pair) = self.slab.get_mut(Slot(number)) else { continue };
-            let ends = u64::from(pair.seen) * 1_000_000_000 + idle;
-            if ends > now {
-                self.await_end(ends, Slot(number));
-                continue;
-            }
-            self.slab.remove(Slot(number));
-            self.event(Event::Closed);
+        let Some(&Reverse((due, number))) = self.deadlines.peek() else { return };
+        if due > now {
             return;
         }
+        self.deadlines.pop();
+        let (idle, slot) = (self.idle(), Slot(number));
+        let Some(pair) = self.slab.get_mut(slot) else { return };
+        let ends = u64::from(pair.seen) * 1_000_000_000 + idle;
+        if ends > now {
+            self.await_end(ends, slot);
+            return;
+        }
+        self.slab.remove(slot);
+        self.changed = Some(slot);
+        self.event(Event::Closed);
     }
 
     /// When [`Self::handle_deadline`] has something to do.
@@ -332,6 +348,46 @@ impl Relay {
     /// What to count, after each datagram and each deadline.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.iter_mut().find_map(Option::take)
+    }
+
+    /// The pair whose legs changed or that ended, after each datagram and each deadline.
+    pub fn poll_change(&mut self) -> Option<Slot> {
+        self.changed.take()
+    }
+
+    /// What an accelerator needs of a pair; `None` unless both legs are there.
+    pub fn sight(&mut self, slot: Slot) -> Option<Sight> {
+        let start = self.start;
+        let pair = self.slab.get_mut(slot)?;
+        Some(Sight {
+            legs: [pair.hop(LegSide::A)?, pair.hop(LegSide::B)?],
+            full_at: start + Duration::from_nanos(pair.bucket.full_at()),
+            pace: pair.bucket.pace(),
+            depth: pair.bucket.depth(),
+            seen: start + Duration::from_secs(pair.seen.into()),
+        })
+    }
+
+    /// The pair that this datagram would charge; `None` when it has no limit.
+    #[must_use]
+    pub fn charged(&mut self, datagram: &[u8]) -> Option<Slot> {
+        let Some(Message::Data { slot, .. }) = Message::parse(datagram) else { return None };
+        self.slab.get_mut(slot).filter(|pair| pair.bucket.pace() > 0).map(|_| slot)
+    }
+
+    /// The pair that [`Self::handle_deadline`] looks at next.
+    #[must_use]
+    pub fn due(&self) -> Option<Slot> {
+        self.deadlines.peek().map(|Reverse((_, number))| Slot(*number))
+    }
+
+    /// Counts what an accelerator forwarded of a pair: when its bucket is full again, and the last datagram.
+    pub fn handle_forwarded(&mut self, slot: Slot, full_at: Instant, seen: Instant) {
+        let (full_at, seen) = (self.nanos(full_at), seconds(self.nanos(seen)));
+        if let Some(pair) = self.slab.get_mut(slot) {
+            pair.bucket.is_full_at(full_at);
+            pair.seen = pair.seen.max(seen);
+        }
     }
 
     /// Takes no new pairs from now on. The caller sends every leg the note that is returned with its address.

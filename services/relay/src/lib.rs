@@ -8,6 +8,9 @@
 //! its slot ([`steer`]), so that nothing is shared or locked. All listeners lead to the same pairs: the legs of a pair may use
 //! different ports and address families.
 //!
+//! Where an interface of the host allows it, the kernel forwards what two proven IPv4 legs send each other before the workers
+//! see it ([`xdp`]), by the same rules; this is an accelerator, and missing is no failure.
+//!
 //! Every relay is a reflector, too: STUN on its port is told apart by the first bytes, answered with the same sealed
 //! observations as at rendezvous and within budgets per source. With one port it cannot answer from elsewhere and refuses
 //! to (420); but rendezvous processes with a single address have it send their answers that must come from another. Over TCP it does not answer: there the port belongs to the gateway.
@@ -21,9 +24,11 @@ pub mod metrics;
 mod slab;
 mod socket;
 pub mod steer;
+mod xdp;
 
 use std::{
     convert::Infallible,
+    error::Error as _,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     num::NonZeroUsize,
@@ -52,7 +57,11 @@ use crate::{
     core::{Limits, Relay},
     socket::{DOORS, Door, Worker},
     steer::Workers,
+    xdp::Accelerator,
 };
+
+/// How often the kernel's figures are added to ours.
+const COUNTING: Duration = Duration::from_millis(500);
 
 /// How this role behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -75,6 +84,9 @@ pub struct Config {
     pub answers_per_source: u32,
     /// Answers a second to one source that are larger than the question: plain STUN of other tools.
     pub larger_answers_per_source: u32,
+    /// Network interfaces whose driver lets the kernel forward pairs by itself (XDP), past this host's firewall: IPv4, where the
+    /// listeners name addresses. Needs CAP_BPF and CAP_NET_ADMIN; without them the workers do it all, and the log says so.
+    pub xdp: Vec<String>,
     /// Pairs at once, at most; every worker takes its part.
     pub max_slots: u32,
     /// A pair without a packet of either leg for this long loses its slot.
@@ -96,6 +108,7 @@ impl Default for Config {
             region: "default".into(),
             answers_per_source: 200,
             larger_answers_per_source: 10,
+            xdp: Vec::new(),
             max_slots: 100_000,
             idle: Duration::from_secs(60),
             drain: Duration::from_secs(3),
@@ -226,11 +239,16 @@ impl Bound {
                 doors.push(Door { socket, desk: Desk::new(Instant::now(), mirror, budget, spread) });
             }
         }
+        let mut accelerator = accelerate(&self.config);
         let mut workers = Vec::with_capacity(doors.len());
         for (worker, doors) in (0..).zip(doors) {
+            let bound = doors.iter().map(|door: &Door| door.socket.local_addr()).collect::<io::Result<_>>();
+            let bound = bound.map_err(Error::Socket)?;
+            let table = accelerator.as_ref().and_then(|accelerator| accelerator.table(bound).ok());
             let worker = Worker {
                 doors,
                 relay: Relay::new(Instant::now(), root.key(self.relay), secret, limits, (worker, self.workers)),
+                table,
                 metrics: Arc::clone(&seams.metrics),
                 drains: Arc::clone(&drains),
                 stops: Arc::clone(&stops),
@@ -239,6 +257,7 @@ impl Bound {
         }
         tracing::info!(relay = %self.relay, workers = workers.len(), "relay forwards");
 
+        let metrics = Arc::clone(&seams.metrics);
         let beat = beat::Beat {
             relay: self.relay,
             endpoints,
@@ -254,6 +273,7 @@ impl Bound {
         tokio::select! {
             ended = &mut ended => return ended.map_err(|_| Error::Panicked)?,
             () = beat.run(&shutdown) => {}
+            () = count_accelerated(&mut accelerator, &metrics) => {}
         }
         helping.stop().await;
         drains.store(true, Ordering::Relaxed);
@@ -264,6 +284,37 @@ impl Bound {
             Err(_) => ended.await,
         }
         .map_err(|_| Error::Panicked)?
+    }
+}
+
+/// The accelerator that is configured, if this host can have it.
+fn accelerate(config: &Config) -> Option<Accelerator> {
+    if config.xdp.is_empty() {
+        return None;
+    }
+    match Accelerator::start(&config.xdp, config.max_slots) {
+        Ok(accelerator) => {
+            tracing::info!(interfaces = ?config.xdp, "the kernel forwards pairs");
+            Some(accelerator)
+        }
+        Err(error) => {
+            let reason = error.source().map(ToString::to_string);
+            tracing::warn!(%error, reason, interfaces = ?config.xdp, "the kernel forwards no pairs, the workers forward all");
+            None
+        }
+    }
+}
+
+/// Adds what the kernel forwarded to the figures, for as long as it is polled.
+async fn count_accelerated(accelerator: &mut Option<Accelerator>, metrics: &Metrics) {
+    let Some(accelerator) = accelerator else { return std::future::pending().await };
+    let mut ticks = tokio::time::interval(COUNTING);
+    loop {
+        ticks.tick().await;
+        let counted = accelerator.count();
+        metrics.forwarded_packets.inc_by(counted.packets);
+        metrics.forwarded_bytes.inc_by(counted.bytes);
+        metrics.accelerated_packets.inc_by(counted.packets);
     }
 }
 

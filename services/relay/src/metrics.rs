@@ -11,6 +11,8 @@ pub struct Metrics {
     pub forwarded_packets: IntCounter,
     /// Their bytes, headers of the relay included.
     pub forwarded_bytes: IntCounter,
+    /// Those of the forwarded datagrams that the kernel forwarded.
+    pub accelerated_packets: IntCounter,
     /// Challenges, pongs, notes and the like.
     pub answers: IntCounter,
     /// Answers of the reflector.
@@ -48,6 +50,7 @@ impl Metrics {
         Ok(Self {
             forwarded_packets: counter("relay_forwarded_packets_total", "Datagrams sent on to the other leg")?,
             forwarded_bytes: counter("relay_forwarded_bytes_total", "Bytes sent on, headers of the relay included")?,
+            accelerated_packets: counter("relay_accelerated_packets_total", "Datagrams sent on in the kernel (XDP)")?,
             answers: counter("relay_answers_total", "Challenges, pongs and notes")?,
             reflections: counter("relay_reflections_total", "Answers of the reflector")?,
             unsent: counter("relay_unsent_packets_total", "Datagrams that the kernel did not take")?,

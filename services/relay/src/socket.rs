@@ -31,6 +31,7 @@ use crate::{
     core::{DropReason, Hop, Relay, Verdict},
     metrics::Metrics,
     steer::Workers,
+    xdp::Table,
 };
 
 /// Listeners of one relay, at most.
@@ -97,6 +98,8 @@ pub(crate) struct Worker {
     /// One for each of the relay's listeners, in their order.
     pub(crate) doors: Vec<Door>,
     pub(crate) relay: Relay,
+    /// The pairs that the kernel forwards.
+    pub(crate) table: Option<Table>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drains: Arc<AtomicBool>,
     pub(crate) stops: Arc<AtomicBool>,
@@ -145,8 +148,7 @@ impl Worker {
                 if self.relay.poll_deadline().is_none_or(|due| due > now) {
                     break;
                 }
-                self.relay.handle_deadline(now);
-                self.count_events();
+                self.end_idle(now);
             }
         }
         Ok(())
@@ -193,7 +195,7 @@ impl Worker {
             }
             return None;
         }
-        match self.relay.handle_datagram(now, wall, from, datagram) {
+        match self.ask(now, wall, from, datagram) {
             Verdict::Forward(to) => {
                 count.packets += 1;
                 count.bytes += datagram.len() as u64;
@@ -208,6 +210,41 @@ impl Worker {
             Verdict::Drop(reason) => count.drop(reason),
         }
         None
+    }
+
+    /// The relay's verdict, with what the kernel knows and has to know.
+    fn ask(&mut self, now: Instant, wall: UnixMillis, from: Hop, datagram: &[u8]) -> Verdict {
+        let Self { relay, table: Some(table), .. } = self else {
+            return self.relay.handle_datagram(now, wall, from, datagram);
+        };
+        let charged = relay.charged(datagram).and_then(|slot| Some((slot, table.known(slot)?)));
+        if let Some((slot, known)) = charged {
+            relay.handle_forwarded(slot, known.full_at, known.seen);
+        }
+        let verdict = relay.handle_datagram(now, wall, from, datagram);
+        if let (Some((slot, _)), Verdict::Forward(_)) = (charged, verdict)
+            && let Some(sight) = relay.sight(slot)
+        {
+            table.charge(slot, sight.full_at);
+        }
+        if let Some(slot) = relay.poll_change() {
+            table.follow(slot, relay.sight(slot).as_ref());
+        }
+        verdict
+    }
+
+    /// Ends the next pair if it was idle here and in the kernel.
+    fn end_idle(&mut self, now: Instant) {
+        if let (Some(table), Some(slot)) = (&self.table, self.relay.due())
+            && let Some(known) = table.known(slot)
+        {
+            self.relay.handle_forwarded(slot, known.full_at, known.seen);
+        }
+        self.relay.handle_deadline(now);
+        if let (Some(table), Some(slot)) = (&mut self.table, self.relay.poll_change()) {
+            table.follow(slot, None);
+        }
+        self.count_events();
     }
 
     /// The reflectors' answers whose time has come.

@@ -1,0 +1,262 @@
+//! A relay in one network namespace, its clients in another, and a cable between them.
+
+use std::{
+    fs::File,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, SystemTime},
+};
+
+use aya::{
+    Ebpf,
+    programs::{Xdp, XdpMode},
+};
+use bus::{Bus, memory::Hub};
+use domain::{Bandwidth, InstanceId, RelayId, UnixMillis};
+use nix::sched::{CloneFlags, setns};
+use relay::{Config, Metrics, Seams};
+use tokio_util::sync::CancellationToken;
+use wire::{
+    relay::{Cookie, Join, Message, Slot, prove},
+    ticket::{LegSide, PairNonce, Ticket, TicketRoot},
+};
+
+pub(crate) const RELAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+pub(crate) const CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+
+/// Who forwards the datagrams of proven legs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// The workers, in user space.
+    Workers,
+    /// The kernel, of a host that routes: it asks for the next hop.
+    Routing,
+    /// The kernel, of a host that does not: it knows the next hop from what came by it.
+    Learning,
+}
+
+pub(crate) struct Lab {
+    pub(crate) metrics: Arc<Metrics>,
+    relay: SocketAddr,
+    clients: Namespace,
+    pairs: u8,
+    shutdown: CancellationToken,
+    role: Option<JoinHandle<()>>,
+    /// Programs at the clients' end: only with one does a cable of this kind take what XDP sends.
+    _far: Ebpf,
+    _relays: Namespace,
+}
+
+impl Lab {
+    pub(crate) fn new(path: Path) -> Self {
+        Self::with(path, Config { idle: Duration::from_secs(60), ..Config::default() })
+    }
+
+    pub(crate) fn with(path: Path, config: Config) -> Self {
+        let xdp = if path == Path::Workers { Vec::new() } else { vec!["near".to_owned()] };
+        Self::build(path, Config { xdp, ..config })
+    }
+
+    /// Whatever interfaces `config` names.
+    pub(crate) fn unaccelerated(config: Config) -> Self {
+        Self::build(Path::Workers, config)
+    }
+
+    fn build(path: Path, config: Config) -> Self {
+        static LABS: AtomicU32 = AtomicU32::new(0);
+        let name = format!("br{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let (relays, clients) = (Namespace::add(format!("{name}r")), Namespace::add(format!("{name}c")));
+        run(
+            "ip",
+            &["-n", &relays.0, "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", &clients.0],
+        );
+        for (namespace, interface, address) in [(&relays, "near", RELAY), (&clients, "far", CLIENTS)] {
+            run("ip", &["-n", &namespace.0, "addr", "add", &format!("{address}/24"), "dev", interface]);
+            run("ip", &["-n", &namespace.0, "link", "set", interface, "up"]);
+            // A cable within one machine leaves out checksums, which a network would have.
+            run("ip", &["netns", "exec", &namespace.0, "ethtool", "-K", interface, "tx", "off"]);
+        }
+        let routes = format!("net.ipv4.ip_forward={}", u8::from(path == Path::Routing));
+        run("ip", &["netns", "exec", &relays.0, "sysctl", "-qw", &routes]);
+        let far = clients.enter(|| {
+            let mut far = Ebpf::load(aya::include_bytes_aligned!("../../xdp/forward.bpf.o")).unwrap();
+            let program: &mut Xdp = far.program_mut("forward").unwrap().try_into().unwrap();
+            program.load().unwrap();
+            program.attach("far", XdpMode::Driver).unwrap();
+            far
+        });
+        let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
+        let shutdown = CancellationToken::new();
+        let config = Config { drain: Duration::from_millis(100), ..config };
+        let (relay, role) = start(&relays, config, &metrics, shutdown.clone());
+        Self { metrics, relay, clients, pairs: 0, shutdown, role: Some(role), _far: far, _relays: relays }
+    }
+
+    /// A socket of a client that talks to the relay only.
+    pub(crate) fn leg(&self) -> UdpSocket {
+        let socket = self.stranger();
+        socket.connect(self.relay).unwrap();
+        socket
+    }
+
+    /// A socket of a client.
+    pub(crate) fn stranger(&self) -> UdpSocket {
+        let socket = self.clients.enter(|| UdpSocket::bind((CLIENTS, 0)).unwrap());
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket
+    }
+
+    /// A new pair that has exchanged enough for the kernel to know its ways.
+    pub(crate) fn pair(&mut self, rate: Bandwidth) -> Pair {
+        self.pairs += 1;
+        let id = RelayId::from_bytes([7; 16]);
+        let key = TicketRoot::new([1; 32]).key(id);
+        let expires = UnixMillis::from(SystemTime::now()).plus(Duration::from_secs(60));
+        let tickets = [LegSide::A, LegSide::B].map(|side| {
+            let pair = PairNonce([self.pairs; 16]);
+            let sealed = key.seal(&Ticket { relay: id, pair, side, rate, expires });
+            (sealed, key.leg_key(&sealed))
+        });
+        let legs = [self.leg(), self.leg()];
+        let [slot, same] = [0, 1].map(|nth| join(&legs[nth], &tickets[nth]));
+        assert_eq!(slot, same);
+        let pair = Pair { slot, legs, tickets };
+        for _ in 0..2 {
+            pair.exchange(0, 64);
+            pair.exchange(1, 64);
+        }
+        pair
+    }
+
+    /// How many datagrams were forwarded, and how many of them by the kernel, once the figures stand still.
+    pub(crate) fn forwarded(&self) -> (u64, u64) {
+        let read = || (self.metrics.forwarded_packets.get(), self.metrics.accelerated_packets.get());
+        let mut before = read();
+        loop {
+            std::thread::sleep(Duration::from_millis(1_200));
+            if read() == before {
+                return before;
+            }
+            before = read();
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(role) = self.role.take() {
+            let _ = role.join();
+        }
+    }
+}
+
+type Offer = ([u8; wire::ticket::TICKET_SIZE], wire::ticket::LegKey);
+
+pub(crate) struct Pair {
+    pub(crate) slot: Slot,
+    pub(crate) legs: [UdpSocket; 2],
+    pub(crate) tickets: [Offer; 2],
+}
+
+impl Pair {
+    /// A datagram of this pair.
+    pub(crate) fn data(&self, size: usize) -> Vec<u8> {
+        Message::Data { slot: self.slot, payload: &vec![7; size] }.to_vec()
+    }
+
+    /// Sends one datagram from a leg, which arrives at the other as it was.
+    pub(crate) fn exchange(&self, from: usize, size: usize) {
+        let datagram = self.data(size);
+        self.legs[from].send(&datagram).unwrap();
+        assert_eq!(receive(&self.legs[1 - from]), Some(datagram));
+    }
+}
+
+pub(crate) fn receive(socket: &UdpSocket) -> Option<Vec<u8>> {
+    let mut buffer = [0; 2100];
+    let length = socket.recv(&mut buffer).ok()?;
+    Some(buffer[..length].to_vec())
+}
+
+pub(crate) fn join(socket: &UdpSocket, (sealed, key): &Offer) -> Slot {
+    let mut cookie = Cookie::default();
+    loop {
+        let proof = prove(key, cookie, sealed);
+        socket.send(&Message::Join(Join { cookie, ticket: sealed, proof: &proof }).to_vec()).unwrap();
+        match Message::parse(&receive(socket).unwrap()) {
+            Some(Message::Challenge { cookie: fresh }) => cookie = fresh,
+            Some(Message::Joined { slot, .. }) => return slot,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The role in its namespace, on a thread of its own.
+fn start(
+    namespace: &Namespace,
+    config: Config,
+    metrics: &Arc<Metrics>,
+    shutdown: CancellationToken,
+) -> (SocketAddr, JoinHandle<()>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (ticket_root, observation_key) = (dir.path().join("tickets.key"), dir.path().join("observations.key"));
+    std::fs::write(&ticket_root, [1; 32]).unwrap();
+    std::fs::write(&observation_key, [2; 32]).unwrap();
+    let config = Config { listen: vec![SocketAddr::from((RELAY, 0))], ticket_root, observation_key, ..config };
+    let place = namespace.file();
+    let metrics = Arc::clone(metrics);
+    let (told, endpoint) = std::sync::mpsc::channel();
+    let role = std::thread::spawn(move || {
+        setns(place, CloneFlags::CLONE_NEWNET).unwrap();
+        let bound = relay::bind(&config, InstanceId::from_bytes([7; 16])).unwrap();
+        told.send(bound.endpoints()[0]).unwrap();
+        let seams = Seams { bus: Bus::memory(&Hub::default(), "relay"), metrics };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(bound.run(seams, shutdown)).unwrap();
+        drop(dir);
+    });
+    (endpoint.recv().unwrap(), role)
+}
+
+/// A network namespace that goes when this does.
+struct Namespace(String);
+
+impl Namespace {
+    fn add(name: String) -> Self {
+        run("ip", &["netns", "add", &name]);
+        run("ip", &["-n", &name, "link", "set", "lo", "up"]);
+        Self(name)
+    }
+
+    fn file(&self) -> File {
+        File::open(format!("/run/netns/{}", self.0)).unwrap()
+    }
+
+    fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
+        let place = self.file();
+        std::thread::scope(|scope| {
+            let entered = scope.spawn(|| {
+                setns(place, CloneFlags::CLONE_NEWNET).unwrap();
+                action()
+            });
+            entered.join().unwrap()
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let ran = Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap();
+    assert!(ran.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&ran.stderr));
+}

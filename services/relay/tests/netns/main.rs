@@ -1,0 +1,172 @@
+//! The same rules over the workers and over the kernel's fast path, on a cable between two network namespaces. Root only.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod lab;
+
+use std::time::{Duration, Instant};
+
+use domain::Bandwidth;
+use relay::{
+    Config,
+    core::{DropReason, Event},
+};
+use wire::{
+    Code,
+    relay::{Message, Slot},
+};
+
+use crate::lab::{Lab, Path, join, receive};
+
+const PATHS: [Path; 3] = [Path::Workers, Path::Routing, Path::Learning];
+
+#[test]
+fn proven_legs_exchange_datagrams_unchanged() {
+    for path in PATHS {
+        let mut lab = Lab::new(path);
+        let pair = lab.pair(Bandwidth::UNLIMITED);
+        for size in [0, 1, 63, 512, 1_400] {
+            for _ in 0..20 {
+                pair.exchange(0, size);
+                pair.exchange(1, size);
+            }
+        }
+        let (forwarded, in_kernel) = lab.forwarded();
+        assert_eq!(forwarded, 204, "{path:?}");
+        match path {
+            Path::Workers => assert_eq!(in_kernel, 0),
+            // The first ones looked for their next hop.
+            Path::Routing | Path::Learning => assert!(in_kernel >= 200, "{path:?}: {in_kernel}"),
+        }
+        assert_eq!(lab.metrics.forwarded_bytes.get(), 4 * 72 + 40 * (5 * 8 + 1 + 63 + 512 + 1_400));
+    }
+}
+
+#[test]
+fn what_is_not_a_proven_legs_datagram_is_the_workers_matter() {
+    for path in PATHS {
+        let mut lab = Lab::new(path);
+        let pair = lab.pair(Bandwidth::UNLIMITED);
+        let stranger = lab.leg();
+        stranger.send(&pair.data(100)).unwrap();
+        for other in [pair.slot.0 ^ 1 << 24, pair.slot.0 ^ 1 << 8, u32::MAX] {
+            pair.legs[0].send(&Message::Data { slot: Slot(other), payload: &[0; 100] }.to_vec()).unwrap();
+        }
+        let mut odd = pair.data(100);
+        odd[2] = 1;
+        pair.legs[0].send(&odd).unwrap();
+        pair.legs[0].send(&pair.data(2_048 - 8 + 1)).unwrap();
+        pair.legs[0].send(&Message::Ping { slot: pair.slot, nonce: 5 }.to_vec()).unwrap();
+        let pong = receive(&pair.legs[0]).unwrap();
+        assert_eq!(Message::parse(&pong), Some(Message::Pong { slot: pair.slot, nonce: 5 }));
+
+        pair.exchange(0, 9);
+        assert_eq!(lab.forwarded().0, 5, "{path:?}");
+        let dropped = |reason| lab.metrics.dropped(reason).get();
+        assert_eq!(
+            [DropReason::NotALeg, DropReason::NoSlot, DropReason::Malformed].map(dropped),
+            [1, 3, 2],
+            "{path:?}"
+        );
+    }
+}
+
+#[test]
+fn a_datagram_of_two_fragments_is_forwarded_too() {
+    for path in PATHS {
+        let mut lab = Lab::new(path);
+        let pair = lab.pair(Bandwidth::UNLIMITED);
+        pair.exchange(0, 2_040);
+        assert_eq!(lab.forwarded().0, 5, "{path:?}");
+    }
+}
+
+#[test]
+fn a_moved_leg_is_served_where_it_is_and_no_longer_where_it_was() {
+    for path in PATHS {
+        let mut lab = Lab::new(path);
+        let mut pair = lab.pair(Bandwidth::UNLIMITED);
+        let moved = lab.leg();
+        std::thread::sleep(Duration::from_millis(1_100));
+        assert_eq!(join(&moved, &pair.tickets[0]), pair.slot);
+        let old = std::mem::replace(&mut pair.legs[0], moved);
+        for _ in 0..10 {
+            pair.exchange(0, 100);
+            pair.exchange(1, 100);
+        }
+        old.send(&pair.data(100)).unwrap();
+        assert_eq!(lab.forwarded().0, 24, "{path:?}");
+        assert_eq!(lab.metrics.dropped(DropReason::NotALeg).get(), 1);
+        old.set_nonblocking(true).unwrap();
+        assert_eq!(receive(&old), None);
+    }
+}
+
+#[test]
+fn a_capped_pair_gets_its_rate_and_is_told_so() {
+    for path in PATHS {
+        let mut lab = Lab::new(path);
+        let rate = 100_000;
+        let pair = lab.pair(Bandwidth::from_bytes_per_second(rate));
+        let datagram = pair.data(492);
+        let started = Instant::now();
+        let (mut sent, mut offered) = (0, 0);
+        while started.elapsed() < Duration::from_secs(3) {
+            // Five times the rate, from both legs.
+            while offered < started.elapsed().as_micros() as u64 * rate / 1_000_000 * 5 {
+                pair.legs[sent % 2].send(&datagram).unwrap();
+                sent += 1;
+                offered += datagram.len() as u64;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let took = started.elapsed().as_secs_f64();
+        let (forwarded, in_kernel) = lab.forwarded();
+        let passed = ((forwarded - 4) * datagram.len() as u64) as f64;
+        let fair = rate as f64 * took;
+        let burst = rate as f64 * 0.05;
+        assert!(passed < fair * 1.01 + burst, "{path:?}: {passed} of {fair}");
+        assert!(passed > fair * 0.8, "{path:?}: {passed} of {fair}");
+        if path != Path::Workers {
+            assert!(in_kernel * 10 > forwarded * 9, "{in_kernel} of {forwarded} in the kernel");
+        }
+        let code = Code::RelayCapped.number();
+        let told = pair.legs.iter().any(|leg| {
+            leg.set_nonblocking(true).unwrap();
+            std::iter::from_fn(|| receive(leg))
+                .any(|bytes| Message::parse(&bytes) == Some(Message::Note { slot: pair.slot, code }))
+        });
+        assert!(told, "{path:?}");
+        assert!(lab.metrics.dropped(DropReason::OverCap).get() > 0);
+    }
+}
+
+#[test]
+fn a_pair_that_is_used_lives_and_an_idle_one_ends() {
+    for path in PATHS {
+        let mut lab = Lab::with(path, Config { idle: Duration::from_secs(3), ..Config::default() });
+        let pair = lab.pair(Bandwidth::UNLIMITED);
+        for _ in 0..35 {
+            std::thread::sleep(Duration::from_millis(200));
+            pair.exchange(0, 100);
+        }
+        assert_eq!(lab.metrics.pairs.get(), 1, "{path:?}");
+        while lab.metrics.pairs.get() > 0 {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(lab.metrics.events(Event::Closed), 1);
+        let forwarded = lab.forwarded().0;
+        pair.legs[0].send(&pair.data(100)).unwrap();
+        while lab.metrics.dropped(DropReason::NoSlot).get() == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(lab.forwarded().0, forwarded, "{path:?}");
+    }
+}
+
+#[test]
+fn without_the_interface_the_workers_forward_all() {
+    let config = Config { xdp: vec!["none".to_owned()], ..Config::default() };
+    let mut lab = Lab::unaccelerated(config);
+    lab.pair(Bandwidth::UNLIMITED).exchange(0, 100);
+    assert_eq!(lab.forwarded(), (5, 0));
+}
