@@ -1,6 +1,7 @@
 //! The relay's decisions in virtual time, and the whole role over real sockets on loopback.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod fairness;
 mod hostile;
 mod lab;
 mod role;

@@ -1,0 +1,268 @@
+//! What pairs and strangers cost in memory, and what a datagram must not cost: counted by the allocator of this process, so
+//! each test runs in a process of its own.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use bus::{Bus, memory::Hub};
+use domain::{Bandwidth, InstanceId, RelayId, UnixMillis};
+use relay::{
+    Config, Metrics, Seams,
+    core::{DropReason, Hop, Limits, Relay, Verdict},
+    steer::Workers,
+};
+use tokio_util::sync::CancellationToken;
+use wire::{
+    relay::{Cookie, JOIN_SIZE, Join, Message, Slot, prove},
+    ticket::{LegKey, LegSide, PairNonce, TICKET_SIZE, Ticket, TicketKey, TicketRoot},
+};
+
+/// Counts what is allocated, and what lives.
+struct Counting;
+
+static ALLOCATED: AtomicU64 = AtomicU64::new(0);
+static LIVING: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[expect(unsafe_code, reason = "the trait of allocators")]
+// SAFETY: the system's allocator does it all; numbers are counted beside.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(1, Relaxed);
+        LIVING.fetch_add(layout.size(), Relaxed);
+        // SAFETY: as promised by the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVING.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as promised by the caller.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[test]
+fn an_idle_pair_costs_256_bytes_at_most() {
+    let mut lab = Lab::new(100_000);
+    let before = LIVING.load(Relaxed);
+    let mut worst = 0;
+    for pair in 1..=100_000 {
+        lab.now += Duration::from_micros(100);
+        lab.pair(pair);
+        // A table of few pairs is mostly room.
+        if pair >= 10_000 {
+            worst = worst.max((LIVING.load(Relaxed) - before) / pair as usize);
+        }
+    }
+    assert_eq!(lab.relay.pairs(), 100_000);
+    println!("{worst} bytes a pair at worst");
+    assert!(worst <= 256, "{worst}");
+}
+
+#[test]
+fn a_million_spoofed_first_packets_leave_memory_flat() {
+    let mut lab = Lab::new(1_000);
+    lab.pair(1);
+    let sealed = lab.sealed(2, LegSide::A);
+    // Without a cookie, and with one of the sender's own making.
+    let joins = [Cookie::default(), Cookie([7; 16])].map(|cookie| join(cookie, &sealed, &lab.key.leg_key(&sealed)));
+    let (living, mut fewest) = (LIVING.load(Relaxed), u64::MAX);
+    for part in 0..10_u32 {
+        let before = ALLOCATED.load(Relaxed);
+        for number in part * 100_000..(part + 1) * 100_000 {
+            let ip = number.wrapping_mul(0x9e37_79b1).to_be_bytes();
+            let join = &joins[(number % 2) as usize];
+            let Verdict::Answer(answer) = lab.send(SocketAddr::from((ip, 1 + (number % 60_000) as u16)), join) else {
+                panic!("no challenge")
+            };
+            assert!(answer.as_bytes().len() < join.len());
+        }
+        fewest = fewest.min(ALLOCATED.load(Relaxed) - before);
+    }
+    // A slow test is told of by the harness, which allocates in between.
+    assert_eq!((lab.relay.pairs(), fewest), (1, 0));
+    assert!(LIVING.load(Relaxed).abs_diff(living) < 4_096);
+}
+
+#[test]
+fn no_verdict_on_a_datagram_allocates() {
+    let mut lab = Lab::new(1_000);
+    let (slot, [alice, bert]) = lab.pair(1);
+    let capped = lab.capped_pair(2, Bandwidth::from_bytes_per_second(10_000));
+    let payload = [7; 1_200];
+    let mut data = [0; 1_208];
+    Message::Data { slot, payload: &payload }.write(&mut data);
+    let mut over = [0; 1_208];
+    Message::Data { slot: capped.0, payload: &payload }.write(&mut over);
+    let mut ping = [0; 16];
+    Message::Ping { slot, nonce: 1 }.write(&mut ping);
+    let stranger = SocketAddr::from(([192, 0, 2, 1], 9));
+    let before = ALLOCATED.load(Relaxed);
+    for _ in 0..100_000 {
+        assert_eq!(lab.send(alice, &data), Verdict::Forward(Hop { address: bert, door: 0 }));
+        assert_eq!(lab.send(stranger, &data), Verdict::Drop(DropReason::NotALeg));
+        assert!(matches!(lab.send(bert, &ping), Verdict::Answer(_)));
+        let _ = lab.send(capped.1[0], &over);
+        assert_eq!(lab.send(alice, &data[..5]), Verdict::Drop(DropReason::Malformed));
+    }
+    assert_eq!(ALLOCATED.load(Relaxed), before);
+}
+
+#[test]
+fn an_idle_pair_is_looked_at_once_in_its_idle_time() {
+    let mut lab = Lab::new(10_000);
+    let pairs: Vec<_> = (1..=5_000).map(|pair| lab.pair(pair)).collect();
+    let mut looks = 0;
+    for _ in 0..10 {
+        for (slot, [alice, _]) in &pairs {
+            let mut ping = [0; 16];
+            Message::Ping { slot: *slot, nonce: 1 }.write(&mut ping);
+            assert!(matches!(lab.send(*alice, &ping), Verdict::Answer(_)));
+        }
+        lab.now += Duration::from_secs(59);
+        while lab.relay.poll_deadline().is_some_and(|due| due <= lab.now) {
+            lab.relay.handle_deadline(lab.now);
+            looks += 1;
+        }
+    }
+    assert_eq!(lab.relay.pairs(), 5_000);
+    // Ten turns of 59 s with an idle time of 60 s: a look at each pair in each turn at most.
+    assert!(looks <= 10 * 5_000, "{looks}");
+}
+
+/// The whole packet path: kernel, worker, kernel. Other threads of the role allocate now and then, and a path that
+/// allocated for each datagram would have no quiet stretch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn no_datagram_through_a_worker_allocates() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ticket_root, observation_key) = (dir.path().join("tickets.key"), dir.path().join("observations.key"));
+    std::fs::write(&ticket_root, [1; 32]).unwrap();
+    std::fs::write(&observation_key, [2; 32]).unwrap();
+    let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)); 2];
+    let drain = Duration::from_millis(10);
+    let config = Config { listen, workers: 2, ticket_root, observation_key, drain, ..Config::default() };
+    let bound = relay::bind(&config, InstanceId::from_bytes([7; 16])).unwrap();
+    let endpoints = bound.endpoints();
+    let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
+    let seams = Seams { bus: Bus::memory(&Hub::default(), "relay"), metrics };
+    let shutdown = CancellationToken::new();
+    let stopping = shutdown.clone();
+    let clients = tokio::task::spawn_blocking(move || {
+        let lab = Lab::new(1);
+        let legs = [endpoints[0], endpoints[1]].map(|to| {
+            let leg = UdpSocket::bind("127.0.0.1:0").unwrap();
+            leg.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            leg.connect(to).unwrap();
+            leg
+        });
+        let mut slot = Slot(0);
+        for (leg, side) in legs.iter().zip([LegSide::A, LegSide::B]) {
+            let sealed = lab.sealed(1, side);
+            let key = lab.key.leg_key(&sealed);
+            let mut answer = [0; 64];
+            leg.send(&join(Cookie::default(), &sealed, &key)).unwrap();
+            let length = leg.recv(&mut answer).unwrap();
+            let Some(Message::Challenge { cookie }) = Message::parse(&answer[..length]) else { panic!("no challenge") };
+            leg.send(&join(cookie, &sealed, &key)).unwrap();
+            let length = leg.recv(&mut answer).unwrap();
+            let Some(Message::Joined { slot: joined, .. }) = Message::parse(&answer[..length]) else {
+                panic!("no slot")
+            };
+            slot = joined;
+        }
+        let mut datagram = [0; 608];
+        Message::Data { slot, payload: &[7; 600] }.write(&mut datagram);
+        let mut buffer = [0; 2_048];
+        let mut fewest = u64::MAX;
+        for _ in 0..20 {
+            let before = ALLOCATED.load(Relaxed);
+            for _ in 0..500 {
+                for _ in 0..4 {
+                    legs[0].send(&datagram).unwrap();
+                }
+                for _ in 0..4 {
+                    assert_eq!(legs[1].recv(&mut buffer).unwrap(), datagram.len());
+                }
+            }
+            fewest = fewest.min(ALLOCATED.load(Relaxed) - before);
+        }
+        stopping.cancel();
+        fewest
+    });
+    bound.run(seams, shutdown).await.unwrap();
+    assert_eq!(clients.await.unwrap(), 0, "allocations for 2,000 datagrams");
+}
+
+/// One worker's decisions in virtual time.
+struct Lab {
+    relay: Relay,
+    key: TicketKey,
+    now: Instant,
+    wall: UnixMillis,
+}
+
+impl Lab {
+    fn new(max_slots: u32) -> Self {
+        let id = RelayId::from_bytes([7; 16]);
+        let root = TicketRoot::new([1; 32]);
+        let (now, limits) = (Instant::now(), Limits { max_slots, idle: Duration::from_secs(60) });
+        let relay = Relay::new(now, root.key(id), [9; 32], limits, (0, Workers::ONE));
+        Self { relay, key: root.key(id), now, wall: UnixMillis::from(SystemTime::now()) }
+    }
+
+    fn send(&mut self, from: SocketAddr, datagram: &[u8]) -> Verdict {
+        let verdict = self.relay.handle_datagram(self.now, self.wall, Hop { address: from, door: 0 }, datagram);
+        while self.relay.poll_event().is_some() {}
+        verdict
+    }
+
+    fn pair(&mut self, number: u32) -> (Slot, [SocketAddr; 2]) {
+        self.capped_pair(number, Bandwidth::UNLIMITED)
+    }
+
+    /// A pair whose legs have an address each that no other pair has.
+    fn capped_pair(&mut self, number: u32, rate: Bandwidth) -> (Slot, [SocketAddr; 2]) {
+        let [high, middle, low] = [16, 8, 0].map(|shift| (number >> shift) as u8);
+        let legs = [10, 11].map(|net| SocketAddr::from(([net, high, middle, low], 40_000)));
+        let slots = [LegSide::A, LegSide::B].map(|side| {
+            let sealed = self.sealed_with(number, side, rate);
+            let key = self.key.leg_key(&sealed);
+            let from = legs[side as usize];
+            let Verdict::Answer(challenge) = self.send(from, &join(Cookie::default(), &sealed, &key)) else { panic!() };
+            let Some(Message::Challenge { cookie }) = Message::parse(challenge.as_bytes()) else { panic!() };
+            let Verdict::Answer(joined) = self.send(from, &join(cookie, &sealed, &key)) else { panic!() };
+            let Some(Message::Joined { slot, .. }) = Message::parse(joined.as_bytes()) else { panic!("{joined:?}") };
+            slot
+        });
+        assert_eq!(slots[0], slots[1]);
+        (slots[0], legs)
+    }
+
+    fn sealed(&self, number: u32, side: LegSide) -> [u8; TICKET_SIZE] {
+        self.sealed_with(number, side, Bandwidth::UNLIMITED)
+    }
+
+    fn sealed_with(&self, number: u32, side: LegSide, rate: Bandwidth) -> [u8; TICKET_SIZE] {
+        let mut pair = [0; 16];
+        pair[..4].copy_from_slice(&number.to_be_bytes());
+        let expires = self.wall.plus(Duration::from_secs(60));
+        let relay = RelayId::from_bytes([7; 16]);
+        self.key.seal(&Ticket { relay, pair: PairNonce(pair), side, rate, expires })
+    }
+}
+
+fn join(cookie: Cookie, sealed: &[u8; TICKET_SIZE], key: &LegKey) -> [u8; JOIN_SIZE] {
+    let proof = prove(key, cookie, sealed);
+    let mut bytes = [0; JOIN_SIZE];
+    Message::Join(Join { cookie, ticket: sealed, proof: &proof }).write(&mut bytes);
+    bytes
+}
