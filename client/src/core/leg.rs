@@ -37,21 +37,32 @@ pub(crate) struct Leg {
 /// What the owner of a leg must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum News {
-    /// Datagrams can be sent.
+    /// The relay answered: both ways work.
     Joined,
+    /// The relay has what it needs to know this leg again, so datagrams can follow.
+    Returned,
     /// The leg is over.
     Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Joining { cookie: Cookie, join: JoinId },
-    Joined { slot: Slot, unanswered: u32 },
+    /// The slot is that of before: a pair that joins again from elsewhere keeps it.
+    Joining {
+        cookie: Cookie,
+        join: JoinId,
+        slot: Option<Slot>,
+    },
+    Joined {
+        slot: Slot,
+        unanswered: u32,
+    },
     Ended,
 }
 
 impl Leg {
-    pub(crate) fn new(now: Instant, offer: RelayOffer) -> Self {
+    /// A leg that joins at once; with a cookie for this client's address it need not be challenged.
+    pub(crate) fn new(now: Instant, offer: RelayOffer, cookies: &Cookies) -> Self {
         let ticket = offer.ticket.as_slice().try_into().ok();
         let mut leg = Self {
             offer,
@@ -63,6 +74,9 @@ impl Leg {
             nonce: 0,
             transmits: VecDeque::new(),
         };
+        if let Some(cookie) = cookies.of(now, leg.address()) {
+            leg.phase = Phase::Joining { cookie, join: JoinId([0; 8]), slot: None };
+        }
         leg.handle_deadline(now);
         leg
     }
@@ -70,10 +84,10 @@ impl Leg {
     /// A message of the relay for this leg.
     pub(crate) fn handle_message(&mut self, now: Instant, message: &Message<'_>) -> Option<News> {
         match (self.phase, message) {
-            (Phase::Joining { cookie: old, join }, Message::Challenge { cookie }) if old != *cookie => {
-                self.phase = Phase::Joining { cookie: *cookie, join };
+            (Phase::Joining { cookie: old, join, slot }, Message::Challenge { cookie }) if old != *cookie => {
+                self.phase = Phase::Joining { cookie: *cookie, join, slot };
                 self.join(now);
-                None
+                slot.map(|_| News::Returned)
             }
             (Phase::Joining { .. }, Message::Joined { slot, .. }) => {
                 self.phase = Phase::Joined { slot: *slot, unanswered: 0 };
@@ -105,9 +119,7 @@ impl Leg {
     /// The relay knows this leg by an address that it may not have any more: it joins again, from where it is now.
     pub(crate) fn handle_network_change(&mut self, now: Instant) {
         if self.phase != Phase::Ended {
-            self.phase = UNCHALLENGED;
-            self.tries = 0;
-            self.join(now);
+            self.join_again(now);
         }
     }
 
@@ -124,11 +136,7 @@ impl Leg {
                 }
                 self.join(now);
             }
-            Phase::Joined { unanswered, .. } if unanswered >= MAX_UNANSWERED => {
-                self.phase = UNCHALLENGED;
-                self.tries = 0;
-                self.join(now);
-            }
+            Phase::Joined { unanswered, .. } if unanswered >= MAX_UNANSWERED => self.join_again(now),
             Phase::Joined { slot, unanswered } => {
                 self.phase = Phase::Joined { slot, unanswered: unanswered + 1 };
                 self.nonce += 1;
@@ -147,9 +155,9 @@ impl Leg {
         self.transmits.pop_front()
     }
 
-    /// The datagram for the relay that carries a datagram of the tunnel; `None` before the leg joined.
+    /// The datagram for the relay that carries a datagram of the tunnel; `None` while the relay would not take it.
     pub(crate) fn wrap(&self, datagram: &[u8]) -> Option<(SocketAddr, BytesMut)> {
-        let Phase::Joined { slot, .. } = self.phase else { return None };
+        let (_, slot) = self.slot().filter(|_| self.carries())?;
         let mut bytes = BytesMut::zeroed(HEADER_SIZE + datagram.len());
         Message::Data { slot, payload: datagram }.write(&mut bytes);
         Some((self.address(), bytes))
@@ -178,6 +186,15 @@ impl Leg {
         matches!(self.phase, Phase::Joined { .. })
     }
 
+    /// Whether the relay takes datagrams: it answered, or what proves this leg is under way just ahead of them.
+    pub(crate) fn carries(&self) -> bool {
+        match self.phase {
+            Phase::Joined { .. } => true,
+            Phase::Joining { cookie, slot, .. } => slot.is_some() && cookie != Cookie::default(),
+            Phase::Ended => false,
+        }
+    }
+
     pub(crate) fn is_ended(&self) -> bool {
         self.phase == Phase::Ended
     }
@@ -185,8 +202,8 @@ impl Leg {
     /// Where datagrams of this leg come from, under which slot.
     pub(crate) fn slot(&self) -> Option<(SocketAddr, Slot)> {
         match self.phase {
-            Phase::Joined { slot, .. } => Some((self.address(), slot)),
-            Phase::Joining { .. } | Phase::Ended => None,
+            Phase::Joined { slot, .. } | Phase::Joining { slot: Some(slot), .. } => Some((self.address(), slot)),
+            Phase::Joining { slot: None, .. } | Phase::Ended => None,
         }
     }
 
@@ -207,14 +224,22 @@ impl Leg {
         &self.offer
     }
 
+    /// From an address that the relay may not know yet.
+    fn join_again(&mut self, now: Instant) {
+        let slot = self.slot().map(|(_, slot)| slot);
+        self.phase = Phase::Joining { cookie: Cookie::default(), join: JoinId([0; 8]), slot };
+        self.tries = 0;
+        self.join(now);
+    }
+
     fn join(&mut self, now: Instant) {
-        let Phase::Joining { cookie, .. } = self.phase else { return };
+        let Phase::Joining { cookie, slot, .. } = self.phase else { return };
         let Some(ticket) = self.ticket.filter(|_| !self.offer.endpoints.is_empty()) else {
             self.phase = Phase::Ended;
             return;
         };
         let proof = prove(&LegKey(self.offer.leg_key), cookie, &ticket);
-        self.phase = Phase::Joining { cookie, join: join_id(&proof) };
+        self.phase = Phase::Joining { cookie, join: join_id(&proof), slot };
         self.due = now + RETRY * (1 << self.tries.min(3));
         self.tries += 1;
         self.transmit(&Message::Join(Join { cookie, ticket: &ticket, proof: &proof }).to_vec());
@@ -225,7 +250,39 @@ impl Leg {
     }
 }
 
-const UNCHALLENGED: Phase = Phase::Joining { cookie: Cookie([0; 16]), join: JoinId([0; 8]) };
+/// What relays gave to prove this client's address by: good for every leg, as long as the address stays.
+#[derive(Debug, Default)]
+pub(crate) struct Cookies(VecDeque<(SocketAddr, Instant, Cookie)>);
+
+impl Cookies {
+    /// Keeps the cookie of `relay` in the place of an older one.
+    pub(crate) fn keep(&mut self, now: Instant, relay: SocketAddr, cookie: Cookie) {
+        self.0.retain(|(known, ..)| *known != relay);
+        self.0.truncate(MAX_COOKIES - 1);
+        self.0.push_front((relay, now, cookie));
+    }
+
+    /// This client has another address.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn of(&self, now: Instant, relay: SocketAddr) -> Option<Cookie> {
+        let fresh = |at: Instant| now.saturating_duration_since(at) < COOKIE_LIFETIME;
+        self.0.iter().find(|(known, at, _)| *known == relay && fresh(*at)).map(|(.., cookie)| *cookie)
+    }
+}
+
+/// Relays at a time; a pair has two at most, and most pairs share theirs.
+const MAX_COOKIES: usize = 16;
+/// A relay takes a cookie in the minute that it was made in and in the next one.
+const COOKIE_LIFETIME: Duration = Duration::from_secs(60);
+const UNCHALLENGED: Phase = Phase::Joining { cookie: Cookie([0; 16]), join: JoinId([0; 8]), slot: None };
 const PING: Duration = Duration::from_secs(20);
 /// When no pong came.
 const PING_AGAIN: Duration = Duration::from_secs(3);

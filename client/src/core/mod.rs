@@ -48,6 +48,7 @@ use crate::{
     sockets::SocketId,
 };
 use index::Index;
+use leg::Cookies;
 use nat::Nat;
 use peer::{Endpoint, Origin, Peer, Turn};
 pub use saved::Saved;
@@ -66,6 +67,7 @@ macro_rules! turn {
             own_hints: &$core.own_hints,
             lifetime: $core.nat.lifetime(),
             random: &mut $core.random,
+            cookies: &$core.cookies,
         }
     };
 }
@@ -104,6 +106,7 @@ pub struct Core {
     choose: Instant,
     pings: u64,
     random: StdRng,
+    cookies: Cookies,
 }
 
 /// What the shell is to do.
@@ -193,6 +196,7 @@ impl Core {
             choose: now,
             pings: 0,
             random,
+            cookies: Cookies::default(),
         }
     }
 
@@ -217,6 +221,7 @@ impl Core {
         let moved = self.nat.handle_network(now, surroundings, port, &mut self.outputs);
         self.gather_hints(now);
         if moved && !first {
+            self.cookies.clear();
             tracing::info!("the network of this machine changed");
             for peer in self.peers.keys().copied().collect::<Vec<_>>() {
                 self.with(now, peer, |peer, turn| peer.handle_network_change(turn));

@@ -26,7 +26,7 @@ use wire::{
 
 use super::{
     Output,
-    leg::{self, Leg},
+    leg::{self, Cookies, Leg},
     view::Acquaintance,
 };
 use crate::{command::PathKind, settings::PathPolicy, sockets::SocketId};
@@ -94,6 +94,8 @@ pub(crate) struct Turn<'a> {
     /// How long the own NAT remembers a silent flow, if that was measured.
     pub(crate) lifetime: Option<Duration>,
     pub(crate) random: &'a mut StdRng,
+    /// For legs on relays that know this client's address already.
+    pub(crate) cookies: &'a Cookies,
 }
 
 /// Whether the peer is still there, in question since.
@@ -216,7 +218,15 @@ impl Peer {
                 news = news.or(leg.handle_message(turn.now, message));
             }
         }
+        // What proves a leg goes ahead of what it carries.
+        self.flush_legs(turn);
         match news {
+            Some(leg::News::Returned) => {
+                if std::mem::take(&mut self.moved) {
+                    self.tell_hints(turn);
+                }
+                self.send_held(turn);
+            }
             Some(leg::News::Joined) => {
                 if self.next_leg.as_ref().is_some_and(Leg::is_joined) {
                     self.leg = self.next_leg.take();
@@ -248,7 +258,7 @@ impl Peer {
         if turn.policy == PathPolicy::Direct {
             return;
         }
-        let leg = Leg::new(turn.now, offer);
+        let leg = Leg::new(turn.now, offer, turn.cookies);
         if self.leg.as_ref().is_some_and(Leg::is_joined) {
             self.next_leg = Some(leg);
         } else {

@@ -363,6 +363,9 @@ struct Lab {
     /// Where Alice is now.
     alice_at: SocketAddr,
     legs: BTreeMap<Side, SocketAddr>,
+    /// What the relay gives to both.
+    slot: Slot,
+    challenged: u32,
 }
 
 /// A datagram on its way: when it arrives, in order of sending, from, to.
@@ -457,6 +460,8 @@ impl Lab {
             delays: (DELAY, DELAY * 2),
             alice_at: endpoint(Side::Alice),
             legs: BTreeMap::new(),
+            slot: Slot(77),
+            challenged: 0,
         };
         lab.alice.log_in(now);
         lab.bob.log_in(now);
@@ -633,18 +638,20 @@ impl Lab {
         let side = if from == self.at(Side::Bob) { Side::Bob } else { Side::Alice };
         match Message::parse(datagram).unwrap() {
             Message::Join(join) if join.cookie == Cookie::default() => {
+                self.challenged += 1;
                 self.carry(relay_endpoint(), from, Message::Challenge { cookie: Cookie([3; 16]) }.to_vec());
             }
             Message::Join(join) => {
                 assert!(join.is_proved_by(&LegKey(LEG_KEY)));
                 self.legs.insert(side, from);
                 let peer_present = self.legs.len() == 2;
-                let joined = Message::Joined { slot: Slot(77), join: join.id(), peer_present };
+                let joined = Message::Joined { slot: self.slot, join: join.id(), peer_present };
                 self.carry(relay_endpoint(), from, joined.to_vec());
             }
             Message::Ping { slot, nonce } => {
                 self.carry(relay_endpoint(), from, Message::Pong { slot, nonce }.to_vec());
             }
+            Message::Data { slot, .. } if slot != self.slot => {}
             Message::Data { .. } => {
                 // A leg that has moved is unknown until it joined again.
                 if self.legs.get(&side) == Some(&from)

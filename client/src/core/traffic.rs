@@ -93,7 +93,13 @@ impl Core {
             return;
         }
         let expecting = self.peers.iter().filter(|(_, peer)| peer.expects(from, message)).map(|(id, _)| *id);
-        for id in expecting.collect::<Vec<_>>() {
+        let expecting = expecting.collect::<Vec<_>>();
+        if let Message::Challenge { cookie } = message
+            && !expecting.is_empty()
+        {
+            self.cookies.keep(now, from, *cookie);
+        }
+        for id in expecting {
             self.with(now, id, |peer, turn| peer.handle_leg(turn, from, message));
         }
     }

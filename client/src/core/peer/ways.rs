@@ -132,7 +132,7 @@ impl Peer {
 
     /// Whether a packet now would overtake others, or be lost while the relay learns this client's new address.
     pub(super) fn is_holding(&self, now: Instant) -> bool {
-        let joins = self.is_relayed() && self.leg.as_ref().is_some_and(|leg| !leg.is_joined());
+        let joins = self.is_relayed() && self.leg.as_ref().is_some_and(|leg| !leg.carries());
         joins || self.path.holds(now).is_some()
     }
 

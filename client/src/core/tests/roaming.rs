@@ -31,19 +31,105 @@ fn a_stream_loses_only_what_was_under_way_when_its_end_roams_while_the_relay_is_
     let mut lab = Lab::direct();
     lab.move_alice();
     let moved = lab.now;
-    // The relay learns the new address in two round trips; then all flows again, both ways.
+    // One round trip with the relay, which may be challenged by anybody, then a packet over it.
+    let promised = DELAY * 2 + DELAY * 2;
     for sequence in 0..400 {
         lab.send(Side::Alice, sequence);
         lab.send(Side::Bob, sequence);
-        lab.run(Duration::from_millis(5));
-        if lab.alice.received.iter().any(|_| true) && lab.bob.received.iter().any(|_| true) {
+        lab.run(Duration::from_millis(1));
+        if !lab.bob.received.is_empty() {
             break;
         }
     }
-    assert!(lab.now - moved <= DELAY * 10, "{:?}", lab.now - moved);
+    assert!(lab.now - moved <= promised + Duration::from_millis(1), "{:?}", lab.now - moved);
+    // What the peer sends takes the relay as soon as it knows.
+    for sequence in 400..800 {
+        lab.send(Side::Bob, sequence);
+        lab.run(Duration::from_millis(1));
+        if !lab.alice.received.is_empty() {
+            break;
+        }
+    }
+    assert!(lab.now - moved <= promised + DELAY * 2 + Duration::from_millis(2), "{:?}", lab.now - moved);
     assert!(lab.alice.asked(&Request::Connect(lab.bob.id)), "a new punch");
     let first = lab.bob.received.first().map(|packet| sequence(packet));
     assert_eq!(first, Some(0), "packets wait until the relay knows where from they come");
+}
+
+#[test]
+fn a_leg_whose_relay_gave_it_another_slot_uses_that_one() {
+    let mut lab = Lab::relayed();
+    lab.move_alice();
+    lab.slot = Slot(78);
+    lab.send(Side::Alice, 1);
+    lab.run(Duration::from_secs(2));
+    lab.bob.received.clear();
+    lab.send(Side::Alice, 2);
+    lab.send(Side::Bob, 3);
+    lab.run(Duration::from_secs(1));
+    let received = [&lab.alice, &lab.bob].map(|node| node.received.iter().map(|one| sequence(one)).collect::<Vec<_>>());
+    assert!(received[0].contains(&3) && received[1] == [2], "{received:?}");
+}
+
+#[test]
+fn the_first_packet_over_a_relay_waits_for_the_proof_of_address_and_the_keys_and_nothing_else() {
+    // The way to the peer over the relay, and back.
+    let round_trip = DELAY * 4;
+    let first_packet = |mut lab: Lab, prepare: fn(&mut Lab)| {
+        prepare(&mut lab);
+        let up = lab.now;
+        lab.offer_relay();
+        lab.send(Side::Alice, 1);
+        while lab.bob.received.is_empty() {
+            lab.run(Duration::from_millis(1));
+            assert!(lab.now - up < Duration::from_secs(1), "nothing comes");
+        }
+        lab.now - up
+    };
+    // A challenge and a proof: one. A handshake: one. The packet: a half.
+    assert!(first_packet(Lab::new(), |_| {}) <= round_trip * 5 / 2);
+    // Who is known to the relay is not challenged again.
+    let known = |lab: &mut Lab| {
+        for side in [Side::Alice, Side::Bob] {
+            let now = lab.now;
+            lab.node_mut(side).core.cookies.keep(now, relay_endpoint(), Cookie([3; 16]));
+        }
+    };
+    assert!(first_packet(Lab::new(), known) <= round_trip * 2);
+    // Peers that were apart for less than three minutes still have their keys.
+    let apart = |lab: &mut Lab| {
+        let (alice, bob) = (lab.alice.id, lab.bob.id);
+        lab.tell(Side::Alice, ServerFrame::PeerDown(bob));
+        lab.tell(Side::Bob, ServerFrame::PeerDown(alice));
+        lab.run(Duration::from_secs(30));
+        lab.tell(Side::Alice, ServerFrame::PeerUp(bob));
+        lab.tell(Side::Bob, ServerFrame::PeerUp(alice));
+    };
+    assert!(first_packet(Lab::relayed(), apart) <= round_trip * 3 / 2);
+}
+
+#[test]
+fn a_cookie_is_for_one_relay_one_address_and_a_minute() {
+    let (mut cookies, now) = (super::super::leg::Cookies::default(), Instant::now());
+    let mut lab = Lab::new();
+    for number in 0..100 {
+        cookies.keep(now, SocketAddr::new(relay_endpoint().ip(), number), Cookie([3; 16]));
+    }
+    assert_eq!(cookies.len(), 16);
+    lab.alice.core.cookies = cookies;
+    lab.move_alice();
+    assert_eq!(lab.alice.core.cookies.len(), 0);
+    let joins = |lab: &mut Lab, age: u64| {
+        let kept = lab.now;
+        lab.alice.core.cookies.keep(kept, relay_endpoint(), Cookie([3; 16]));
+        lab.now += Duration::from_secs(age);
+        lab.carried = 0;
+        lab.offer_relay();
+        lab.run(DELAY);
+        lab.challenged
+    };
+    assert_eq!(joins(&mut Lab::new(), 59), 1, "only the other side");
+    assert_eq!(joins(&mut Lab::new(), 61), 2);
 }
 
 #[test]
