@@ -1,7 +1,7 @@
 //! Where this machine is: its addresses, its router, and when that changes.
 //!
 //! The kernel tells of a change (rtnetlink, RFC 3549); what changed is then read anew, because a message alone says too
-//! little. Changes come in flocks, so the owner waits [`SETTLE`] after the first one.
+//! little. Changes come in flocks, so the owner looks again [`SETTLE`] after the first one.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::readiness::readable;
 
-/// How long after the first sign of a change the rest of it is waited for.
+/// How long after the first sign of a change the rest of it has come, too.
 pub const SETTLE: Duration = Duration::from_millis(250);
 
 /// What is seen of the network from inside.

@@ -101,7 +101,11 @@ pub struct Daemon {
     watch: Option<network::Watch>,
     /// Of the control connection, while there is no session.
     standing: (ControlState, Option<String>),
+    /// When the interfaces are looked at next, and when they were last.
     look: Instant,
+    looked: Instant,
+    /// The first sign of changes that may still be under way.
+    sign: Option<Instant>,
 }
 
 /// What came of work in the background.
@@ -165,6 +169,8 @@ impl Daemon {
             watch: watch.ok(),
             standing: (ControlState::Connecting, None),
             look: now + LOOK,
+            looked: now,
+            sign: None,
         })
     }
 
@@ -190,7 +196,7 @@ impl Daemon {
                 Some(asked) = self.ends.commands.recv() => self.handle_command(asked),
                 Some(done) = self.work.join_next() => self.handle_work(done),
                 Some(Ok((wish, granted))) = self.asking.join_next() => self.core.handle_mapped(now(), &wish, granted),
-                () = changed(&mut self.watch) => self.look = self.look.min(Instant::now() + network::SETTLE),
+                () = changed(&mut self.watch) => self.handle_sign(),
                 () = tokio::time::sleep_until(deadline) => {}
             }
             self.serve_all(&mut datagram, &mut packet);
@@ -233,7 +239,6 @@ impl Daemon {
             self.serve_early();
         }
         if self.look <= now {
-            self.look = now + LOOK;
             self.look_around(now);
         }
     }
@@ -248,8 +253,29 @@ impl Daemon {
         self.patience = None;
     }
 
+    /// Something changed: packets are lost until this is known, so it is looked at once, and again when it is over.
+    fn handle_sign(&mut self) {
+        let now = Instant::now();
+        self.sign.get_or_insert(now);
+        self.look = self.look.min(now.max(self.looked + GLANCE));
+    }
+
     fn look_around(&mut self, now: Instant) {
+        self.looked = now;
         let found = Surroundings::look(&self.settings.interface);
+        match self.sign.map(|sign| sign + network::SETTLE).filter(|settled| now < *settled) {
+            Some(settled) => {
+                self.look = settled;
+                // The old address went before the new one came.
+                if found.source.is_none() {
+                    return;
+                }
+            }
+            None => {
+                self.sign = None;
+                self.look = now + LOOK;
+            }
+        }
         if found == self.surroundings {
             return;
         }
@@ -441,5 +467,7 @@ const VIEW: &str = "view.cbor";
 const BUDGET: usize = 64;
 /// How long a command waits for the session that it needs.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The least time between two looks at the interfaces.
+const GLANCE: Duration = Duration::from_millis(20);
 /// How often the interfaces are looked at, whatever the system tells.
 const LOOK: Duration = Duration::from_secs(3);

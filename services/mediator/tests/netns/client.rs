@@ -63,6 +63,11 @@ impl Client {
         &self.host
     }
 
+    /// The same, to be changed.
+    pub(crate) const fn host_mut(&mut self) -> &mut Host {
+        &mut self.host
+    }
+
     /// Creates a network.
     pub(crate) fn create(&self, network: &str) {
         self.must(&["create", network, "--password-file", "-"], PASSWORD);

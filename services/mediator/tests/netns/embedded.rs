@@ -132,6 +132,11 @@ fn two_machines_behind_one_nat_go_direct() {
 }
 
 #[test]
+fn a_client_that_roams_goes_on_over_the_relay_and_finds_a_direct_path_again() {
+    World::on(Seams::Embedded).a_client_that_roams_goes_on_over_the_relay_and_finds_a_direct_path_again();
+}
+
+#[test]
 fn a_tunnel_outlives_a_minute_without_servers() {
     World::on(Seams::Embedded).a_tunnel_outlives_a_minute_without_servers();
 }

@@ -246,6 +246,27 @@ impl World {
         pair.await_change("anna-again");
     }
 
+    /// The address that packets come from is another one from one moment to the next.
+    pub(crate) fn a_client_that_roams_goes_on_over_the_relay_and_finds_a_direct_path_again(mut self) {
+        let mut pair = self.pair(Nat::Home, Nat::Home);
+        pair.wait("direct");
+        for address in [77, 78] {
+            let there = Ping::start(&self.lab, pair.anna.host(), pair.bert_at);
+            let back = Ping::start(&self.lab, pair.bert.host(), pair.anna_at);
+            pair.settle(&self.lab);
+            pair.anna.host_mut().move_to(address);
+            pair.settle(&self.lab);
+            let (there, back) = (there.stop(), back.stop());
+            // Five a second: what was under way when the address changed, and nothing after it.
+            assert!(there.lost.len() <= 1 && back.lost.len() <= 1, "{there:?} {back:?}");
+            pair.await_control();
+            pair.wait("direct");
+            pair.settle(&self.lab);
+            let peer = pair.bert.sees(pair.anna_at).unwrap();
+            assert_eq!(peer["path"], "direct", "{peer}");
+        }
+    }
+
     pub(crate) fn a_tunnel_outlives_a_minute_without_servers(mut self) {
         let pair = self.pair(Nat::Home, Nat::Home);
         pair.wait("direct");
@@ -402,6 +423,11 @@ impl Pair {
     fn wait(&self, path: &str) {
         self.anna.wait(self.bert_at, path, "20s");
         self.bert.wait(self.anna_at, path, "20s");
+    }
+
+    /// Two seconds of traffic.
+    fn settle(&self, lab: &Lab) {
+        Ping::for_seconds(lab, self.bert.host(), self.anna.address6(), 2);
     }
 
     /// Waits until both are connected to the servers.

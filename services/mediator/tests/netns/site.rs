@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::{access::Access, namespace::Namespace};
+use crate::{access::Access, lab::LAN_GATEWAY, namespace::Namespace};
 
 /// A LAN behind its own router. A carrier's customers are one, too.
 #[derive(Debug)]
@@ -124,6 +124,16 @@ impl Host {
     /// The router that it is behind.
     pub(crate) const fn router(&self) -> &Router {
         &self.router
+    }
+
+    /// Another address in the same LAN, as when a lease ended.
+    pub(crate) fn move_to(&mut self, last: u8) {
+        let [a, b, c, _] = self.address.octets();
+        self.address = Ipv4Addr::new(a, b, c, last);
+        self.namespace.ip(&format!(
+            "addr flush dev eth0\naddr add {}/24 dev eth0\nroute add default via {LAN_GATEWAY}",
+            self.address
+        ));
     }
 
     /// Pulls the network cable.
