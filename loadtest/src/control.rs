@@ -55,7 +55,7 @@ struct Session {
 
 /// Runs the scenario against a server of its own.
 pub(crate) async fn run(args: &Control) -> anyhow::Result<()> {
-    raise_descriptor_limit()?;
+    deployment::raise_descriptor_limit()?;
     let server = Server::start(CONFIG)?;
     let url: ServerUrl = server.url().parse()?;
     let address: SocketAddr = url.authority().parse()?;
@@ -179,11 +179,4 @@ impl Session {
             self.channel.handle_bytes(&buffer[..count]);
         }
     }
-}
-
-fn raise_descriptor_limit() -> anyhow::Result<()> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(())
 }

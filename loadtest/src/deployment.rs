@@ -98,3 +98,11 @@ pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     // USER_HZ is 100 on every Linux.
     Ok(ticks as f64 / 100.0)
 }
+
+/// Lets this process, and those that it starts, have as many descriptors as they may.
+pub(crate) fn raise_descriptor_limit() -> anyhow::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(())
+}

@@ -40,9 +40,11 @@ pub(crate) fn run(kind: Kind) -> anyhow::Result<()> {
     let forward = match kind {
         Kind::Batched => batched,
         Kind::Naive => naive,
-        Kind::Relay => anyhow::bail!("the relay is an executable of its own"),
+        Kind::Relay | Kind::Coturn => anyhow::bail!("{} is an executable of its own", kind.name()),
     };
-    let worker = thread::Builder::new().name(kind.thread().into()).spawn(move || forward(&socket, &stopped))?;
+    let worker = thread::Builder::new()
+        .name(kind.thread().unwrap_or("main").into())
+        .spawn(move || forward(&socket, &stopped))?;
     io::stdin().read_to_end(&mut Vec::new())?;
     stops.store(true, Ordering::Relaxed);
     worker.join().map_err(|_| anyhow::anyhow!("the forwarder panicked"))??;

@@ -1,111 +1,280 @@
-//! Both ends of every pair: sockets on a few loopback addresses, and the numbers that the server knows the legs by.
+//! Both ends of every pair: sockets on loopback addresses, and the numbers that the server knows the legs by.
 
 use std::{
     io,
-    net::{Ipv4Addr, UdpSocket},
-    time::{Duration, SystemTime},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context as _;
-use domain::{Bandwidth, UnixMillis};
+use domain::{RelayId, UnixMillis};
+use nix::{
+    errno::Errno,
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+};
 use rand::Rng as _;
 use socket2::SockRef;
 use wire::{
     Code,
-    relay::{Cookie, Join, MAX_DATAGRAM, Message, Slot, prove},
-    ticket::{LegKey, LegSide, PairNonce, TICKET_SIZE, Ticket},
+    relay::{HEADER_SIZE, MAX_DATAGRAM, Message, Slot},
+    ticket::{LegSide, PairNonce, Ticket, TicketKey},
 };
 
-use crate::server::{KERNEL_BUFFER, Server};
+use crate::{
+    joiner::{self, Joiner, Pass},
+    scenario::Scenario,
+    server::{Access, KERNEL_BUFFER, Server},
+    turn::{self, Answer, CHANNEL_HEADER, Request},
+};
 
 /// Pairs have sockets in common from here on; the server tells them apart by their numbers.
-const MOST_GROUPS: u32 = 64;
+const MOST_GROUPS: u32 = 500;
 
 const ANSWER_TIME: Duration = Duration::from_millis(200);
 const TRIES: u32 = 30;
 
+/// Sockets that are looked at in one turn.
+const READY: usize = 64;
+
+/// A relay seats a leg elsewhere at most once a second.
+const MOVE_PAUSE: Duration = Duration::from_millis(1_100);
+
 /// The legs of all pairs at one server.
 #[derive(Debug)]
 pub(crate) struct Legs {
-    /// Two sockets a group: those of the first and those of the second legs.
-    sockets: Vec<[UdpSocket; 2]>,
-    pairs: Vec<Pair>,
+    access: Access,
+    /// Two after another: those of the first and those of the second legs.
+    sockets: Vec<UdpSocket>,
+    /// Two after another are a pair.
+    legs: Vec<Leg>,
+    joiner: Joiner,
+    epoll: Epoll,
 }
 
 #[derive(Debug)]
-struct Pair {
-    /// At the relay: what each leg shows.
-    tickets: Option<[([u8; TICKET_SIZE], LegKey); 2]>,
-    /// The number in the headers that each leg sends.
-    numbers: [u32; 2],
+struct Leg {
+    socket: usize,
+    /// In the headers of what it sends.
+    number: u32,
+    ready: bool,
+    moved: Option<Instant>,
+    /// At a relay.
+    pass: Option<Pass>,
+    rate: domain::Bandwidth,
+    /// At a TURN server: its address there, for its peer.
+    relayed: Option<SocketAddr>,
 }
 
 impl Legs {
-    /// Legs of `pairs` pairs, whose tickets allow `rate` for an hour.
-    pub(crate) fn new(server: &Server, pairs: u32, rate: Bandwidth) -> anyhow::Result<Self> {
-        let sockets = (0..pairs.min(MOST_GROUPS))
-            .map(|group| Ok([socket(server, group)?, socket(server, group)?]))
-            .collect::<io::Result<Vec<_>>>()
-            .context("cannot make sockets")?;
-        let expires = UnixMillis::from(SystemTime::now()).plus(Duration::from_secs(3_600));
-        let mut random = rand::rng();
-        let pairs = (0..pairs).map(|number| {
-            let nonce = PairNonce(random.random());
-            let tickets = server.tickets.as_ref().map(|(relay, key)| {
-                [LegSide::A, LegSide::B].map(|side| {
-                    let sealed = key.seal(&Ticket { relay: *relay, pair: nonce, side, rate, expires });
-                    (sealed, key.leg_key(&sealed))
-                })
-            });
-            Pair { tickets, numbers: [2 * number, 2 * number + 1] }
+    /// Legs for all groups of the scenario, not joined yet.
+    pub(crate) fn new(server: &Server, scenario: &Scenario) -> anyhow::Result<Self> {
+        let groups = scenario.pairs().min(MOST_GROUPS);
+        let sockets = (0..2 * groups).map(|number| socket(server.address, number / 2)).collect::<io::Result<Vec<_>>>();
+        let sockets = sockets.context("cannot make sockets")?;
+        let epoll = Epoll::new(EpollCreateFlags::empty())?;
+        for (number, socket) in (0..).zip(&sockets) {
+            epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, number))?;
+        }
+        let rates = scenario.groups.iter().flat_map(|group| (0..group.pairs).map(|_| group.rate));
+        let legs = rates.enumerate().flat_map(|(pair, rate)| {
+            [0, 1].map(|side| Leg {
+                socket: 2 * (pair % groups as usize) + side,
+                number: u32::try_from(2 * pair + side).unwrap_or(u32::MAX),
+                ready: false,
+                moved: None,
+                pass: None,
+                rate,
+                relayed: None,
+            })
         });
-        Ok(Self { sockets, pairs: pairs.collect() })
+        let (legs, joiner) = (legs.collect(), Joiner::new(sockets.len()));
+        let mut legs = Self { access: server.access.clone(), sockets, legs, joiner, epoll };
+        (0..legs.pairs()).for_each(|pair| legs.issue(pair));
+        Ok(legs)
     }
 
     /// Joins, or joins again, with every leg.
     pub(crate) fn join(&mut self) -> anyhow::Result<()> {
-        let groups = self.sockets.len();
-        let mut cookies = vec![[Cookie::default(); 2]; groups];
-        for (index, pair) in self.pairs.iter_mut().enumerate() {
-            let group = index % groups;
-            for side in 0..2 {
-                let socket = &self.sockets[group][side];
-                match &pair.tickets {
-                    Some(tickets) => {
-                        let (ticket, key) = &tickets[side];
-                        pair.numbers[side] = join(socket, &mut cookies[group][side], ticket, key)?.0;
-                    }
-                    None => announce(socket, pair.numbers[side])?,
+        match &self.access {
+            Access::Tickets(..) => {
+                for (number, leg) in self.legs.iter().enumerate() {
+                    self.joiner.want(number, leg.socket);
                 }
+                while !self.joiner.is_idle() {
+                    self.ask(Instant::now())?;
+                    for socket in self.arrived(10)? {
+                        self.hear(socket)?;
+                    }
+                }
+            }
+            Access::Nothing => {
+                for leg in &self.legs {
+                    announce(&self.sockets[leg.socket], leg.number)?;
+                }
+            }
+            Access::Credential(key) => {
+                for leg in &mut self.legs {
+                    if leg.relayed.is_none() {
+                        leg.relayed = ask_turn(&self.sockets[leg.socket], Request::Allocate, key)?;
+                    }
+                }
+                for (number, leg) in self.legs.iter().enumerate() {
+                    let peer = self.legs[number ^ 1].relayed.context("the TURN server told no relayed address")?;
+                    ask_turn(&self.sockets[leg.socket], Request::Bind(peer), key)?;
+                }
+            }
+        }
+        self.legs.iter_mut().for_each(|leg| leg.ready = true);
+        Ok(())
+    }
+
+    /// Sends the joins that may be sent now.
+    pub(crate) fn ask(&mut self, now: Instant) -> anyhow::Result<()> {
+        while let Some((socket, bytes)) = self.joiner.poll_send(now, |leg| self.legs[leg].pass.as_ref())? {
+            match self.sockets[socket].send(&bytes) {
+                Ok(_) => {}
+                // It is asked again.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     }
 
+    /// Takes a message of the relay that is no data.
+    pub(crate) fn heard(&mut self, socket: usize, message: &Message<'_>) -> anyhow::Result<()> {
+        match self.joiner.handle(socket, message) {
+            Some(joiner::Outcome::Joined { leg, socket, slot }) => {
+                let leg = &mut self.legs[leg];
+                (leg.number, leg.socket, leg.ready) = (slot.0, socket, true);
+            }
+            Some(joiner::Outcome::Refused { code }) => {
+                anyhow::bail!("the relay refused: {}", Code::from_number(code).map_or("unknown code", Code::name));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Ends a pair, and has another begin in its place. Whether it could: a pair that is not complete yet is left alone.
+    pub(crate) fn replace(&mut self, pair: usize) -> bool {
+        let can = self.is_ready(pair);
+        if can {
+            self.issue(pair);
+            for number in [2 * pair, 2 * pair + 1] {
+                let leg = &mut self.legs[number];
+                (leg.ready, leg.moved) = (false, None);
+                self.joiner.want(number, leg.socket);
+            }
+        }
+        can
+    }
+
+    /// Has a leg go on at the address of `socket`, one of the same side. Whether it could: a leg rests between moves.
+    pub(crate) fn relocate(&mut self, number: usize, socket: usize, now: Instant) -> bool {
+        let complete = self.is_ready(number / 2);
+        let leg = &mut self.legs[number];
+        let rested = leg.moved.is_none_or(|moved| now - moved >= MOVE_PAUSE);
+        let can = complete && rested && leg.socket != socket && leg.socket % 2 == socket % 2;
+        if can {
+            (leg.ready, leg.moved) = (false, Some(now));
+            self.joiner.want(number, socket);
+        }
+        can
+    }
+
     /// How many pairs there are.
-    pub(crate) fn count(&self) -> usize {
-        self.pairs.len()
+    pub(crate) fn pairs(&self) -> usize {
+        self.legs.len() / 2
     }
 
-    /// The socket of a leg, and the number that it sends.
-    pub(crate) fn leg(&self, pair: usize, side: usize) -> (&UdpSocket, u32) {
-        (&self.sockets[pair % self.sockets.len()][side], self.pairs[pair].numbers[side])
+    /// Whether both legs are seated.
+    pub(crate) fn is_ready(&self, pair: usize) -> bool {
+        self.legs[2 * pair].ready && self.legs[2 * pair + 1].ready
     }
 
-    /// All sockets, in the order of their numbers.
-    pub(crate) fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
-        self.sockets.iter().flatten()
+    /// How many sockets there are.
+    pub(crate) fn sockets(&self) -> usize {
+        self.sockets.len()
     }
 
     /// The socket with this number.
-    pub(crate) fn socket(&self, number: usize) -> Option<&UdpSocket> {
-        Some(&self.sockets.get(number / 2)?[number % 2])
+    pub(crate) fn socket(&self, number: usize) -> &UdpSocket {
+        &self.sockets[number]
+    }
+
+    /// The socket of a leg.
+    pub(crate) fn socket_of(&self, leg: usize) -> &UdpSocket {
+        &self.sockets[self.legs[leg].socket]
+    }
+
+    /// Bytes in front of what a leg sends.
+    pub(crate) const fn header(&self) -> usize {
+        match self.access {
+            Access::Tickets(..) | Access::Nothing => HEADER_SIZE,
+            Access::Credential(_) => CHANNEL_HEADER,
+        }
+    }
+
+    /// Writes the header of a leg's datagram with `length` bytes of payload.
+    pub(crate) fn write_header(&self, leg: usize, length: usize, out: &mut [u8]) {
+        match self.access {
+            Access::Tickets(..) | Access::Nothing => {
+                Message::Data { slot: Slot(self.legs[leg].number), payload: &[] }.write(out);
+            }
+            Access::Credential(_) => turn::write_channel_header(out, u16::try_from(length).unwrap_or(u16::MAX)),
+        }
+    }
+
+    /// What a datagram carries; a message of the relay that carries nothing is heard.
+    pub(crate) fn payload<'a>(&mut self, socket: usize, datagram: &'a [u8]) -> anyhow::Result<Option<&'a [u8]>> {
+        if let Access::Credential(_) = self.access {
+            return Ok(turn::channel_data(datagram));
+        }
+        match Message::parse(datagram) {
+            Some(Message::Data { payload, .. }) => Ok(Some(payload)),
+            Some(message) => self.heard(socket, &message).map(|()| None),
+            None => Ok(None),
+        }
+    }
+
+    /// The sockets where something has arrived, after a wait of so many milliseconds for it.
+    pub(crate) fn arrived(&self, wait: u8) -> anyhow::Result<impl Iterator<Item = usize> + use<>> {
+        let mut events = [EpollEvent::empty(); READY];
+        let ready = match self.epoll.wait(&mut events, EpollTimeout::from(wait)) {
+            Ok(ready) => ready,
+            Err(Errno::EINTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(events.into_iter().take(ready).filter_map(|event| usize::try_from(event.data()).ok()))
+    }
+
+    /// Takes one datagram that has arrived, outside of any measurement.
+    fn hear(&mut self, socket: usize) -> anyhow::Result<()> {
+        let mut buffer = [0; MAX_DATAGRAM];
+        let length = self.sockets[socket].recv(&mut buffer)?;
+        self.payload(socket, &buffer[..length]).map(|_| ())
+    }
+
+    /// New tickets for a pair.
+    fn issue(&mut self, pair: usize) {
+        let Access::Tickets(relay, key) = &self.access else { return };
+        let nonce = PairNonce(rand::rng().random());
+        for (side, leg) in [LegSide::A, LegSide::B].into_iter().zip(&mut self.legs[2 * pair..]) {
+            leg.pass = Some(pass(*relay, key, nonce, side, leg.rate));
+        }
     }
 }
 
-fn socket(server: &Server, group: u32) -> io::Result<UdpSocket> {
+fn pass(relay: RelayId, key: &TicketKey, pair: PairNonce, side: LegSide, rate: domain::Bandwidth) -> Pass {
+    let expires = UnixMillis::from(SystemTime::now()).plus(Duration::from_secs(3_600));
+    let ticket = key.seal(&Ticket { relay, pair, side, rate, expires });
+    Pass { ticket, key: key.leg_key(&ticket) }
+}
+
+fn socket(server: SocketAddr, group: u32) -> io::Result<UdpSocket> {
     // Addresses of their own, as the relay budgets by source. A relay elsewhere is reached from wherever the route begins.
-    let own = if server.address.ip().is_loopback() {
+    let own = if server.ip().is_loopback() {
         Ipv4Addr::from_bits(Ipv4Addr::new(127, 91, 0, 1).to_bits() + group)
     } else {
         Ipv4Addr::UNSPECIFIED
@@ -114,33 +283,8 @@ fn socket(server: &Server, group: u32) -> io::Result<UdpSocket> {
     SockRef::from(&socket).set_recv_buffer_size(KERNEL_BUFFER)?;
     SockRef::from(&socket).set_send_buffer_size(KERNEL_BUFFER)?;
     socket.set_read_timeout(Some(ANSWER_TIME))?;
-    socket.connect(server.address)?;
+    socket.connect(server)?;
     Ok(socket)
-}
-
-fn join(socket: &UdpSocket, cookie: &mut Cookie, ticket: &[u8; TICKET_SIZE], key: &LegKey) -> anyhow::Result<Slot> {
-    let mut buffer = [0; MAX_DATAGRAM];
-    for _ in 0..TRIES {
-        let proof = prove(key, *cookie, ticket);
-        let join = Join { cookie: *cookie, ticket, proof: &proof };
-        let own = join.id();
-        socket.send(&Message::Join(join).to_vec())?;
-        while let Some(length) = receive(socket, &mut buffer)? {
-            match Message::parse(&buffer[..length]) {
-                Some(Message::Challenge { cookie: fresh }) if fresh != *cookie => {
-                    *cookie = fresh;
-                    break;
-                }
-                Some(Message::Joined { slot, join, .. }) if join == own => return Ok(slot),
-                Some(Message::Refused { code, join }) if join == own => {
-                    anyhow::bail!("the relay refused: {}", Code::from_number(code).map_or("unknown code", Code::name));
-                }
-                // Late data of the round before.
-                Some(_) | None => {}
-            }
-        }
-    }
-    anyhow::bail!("the relay does not answer a join")
 }
 
 fn announce(socket: &UdpSocket, number: u32) -> anyhow::Result<()> {
@@ -155,6 +299,30 @@ fn announce(socket: &UdpSocket, number: u32) -> anyhow::Result<()> {
         }
     }
     anyhow::bail!("the forwarder does not answer")
+}
+
+/// The relayed address, where the request is for one.
+fn ask_turn(socket: &UdpSocket, request: Request, key: &turn::Key) -> anyhow::Result<Option<SocketAddr>> {
+    let mut buffer = [0; MAX_DATAGRAM];
+    let mut known: Option<Vec<u8>> = None;
+    'tries: for _ in 0..TRIES {
+        let transaction = rand::rng().random();
+        socket.send(&request.to_vec(transaction, known.as_deref().map(|nonce| (key, nonce))))?;
+        while let Some(length) = receive(socket, &mut buffer)? {
+            match Answer::parse(&buffer[..length], transaction) {
+                Some(Answer::Success(relayed)) => return Ok(relayed),
+                // It wants a credential, or one with a newer nonce.
+                Some(Answer::Error { code: 401 | 438, nonce: Some(nonce) }) if known.as_ref() != Some(&nonce) => {
+                    known = Some(nonce);
+                    continue 'tries;
+                }
+                Some(Answer::Error { code, .. }) => anyhow::bail!("the TURN server refused with {code}: {request:?}"),
+                // Late data of the round before.
+                None => {}
+            }
+        }
+    }
+    anyhow::bail!("the TURN server does not answer")
 }
 
 /// The length of the next datagram; `None` when none comes in time.

@@ -1,15 +1,22 @@
 //! Load for a deployment of its own: seeded scenarios, figures as a table or JSON, thresholds that make it fail.
 
 mod control;
+mod coturn;
 mod deployment;
 mod forwarder;
+mod html;
+mod joiner;
 mod legs;
+mod measure;
 mod nat;
 mod relay;
 mod report;
 mod scenario;
 mod server;
+mod svg;
+mod threshold;
 mod traffic;
+mod turn;
 
 use std::{
     io::{self, Write as _},

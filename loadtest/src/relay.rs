@@ -1,4 +1,4 @@
-//! The `relay` scenarios: the relay and bare forwarders in turns, over the same traffic in the same run.
+//! The `relay` scenarios: the relay, bare forwarders and a TURN server in turns, over the same traffic in the same run.
 //!
 //! The figures that count are ratios of medians: machines differ, and this one may have other work. The servers share the first
 //! core, the generator has the last one.
@@ -22,34 +22,28 @@ use nix::{
 };
 
 use crate::{
+    deployment, html,
     legs::Legs,
-    report::{Report, Round},
-    scenario::Scenario,
-    server::Server,
+    report::{Report, Resident, Round, Section},
+    scenario::{Instead, Scenario, read},
+    server::{Kind, Server},
     traffic::Generator,
 };
 
-/// Traffic before each measured round: caches and the processor's clock are warm then, and the pairs' buckets empty.
+/// Traffic before each measured phase: caches and the processor's clock are warm then, and the pairs' buckets empty.
 const WARM_UP: Duration = Duration::from_millis(300);
 
 /// What a run is told.
 #[derive(Debug, Args)]
 pub(crate) struct Relay {
-    /// A scenario; default: scenarios/flood.toml.
+    /// Names of scenarios, or `all`.
+    #[arg(value_name = "SCENARIO", default_value = "flood")]
+    names: Vec<String>,
+    /// Where the scenarios stand; default: those of scenarios/relay.toml.
     #[arg(long, value_name = "FILE")]
-    pub(crate) scenario: Option<PathBuf>,
-    /// Instead of the scenario's duration of a round.
-    #[arg(long, value_name = "N")]
-    pub(crate) seconds: Option<u64>,
-    /// Instead of the scenario's number of pairs.
-    #[arg(long, value_name = "N")]
-    pub(crate) pairs: Option<u32>,
-    /// Instead of the scenario's sizes: bytes of every tunnel datagram.
-    #[arg(long, value_name = "BYTES")]
-    pub(crate) size: Option<usize>,
-    /// Instead of the scenario's number of rounds.
-    #[arg(long, value_name = "N")]
-    pub(crate) rounds: Option<u32>,
+    scenarios: Option<PathBuf>,
+    #[command(flatten)]
+    instead: Instead,
     /// A running relay, instead of one that is started (by the `mediator` beside this executable).
     #[arg(long, value_name = "ADDRESS", requires = "relay_id", requires = "ticket_root")]
     relay: Option<SocketAddr>,
@@ -65,6 +59,9 @@ pub(crate) struct Relay {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    /// Write the report as a page with pictures, too.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 impl Relay {
@@ -76,49 +73,100 @@ impl Relay {
     }
 }
 
-/// Runs the scenario, and says what came of it. Fails when a limit of the scenario is missed.
+/// Runs the scenarios, and says what came of them. Fails when a threshold of one is missed.
 pub(crate) fn run(args: &Relay) -> anyhow::Result<ExitCode> {
-    let scenario = Scenario::read(args)?;
+    let scenarios = read(args.scenarios.as_deref(), &args.names, &args.instead)?;
     let cores = thread::available_parallelism()?.get();
-    // Children inherit the core that they are started on.
-    pin(0, cores)?;
-    let mut servers = vec![args.server()?];
-    for kind in &scenario.against {
-        servers.push(Server::forwarder(*kind)?);
-    }
-    pin(cores - 1, cores)?;
-    let legs = servers.iter().map(|server| Legs::new(server, scenario.pairs, scenario.rate));
-    let mut legs = legs.collect::<anyhow::Result<Vec<_>>>()?;
-
-    let bar = progress(u64::from(scenario.rounds) * servers.len() as u64);
+    deployment::raise_descriptor_limit()?;
+    let bar = progress(scenarios.iter().map(|(_, scenario)| turns(scenario)).sum());
     let busy = load_average()?;
-    let mut rounds = Vec::new();
-    for number in 0..scenario.rounds {
-        for turn in 0..servers.len() {
-            // Another one begins each round: whoever comes after a rest, or after joins, has no advantage of it.
-            let at = (turn + number as usize) % servers.len();
-            let (server, legs) = (&servers[at], &mut legs[at]);
-            bar.set_message(format!("round {} of {}: {}", number + 1, scenario.rounds, server.kind.name()));
-            // Slots end when their pairs rest for long, and every round begins alike.
-            legs.join()?;
-            rounds.push(round(&scenario, server, legs, u64::from(number))?);
-            bar.inc(1);
-        }
-    }
+    let sections = scenarios.iter().map(|(name, scenario)| section(args, cores, name, scenario, &bar));
+    let sections = sections.collect::<anyhow::Result<Vec<_>>>()?;
     bar.finish_and_clear();
 
-    let report = Report::new(&scenario, cores, [busy, load_average()?], rounds);
+    let report = Report::new(cores, [busy, load_average()?], sections);
+    if let Some(path) = &args.html {
+        fs::write(path, html::page(&report)?)?;
+    }
     crate::print(&if args.json { serde_json::to_string(&report)? } else { report.to_string().trim_end().to_owned() })?;
-    Ok(if report.missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn round(scenario: &Scenario, server: &Server, legs: &Legs, number: u64) -> anyhow::Result<Round> {
-    let mut generator = Generator::new(legs, &scenario.traffic, scenario.seed.wrapping_add(number))?;
-    generator.run(WARM_UP.min(scenario.duration))?;
-    let before = server.cpu()?;
-    let outcome = generator.run(scenario.duration)?;
-    let after = server.cpu()?;
-    Ok(Round::new(server.kind, &outcome, before.zip(after), scenario.rate))
+/// One scenario, with servers of its own.
+fn section(args: &Relay, cores: usize, name: &str, scenario: &Scenario, bar: &ProgressBar) -> anyhow::Result<Section> {
+    // Children inherit the core that they are started on.
+    pin(0, cores)?;
+    let (mut servers, mut left_out) = (vec![args.server()?], Vec::new());
+    for &kind in &scenario.against {
+        match kind {
+            Kind::Coturn => match Server::coturn()? {
+                Some(server) => servers.push(server),
+                None => left_out.push(kind),
+            },
+            Kind::Relay | Kind::Batched | Kind::Naive => servers.push(Server::forwarder(kind)?),
+        }
+    }
+    pin(cores - 1, cores)?;
+    let sides = servers.iter().map(|server| {
+        Ok(Side { server, before: server.resident()?, joined: None, legs: Legs::new(server, scenario)? })
+    });
+    let mut sides = sides.collect::<anyhow::Result<Vec<_>>>()?;
+
+    let mut rounds = Vec::new();
+    for number in 0..scenario.rounds {
+        for turn in 0..sides.len() {
+            // Another one begins each round: whoever comes after a rest, or after joins, has no advantage of it.
+            let at = (turn + number as usize) % sides.len();
+            let side = &mut sides[at];
+            let kind = side.server.kind.name();
+            bar.set_message(format!("{name}: round {} of {}: {kind}", number + 1, scenario.rounds));
+            side.join()?;
+            for phase in 0..scenario.phases().len() {
+                rounds.push(side.round(scenario, phase, u64::from(number))?);
+                bar.inc(1);
+            }
+        }
+    }
+    Section::new(name, scenario, &left_out, rounds)
+}
+
+/// A server with the legs of all pairs at it.
+struct Side<'a> {
+    server: &'a Server,
+    legs: Legs,
+    /// Resident bytes before the first join, and after it.
+    before: Option<u64>,
+    joined: Option<u64>,
+}
+
+impl Side<'_> {
+    /// Slots end when their pairs rest for long, and every round begins alike.
+    fn join(&mut self) -> anyhow::Result<()> {
+        self.legs.join()?;
+        if self.joined.is_none() {
+            self.joined = self.server.resident()?;
+        }
+        Ok(())
+    }
+
+    fn round(&mut self, scenario: &Scenario, phase: usize, number: u64) -> anyhow::Result<Round> {
+        let groups = scenario.phases().into_iter().nth(phase).unwrap_or_default();
+        let seed = scenario.seed.wrapping_add(number);
+        let mut generator = Generator::new(&mut self.legs, scenario, &groups, seed)?;
+        generator.run(WARM_UP.min(scenario.duration))?;
+        let before = self.server.cpu()?;
+        let outcome = generator.run(scenario.duration)?;
+        let after = self.server.cpu()?;
+        let talked = self.server.resident()?;
+        let resident = self.before.zip(self.joined).zip(talked);
+        let resident = resident.map(|((before, joined), talked)| Resident { before, joined, talked });
+        Ok(Round::new(scenario, self.server.kind, phase, &outcome, before.zip(after), resident))
+    }
+}
+
+/// Phases of all rounds of all servers.
+fn turns(scenario: &Scenario) -> u64 {
+    u64::from(scenario.rounds) * scenario.phases().len() as u64 * (1 + scenario.against.len() as u64)
 }
 
 /// Puts this thread on one core. With a single core there is nothing to choose.
@@ -138,8 +186,8 @@ fn load_average() -> anyhow::Result<f64> {
     Ok(text.split(' ').next().unwrap_or_default().parse()?)
 }
 
-fn progress(rounds: u64) -> ProgressBar {
-    let bar = ProgressBar::new(rounds);
+fn progress(turns: u64) -> ProgressBar {
+    let bar = ProgressBar::new(turns);
     if !io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }

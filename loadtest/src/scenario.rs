@@ -1,44 +1,76 @@
-//! What is sent: a file, with what the command line replaces.
+//! What is sent, and what must come of it: data in a file, with what the command line replaces.
 
-use std::{fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use domain::Bandwidth;
 use serde::{Deserialize, Serialize};
 use wire::relay::{HEADER_SIZE, MAX_DATAGRAM};
 
-use crate::{relay::Relay, server::Kind, traffic::LEAST_PAYLOAD};
+use crate::{
+    server::Kind,
+    threshold::{Against, Threshold},
+    traffic::LEAST_PAYLOAD,
+};
 
-const FLOOD: &str = include_str!("../scenarios/flood.toml");
+const SCENARIOS: &str = include_str!("../scenarios/relay.toml");
 
-/// Pairs of one run, at most: bounded by the ports and the tables of the forwarders.
-const MOST_PAIRS: u32 = 50_000;
+/// Pairs of one run, at most: what one relay holds.
+const MOST_PAIRS: u32 = 100_000;
+
+/// Pairs of a run with bare forwarders: their tables end there.
+const MOST_FORWARDED: u32 = 50_000;
+
+/// Pairs of a run with a TURN server: each leg needs a socket of its own.
+const MOST_ALLOCATED: u32 = 500;
+
+/// What the kernel takes as one piece.
+const MOST_OFFLOADED: usize = 60_000;
+
+/// Scenarios by their names.
+pub(crate) type Scenarios = BTreeMap<String, Scenario>;
 
 /// One scenario.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Scenario {
+    /// What it shows.
+    pub(crate) about: String,
     /// The same seed makes the same sequence of pairs, directions and sizes.
     pub(crate) seed: u64,
+    pub(crate) rounds: u32,
+    /// Of one phase of one server.
+    #[serde(with = "domain::human_duration")]
+    pub(crate) duration: Duration,
+    /// What takes turns with the relay.
+    pub(crate) against: Vec<Kind>,
+    /// Names of the groups that send in each phase of a round; the first group of a phase is the one that is measured. Without
+    /// phases all send.
+    #[serde(default)]
+    pub(crate) phases: Vec<Vec<String>>,
+    /// Pairs that end, each with another in its place.
+    #[serde(default)]
+    pub(crate) joins_per_second: u32,
+    /// Legs that go on at another address.
+    #[serde(default)]
+    pub(crate) moves_per_second: u32,
+    /// What of the medians is failure.
+    #[serde(default)]
+    pub(crate) fail_if: Vec<Threshold>,
+    pub(crate) groups: Vec<Group>,
+}
+
+/// Pairs that are alike.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Group {
+    /// What phases and reports call it.
+    #[serde(default = "all")]
+    pub(crate) name: String,
     pub(crate) pairs: u32,
     /// What each pair's tickets allow.
     #[serde(default = "unlimited")]
     pub(crate) rate: Bandwidth,
-    pub(crate) rounds: u32,
-    /// Of one round of one server.
-    #[serde(with = "domain::human_duration")]
-    pub(crate) duration: Duration,
-    /// The bare forwarders that take turns with the relay.
-    pub(crate) against: Vec<Kind>,
-    pub(crate) traffic: Traffic,
-    #[serde(default)]
-    pub(crate) limits: Limits,
-}
-
-/// The traffic of a round.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Traffic {
     /// Datagrams a second over all pairs. Without it: as many as get through.
     pub(crate) datagrams_per_second: Option<u32>,
     /// Without a rate: datagrams on the way, at most.
@@ -46,6 +78,9 @@ pub(crate) struct Traffic {
     pub(crate) window: u32,
     /// Datagrams that one leg sends at once.
     pub(crate) burst: usize,
+    /// Whether the kernel gets a burst as one piece (UDP_SEGMENT).
+    #[serde(default)]
+    pub(crate) offload: bool,
     pub(crate) sizes: Vec<Size>,
 }
 
@@ -58,77 +93,167 @@ pub(crate) struct Size {
     pub(crate) weight: u32,
 }
 
-/// What must hold of the medians; the run fails otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Limits {
-    /// Share of the relay's datagrams that are lost, at most.
-    pub(crate) loss: Option<f64>,
-    /// How far a pair's bytes may be from its rate, in parts of it.
-    pub(crate) cap_error: Option<f64>,
-    /// Jain's index over the pairs' bytes, at least.
-    pub(crate) fairness: Option<f64>,
-    pub(crate) batched: Ratios,
-    pub(crate) naive: Ratios,
+/// What the command line says instead.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Instead {
+    /// Instead of the scenario's duration of a phase.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: Option<u64>,
+    /// Instead of the number of pairs of every group.
+    #[arg(long, value_name = "N")]
+    pairs: Option<u32>,
+    /// Instead of the sizes of every group: bytes of every tunnel datagram.
+    #[arg(long, value_name = "BYTES")]
+    size: Option<usize>,
+    /// Instead of the scenario's number of rounds.
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
+    /// Instead of the scenario's seed.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Instead of what the scenario has take turns with the relay.
+    #[arg(long, value_name = "SERVER", value_delimiter = ',')]
+    against: Option<Vec<Kind>>,
+    /// Instead of what the scenario calls failure, as `cpu/naive > 1.05`; once for each.
+    #[arg(long, value_name = "THRESHOLD")]
+    fail_if: Vec<Threshold>,
 }
 
-/// The relay's figures in parts of a forwarder's, at most.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Ratios {
-    /// CPU time per delivered datagram.
-    pub(crate) cpu: Option<f64>,
-    pub(crate) p50: Option<f64>,
-    pub(crate) p99: Option<f64>,
+/// Those of `names` from `file`, or from the executable, each with what `instead` replaces. `all` names every one.
+///
+/// # Errors
+/// When one is missing, or cannot be run.
+pub(crate) fn read(
+    file: Option<&Path>,
+    names: &[String],
+    instead: &Instead,
+) -> anyhow::Result<Vec<(String, Scenario)>> {
+    let text = match file {
+        Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        None => SCENARIOS.to_owned(),
+    };
+    let known: Scenarios = toml::from_str(&text).context("these are no scenarios")?;
+    let every = names.iter().any(|name| name == "all");
+    let names: Vec<&String> = if every { known.keys().collect() } else { names.iter().collect() };
+    let chosen = names.into_iter().map(|name| {
+        let scenario = known.get(name).with_context(|| {
+            let known: Vec<_> = known.keys().map(String::as_str).collect();
+            format!("there is no scenario {name}, but {}", known.join(", "))
+        })?;
+        let scenario = instead.applied(scenario.clone());
+        scenario.check().with_context(|| format!("scenario {name}"))?;
+        Ok((name.clone(), scenario))
+    });
+    chosen.collect()
+}
+
+impl Instead {
+    fn applied(&self, mut scenario: Scenario) -> Scenario {
+        scenario.duration = self.seconds.map_or(scenario.duration, Duration::from_secs);
+        scenario.rounds = self.rounds.unwrap_or(scenario.rounds);
+        scenario.seed = self.seed.unwrap_or(scenario.seed);
+        for group in &mut scenario.groups {
+            group.pairs = self.pairs.unwrap_or(group.pairs);
+            if let Some(bytes) = self.size {
+                group.sizes = vec![Size { bytes, weight: 1 }];
+            }
+        }
+        if let Some(against) = &self.against {
+            scenario.against.clone_from(against);
+            // A ratio to nobody means nothing.
+            scenario.fail_if.retain(|threshold| match threshold.against {
+                Some(Against::Server(kind)) => against.contains(&kind),
+                Some(Against::First) | None => true,
+            });
+        }
+        if !self.fail_if.is_empty() {
+            scenario.fail_if.clone_from(&self.fail_if);
+        }
+        scenario
+    }
 }
 
 impl Scenario {
-    /// The scenario that `args` name, with what they replace.
-    pub(crate) fn read(args: &Relay) -> anyhow::Result<Self> {
-        let text = match &args.scenario {
-            Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
-            None => FLOOD.to_owned(),
-        };
-        let name = args.scenario.as_deref().unwrap_or(Path::new("scenarios/flood.toml"));
-        let mut scenario: Self = toml::from_str(&text).with_context(|| format!("{} is no scenario", name.display()))?;
-        scenario.duration = args.seconds.map(Duration::from_secs).unwrap_or(scenario.duration);
-        scenario.pairs = args.pairs.unwrap_or(scenario.pairs);
-        scenario.rounds = args.rounds.unwrap_or(scenario.rounds);
-        if let Some(bytes) = args.size {
-            scenario.traffic.sizes = vec![Size { bytes, weight: 1 }];
+    /// The groups of each phase, by their places.
+    pub(crate) fn phases(&self) -> Vec<Vec<usize>> {
+        if self.phases.is_empty() {
+            return vec![(0..self.groups.len()).collect()];
         }
-        scenario.check()?;
-        Ok(scenario)
+        let place = |name: &String| self.groups.iter().position(|group| group.name == *name);
+        self.phases.iter().map(|names| names.iter().filter_map(place).collect()).collect()
+    }
+
+    /// What a phase is called.
+    pub(crate) fn phase_name(&self, phase: usize) -> String {
+        let names =
+            |phase: Vec<usize>| phase.iter().map(|&at| self.groups[at].name.as_str()).collect::<Vec<_>>().join(" + ");
+        self.phases().into_iter().nth(phase).map(names).unwrap_or_default()
+    }
+
+    /// Pairs of all groups.
+    pub(crate) fn pairs(&self) -> u32 {
+        self.groups.iter().map(|group| group.pairs).sum()
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let most = MAX_DATAGRAM - HEADER_SIZE;
-        let sizes = &self.traffic.sizes;
-        anyhow::ensure!((1..=MOST_PAIRS).contains(&self.pairs), "pairs: between 1 and {MOST_PAIRS}");
+        anyhow::ensure!(!self.groups.is_empty(), "groups: at least one");
         anyhow::ensure!(self.rounds > 0, "rounds: at least 1");
         anyhow::ensure!(self.duration >= Duration::from_millis(100), "duration: at least 100 ms");
-        anyhow::ensure!((1..=64).contains(&self.traffic.burst), "traffic.burst: between 1 and 64");
-        anyhow::ensure!(self.traffic.window as usize >= self.traffic.burst, "traffic.window: at least a burst");
-        anyhow::ensure!(self.traffic.datagrams_per_second != Some(0), "traffic.datagrams_per_second: at least 1");
-        anyhow::ensure!(sizes.iter().any(|size| size.weight > 0), "traffic.sizes: one needs a weight");
-        anyhow::ensure!(
-            sizes.iter().all(|size| (LEAST_PAYLOAD..=most).contains(&size.bytes)),
-            "traffic.sizes: between {LEAST_PAYLOAD} and {most} bytes"
-        );
-        anyhow::ensure!(!self.against.contains(&Kind::Relay), "against: batched or naive");
+        anyhow::ensure!(!self.against.contains(&Kind::Relay), "against: batched, naive or coturn");
+        for group in &self.groups {
+            group.check().with_context(|| format!("group {}", group.name))?;
+        }
+        let most = if self.against.contains(&Kind::Coturn) {
+            MOST_ALLOCATED
+        } else if self.against.is_empty() {
+            MOST_PAIRS
+        } else {
+            MOST_FORWARDED
+        };
+        let pairs = self.groups.iter().map(|group| u64::from(group.pairs)).sum::<u64>();
+        anyhow::ensure!((1..=u64::from(most)).contains(&pairs), "groups: between 1 and {most} pairs");
+        let known = |name: &String| self.groups.iter().filter(|group| group.name == *name).count() == 1;
+        for phase in &self.phases {
+            anyhow::ensure!(!phase.is_empty() && phase.iter().all(known), "phases: each names groups that exist once");
+        }
+        let changes = self.joins_per_second > 0 || self.moves_per_second > 0;
+        anyhow::ensure!(!changes || self.against.is_empty(), "joins and moves are for the relay alone: no against");
+        anyhow::ensure!(self.joins_per_second.max(self.moves_per_second) <= 10_000, "joins and moves: at most 10000");
+        for threshold in &self.fail_if {
+            let measured = match threshold.against {
+                Some(Against::Server(kind)) => self.against.contains(&kind),
+                Some(Against::First) => self.phases.len() > 1,
+                None => true,
+            };
+            anyhow::ensure!(measured, "fail_if: {threshold} is against what does not run");
+        }
         Ok(())
     }
 }
 
-impl Limits {
-    /// Those against one forwarder.
-    pub(crate) const fn against(&self, kind: Kind) -> Ratios {
-        match kind {
-            Kind::Batched => self.batched,
-            Kind::Naive => self.naive,
-            Kind::Relay => Ratios { cpu: None, p50: None, p99: None },
+impl Group {
+    fn check(&self) -> anyhow::Result<()> {
+        let most = MAX_DATAGRAM - HEADER_SIZE;
+        anyhow::ensure!(self.pairs > 0, "pairs: at least 1");
+        anyhow::ensure!((1..=64).contains(&self.burst), "burst: between 1 and 64");
+        anyhow::ensure!(self.window as usize >= self.burst, "window: at least a burst");
+        anyhow::ensure!(self.datagrams_per_second != Some(0), "datagrams_per_second: at least 1");
+        anyhow::ensure!(self.sizes.iter().any(|size| size.weight > 0), "sizes: one needs a weight");
+        anyhow::ensure!(
+            self.sizes.iter().all(|size| (LEAST_PAYLOAD..=most).contains(&size.bytes)),
+            "sizes: between {LEAST_PAYLOAD} and {most} bytes"
+        );
+        if let (true, [size, others @ ..]) = (self.offload, &self.sizes[..]) {
+            let whole = self.burst * (size.bytes + HEADER_SIZE);
+            anyhow::ensure!(others.is_empty(), "offload: one size only");
+            anyhow::ensure!(whole <= MOST_OFFLOADED, "offload: at most {MOST_OFFLOADED} bytes in a burst");
         }
+        Ok(())
     }
+}
+
+fn all() -> String {
+    "all".into()
 }
 
 const fn unlimited() -> Bandwidth {
@@ -145,22 +270,61 @@ mod tests {
 
     #[test]
     fn every_scenario_of_the_repository_can_be_run() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let files: Vec<_> = files.filter(|file| !file.ends_with("populations.toml")).collect();
-        assert!(!files.is_empty());
-        for file in files {
-            let scenario: Scenario = toml::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
-            scenario.check().unwrap();
+        let all = read(None, &["all".into()], &Instead::default()).unwrap();
+        assert!(all.len() > 8);
+        for (name, scenario) in all {
+            assert!(!scenario.fail_if.is_empty(), "{name} cannot fail");
         }
     }
 
     #[test]
-    fn sizes_that_no_datagram_has_are_refused() {
-        let mut scenario: Scenario = toml::from_str(FLOOD).unwrap();
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        let error = read(None, &["flod".into()], &Instead::default()).unwrap_err().to_string();
+        assert!(error.contains("flod") && error.contains("flood"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused() {
+        let refused = |change: &dyn Fn(&mut Scenario)| {
+            let (_, mut scenario) = read(None, &["flood".into()], &Instead::default()).unwrap().remove(0);
+            scenario.check().unwrap();
+            change(&mut scenario);
+            assert!(scenario.check().is_err(), "{scenario:?}");
+        };
         for bytes in [LEAST_PAYLOAD - 1, MAX_DATAGRAM - HEADER_SIZE + 1] {
-            scenario.traffic.sizes = vec![Size { bytes, weight: 1 }];
-            assert!(scenario.check().is_err());
+            refused(&|scenario| scenario.groups[0].sizes = vec![Size { bytes, weight: 1 }]);
         }
+        refused(&|scenario| scenario.groups[0].pairs = 0);
+        refused(&|scenario| scenario.groups[0].pairs = MOST_ALLOCATED + 1);
+        refused(&|scenario| scenario.groups[0].burst = 65);
+        refused(&|scenario| scenario.groups[0].datagrams_per_second = Some(0));
+        refused(&|scenario| scenario.groups.clear());
+        refused(&|scenario| scenario.rounds = 0);
+        refused(&|scenario| scenario.phases = vec![vec!["nobody".into()]]);
+        refused(&|scenario| scenario.moves_per_second = 1);
+        refused(&|scenario| scenario.against.clear());
+        refused(&|scenario| scenario.fail_if = vec!["cpu/first > 1".parse().unwrap()]);
+        refused(&|scenario| {
+            scenario.groups[0].offload = true;
+            scenario.groups[0].sizes.push(Size { bytes: 64, weight: 1 });
+        });
+    }
+
+    #[test]
+    fn the_command_line_replaces() {
+        let instead = Instead {
+            seconds: Some(1),
+            pairs: Some(3),
+            size: Some(99),
+            rounds: Some(2),
+            seed: Some(4),
+            against: Some(vec![Kind::Naive]),
+            fail_if: Vec::new(),
+        };
+        let (_, scenario) = read(None, &["flood".into()], &instead).unwrap().remove(0);
+        assert_eq!((scenario.duration, scenario.rounds, scenario.seed), (Duration::from_secs(1), 2, 4));
+        assert_eq!((scenario.pairs(), scenario.groups[0].sizes[0].bytes), (3, 99));
+        assert!(scenario.fail_if.iter().all(|limit| limit.against != Some(Against::Server(Kind::Coturn))));
+        assert_eq!(scenario.phases(), [[0]]);
     }
 }

@@ -1,4 +1,4 @@
-//! What the traffic goes through: the relay of a deployment, or a bare forwarder. Each in a process of its own, so that its CPU
+//! What the traffic goes through: the relay of a deployment, a bare forwarder, or a TURN server. Each in a process of its own, so that its CPU
 //! time can be told.
 
 use std::{
@@ -7,6 +7,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wire::ticket::{TicketKey, TicketRoot};
 
-use crate::deployment;
+use crate::{coturn::Coturn, deployment, turn};
 
 /// What every socket here asks of the kernel, as the relay does.
 pub(crate) const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
@@ -36,6 +37,8 @@ pub(crate) enum Kind {
     Batched,
     /// Bare, with recvfrom and sendto.
     Naive,
+    /// Debian's TURN server.
+    Coturn,
 }
 
 /// Something that forwards.
@@ -43,9 +46,18 @@ pub(crate) enum Kind {
 pub(crate) struct Server {
     pub(crate) kind: Kind,
     pub(crate) address: SocketAddr,
-    /// The relay's, to make tickets with.
-    pub(crate) tickets: Option<(RelayId, TicketKey)>,
+    pub(crate) access: Access,
     process: Process,
+}
+
+/// What a leg needs to be let in.
+#[derive(Clone, Debug)]
+pub(crate) enum Access {
+    /// Tickets of this relay, made with this key.
+    Tickets(RelayId, Arc<TicketKey>),
+    /// A TURN server's credential.
+    Credential(turn::Key),
+    Nothing,
 }
 
 /// Whose it is. Ours end with it.
@@ -53,6 +65,7 @@ pub(crate) struct Server {
 enum Process {
     Deployment(deployment::Server),
     Forwarder(Forwarder),
+    Coturn(Coturn),
     /// Somebody else's; what it costs is known with its number.
     Foreign(Option<u32>),
 }
@@ -75,31 +88,44 @@ impl Kind {
             Self::Relay => "relay",
             Self::Batched => "batched",
             Self::Naive => "naive",
+            Self::Coturn => "coturn",
         }
     }
 
-    /// What the threads that forward are called.
-    pub(crate) const fn thread(self) -> &'static str {
+    /// What the threads that forward are called; `None` when all of them do.
+    pub(crate) const fn thread(self) -> Option<&'static str> {
         match self {
-            Self::Relay => "relay",
-            Self::Batched | Self::Naive => "forward",
+            Self::Relay => Some("relay"),
+            Self::Batched | Self::Naive => Some("forward"),
+            Self::Coturn => None,
         }
     }
 }
 
 impl Server {
-    /// The relay of a new deployment.
+    /// The relay of a new deployment: one worker, and room for every scenario.
     pub(crate) fn deployed() -> anyhow::Result<Self> {
-        let deployment = deployment::Server::start("")?;
+        let deployment = deployment::Server::start("[relay]\nworkers = 1\nmax_slots = 200000\n")?;
         let (id, address) = relay_of(&deployment)?;
-        let tickets = Some((id, ticket_root(&deployment.data().join("secrets/tickets.key"))?.key(id)));
-        Ok(Self { kind: Kind::Relay, address, tickets, process: Process::Deployment(deployment) })
+        let root = ticket_root(&deployment.data().join("secrets/tickets.key"))?;
+        let access = Access::Tickets(id, Arc::new(root.key(id)));
+        Ok(Self { kind: Kind::Relay, address, access, process: Process::Deployment(deployment) })
     }
 
     /// A relay that runs already.
     pub(crate) fn running(address: SocketAddr, id: RelayId, root: &Path, pid: Option<u32>) -> anyhow::Result<Self> {
-        let tickets = Some((id, ticket_root(root)?.key(id)));
-        Ok(Self { kind: Kind::Relay, address, tickets, process: Process::Foreign(pid) })
+        let access = Access::Tickets(id, Arc::new(ticket_root(root)?.key(id)));
+        Ok(Self { kind: Kind::Relay, address, access, process: Process::Foreign(pid) })
+    }
+
+    /// A TURN server, if it is installed.
+    pub(crate) fn coturn() -> anyhow::Result<Option<Self>> {
+        Ok(Coturn::start()?.map(|(process, address, key)| Self {
+            kind: Kind::Coturn,
+            address,
+            access: Access::Credential(key),
+            process: Process::Coturn(process),
+        }))
     }
 
     /// A bare forwarder: this executable again.
@@ -114,17 +140,26 @@ impl Server {
         let mut address = String::new();
         BufReader::new(out).read_line(&mut address)?;
         let address = address.trim().parse().context("the forwarder told no address")?;
-        Ok(Self { kind, address, tickets: None, process: Process::Forwarder(forwarder) })
+        Ok(Self { kind, address, access: Access::Nothing, process: Process::Forwarder(forwarder) })
+    }
+
+    fn pid(&self) -> Option<u32> {
+        match &self.process {
+            Process::Deployment(deployment) => Some(deployment.pid()),
+            Process::Forwarder(Forwarder(child)) => Some(child.id()),
+            Process::Coturn(coturn) => Some(coturn.pid()),
+            Process::Foreign(pid) => *pid,
+        }
+    }
+
+    /// Resident memory, in bytes; `None` when the process is not known.
+    pub(crate) fn resident(&self) -> anyhow::Result<Option<u64>> {
+        self.pid().map(deployment::resident_bytes).transpose()
     }
 
     /// The CPU time so far; `None` when the process is not known.
     pub(crate) fn cpu(&self) -> anyhow::Result<Option<Cpu>> {
-        let pid = match &self.process {
-            Process::Deployment(deployment) => deployment.pid(),
-            Process::Forwarder(Forwarder(child)) => child.id(),
-            Process::Foreign(Some(pid)) => *pid,
-            Process::Foreign(None) => return Ok(None),
-        };
+        let Some(pid) = self.pid() else { return Ok(None) };
         let mut cpu = Cpu { threads: Duration::ZERO, process: Duration::ZERO };
         for thread in fs::read_dir(format!("/proc/{pid}/task")).context("the server is gone")? {
             let thread = thread?.path();
@@ -137,7 +172,7 @@ impl Server {
             let nanos = times.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0);
             let time = Duration::from_nanos(nanos);
             cpu.process += time;
-            if name.trim_end() == self.kind.thread() {
+            if self.kind.thread().is_none_or(|forwards| forwards == name.trim_end()) {
                 cpu.threads += time;
             }
         }

@@ -1,4 +1,4 @@
-//! One round of traffic: a single thread that sends, receives and never sleeps, so that it measures the server and not the
+//! One phase of traffic: a single thread that sends, receives and never sleeps, so that it measures the server and not the
 //! scheduler.
 
 use std::{
@@ -8,18 +8,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use nix::{
     errno::Errno,
-    sys::{
-        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
-        socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg},
-    },
+    sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, sendmsg},
+    time::{ClockId, clock_gettime},
 };
 use rand::{Rng as _, SeedableRng as _, distr::weighted::WeightedIndex, rngs::StdRng};
-use wire::relay::{HEADER_SIZE, MAX_DATAGRAM, Message, Slot};
+use wire::relay::MAX_DATAGRAM;
 
-use crate::{legs::Legs, scenario::Traffic};
+use crate::{
+    legs::Legs,
+    measure::{Arrivals, latencies},
+    scenario::{Group, Scenario},
+};
 
 /// Epoch, leg, sequence number and sending time.
 pub(crate) const LEAST_PAYLOAD: usize = 4 + 4 + 4 + 8;
@@ -29,17 +32,32 @@ const BATCH: usize = 64;
 /// Without an arrival for this long, what is on the way is lost.
 const SILENCE: Duration = Duration::from_millis(50);
 
-/// What came of a round.
+/// How often a pair is drawn before none is taken to be complete.
+const DRAWS: u32 = 16;
+
+/// What came of a phase.
 #[derive(Debug)]
 pub(crate) struct Outcome {
+    /// From the first to the last sending.
+    pub(crate) duration: Duration,
+    /// CPU time of the sending system calls. On loopback they carry the receive stack of the server.
+    pub(crate) sending: Duration,
+    /// Pairs that ended, each with another in its place.
+    pub(crate) joins: u64,
+    pub(crate) moves: u64,
+    /// In the scenario's order. Those that did not send in this phase have nothing.
+    pub(crate) groups: Vec<Tally>,
+}
+
+/// What came of a group.
+#[derive(Debug)]
+pub(crate) struct Tally {
     pub(crate) sent: u64,
     pub(crate) delivered: u64,
     /// Arrived behind one that was sent later by the same leg.
     pub(crate) reordered: u64,
     /// Sent too late by the generator, in offered datagrams.
     pub(crate) skipped: u64,
-    /// From the first to the last sending.
-    pub(crate) duration: Duration,
     /// In nanoseconds.
     pub(crate) latency: Histogram<u64>,
     /// Delivered bytes of each pair, the relay's header included.
@@ -48,44 +66,76 @@ pub(crate) struct Outcome {
 
 /// The generator, with its buffers.
 pub(crate) struct Generator<'a> {
-    legs: &'a Legs,
-    traffic: &'a Traffic,
+    legs: &'a mut Legs,
+    scenario: &'a Scenario,
+    sources: Vec<Source<'a>>,
     random: StdRng,
-    sizes: WeightedIndex<u32>,
-    epoll: Epoll,
     start: Instant,
     /// Tells this phase's datagrams from late ones of phases before.
     epoch: u32,
     sequences: Vec<u32>,
-    highest: Vec<u32>,
-    outgoing: Box<[[u8; MAX_DATAGRAM]]>,
+    arrivals: Arrivals,
+    outgoing: Box<[[u8; MAX_DATAGRAM]; BATCH]>,
     incoming: Box<[[u8; MAX_DATAGRAM]; BATCH]>,
     outgoing_headers: MultiHeaders<SockaddrStorage>,
     incoming_headers: MultiHeaders<SockaddrStorage>,
 }
 
+/// A group that sends.
+struct Source<'a> {
+    at: usize,
+    group: &'a Group,
+    first_pair: usize,
+    sizes: WeightedIndex<u32>,
+    /// Between bursts; without it the window decides.
+    pause: Option<Duration>,
+    due: Instant,
+    heard: Instant,
+    /// Lost datagrams, which no longer fill the window.
+    written_off: u64,
+}
+
+/// Something that happens so often.
+struct Ticker {
+    pause: Option<Duration>,
+    due: Instant,
+}
+
 impl<'a> Generator<'a> {
-    /// A generator for these legs. The same seed sends the same.
-    pub(crate) fn new(legs: &'a Legs, traffic: &'a Traffic, seed: u64) -> anyhow::Result<Self> {
-        let epoll = Epoll::new(EpollCreateFlags::empty())?;
-        for (index, socket) in (0..).zip(legs.sockets()) {
-            epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, index))?;
-        }
+    /// A generator for the groups of a phase. The same seed sends the same.
+    pub(crate) fn new(legs: &'a mut Legs, scenario: &'a Scenario, phase: &[usize], seed: u64) -> anyhow::Result<Self> {
+        let now = Instant::now();
+        let first_pair = |at| scenario.groups[..at].iter().map(|group: &Group| group.pairs as usize).sum();
+        let sources = phase.iter().map(|&at| {
+            let group = &scenario.groups[at];
+            let burst = u32::try_from(group.burst)?;
+            Ok(Source {
+                at,
+                group,
+                first_pair: first_pair(at),
+                sizes: WeightedIndex::new(group.sizes.iter().map(|size| size.weight))?,
+                pause: group.datagrams_per_second.map(|rate| Duration::from_secs(1) * burst / rate),
+                due: now,
+                heard: now,
+                written_off: 0,
+            })
+        });
+        let sources = sources.collect::<anyhow::Result<_>>()?;
         let mut random = StdRng::seed_from_u64(seed);
         let epoch = random.random();
+        let count = 2 * legs.pairs();
         Ok(Self {
             legs,
-            traffic,
+            scenario,
+            sources,
             random,
-            sizes: WeightedIndex::new(traffic.sizes.iter().map(|size| size.weight))?,
-            epoll,
-            start: Instant::now(),
+            start: now,
             epoch,
-            sequences: vec![0; 2 * legs.count()],
-            highest: vec![0; 2 * legs.count()],
-            outgoing: vec![[0; MAX_DATAGRAM]; traffic.burst].into_boxed_slice(),
+            sequences: vec![0; count],
+            arrivals: Arrivals::new(count),
+            outgoing: Box::new([[0; MAX_DATAGRAM]; BATCH]),
             incoming: Box::new([[0; MAX_DATAGRAM]; BATCH]),
-            outgoing_headers: MultiHeaders::preallocate(traffic.burst, None),
+            outgoing_headers: MultiHeaders::preallocate(BATCH, None),
             incoming_headers: MultiHeaders::preallocate(BATCH, None),
         })
     }
@@ -94,159 +144,270 @@ impl<'a> Generator<'a> {
     pub(crate) fn run(&mut self, duration: Duration) -> anyhow::Result<Outcome> {
         self.epoch = self.epoch.wrapping_add(1);
         self.sequences.fill(0);
-        self.highest.fill(0);
-        let mut outcome = Outcome {
-            sent: 0,
-            delivered: 0,
-            reordered: 0,
-            skipped: 0,
-            duration,
-            latency: Histogram::new_with_bounds(1, 60_000_000_000, 3)?,
-            bytes: vec![0; self.legs.count()],
-        };
+        self.arrivals.clear();
+        let tallies = self.scenario.groups.iter().map(|group| Tally::new(group.pairs as usize));
+        let groups = tallies.collect::<anyhow::Result<_>>()?;
+        let mut outcome = Outcome { duration, sending: Duration::ZERO, joins: 0, moves: 0, groups };
         let began = Instant::now();
-        let pause = self
-            .traffic
-            .datagrams_per_second
-            .map(|rate| Duration::from_secs(1) * u32::try_from(self.traffic.burst).unwrap_or(u32::MAX) / rate);
-        let (mut due, mut heard) = (began, began);
-        // What was lost before no longer fills the window.
-        let mut written_off = 0;
+        for source in &mut self.sources {
+            (source.due, source.heard, source.written_off) = (began, began, 0);
+        }
+        let [mut joins, mut moves] =
+            [self.scenario.joins_per_second, self.scenario.moves_per_second].map(|rate| Ticker::new(rate, began));
+        let changes = joins.pause.or(moves.pause).is_some();
         loop {
             let now = Instant::now();
             if now - began >= duration {
                 break;
             }
-            let sends = match pause {
-                Some(_) => due <= now,
-                None => {
-                    if now - heard > SILENCE {
-                        written_off = outcome.sent - outcome.delivered;
-                        heard = now;
-                    }
-                    let on_the_way = (outcome.sent - outcome.delivered).saturating_sub(written_off);
-                    on_the_way + self.traffic.burst as u64 <= u64::from(self.traffic.window)
-                }
-            };
-            if sends {
-                self.send(now, &mut outcome)?;
-                if let Some(pause) = pause {
-                    due += pause;
-                    // Behind by more than that, it was the generator that could not: made known, not made up for.
-                    if now.saturating_duration_since(due) > SILENCE {
-                        outcome.skipped +=
-                            ((now - due).as_nanos() / pause.as_nanos().max(1)) as u64 * self.traffic.burst as u64;
-                        due = now;
-                    }
+            for nth in 0..self.sources.len() {
+                let source = &mut self.sources[nth];
+                if source.sends(now, &mut outcome.groups[source.at]) {
+                    self.send(nth, now, &mut outcome)?;
                 }
             }
-            if self.receive(&mut outcome)? {
-                heard = now;
+            if joins.ticks(now) {
+                outcome.joins += u64::from(self.replace());
             }
+            if moves.ticks(now) {
+                outcome.moves += u64::from(self.relocate(now));
+            }
+            if changes {
+                self.legs.ask(now)?;
+            }
+            self.receive(now, &mut outcome)?;
         }
         outcome.duration = began.elapsed();
         let mut heard = Instant::now();
-        while outcome.delivered < outcome.sent && heard.elapsed() < 4 * SILENCE {
-            if self.receive(&mut outcome)? {
+        while outcome.groups.iter().any(|tally| tally.delivered < tally.sent) && heard.elapsed() < 4 * SILENCE {
+            if changes {
+                self.legs.ask(Instant::now())?;
+            }
+            if self.receive(Instant::now(), &mut outcome)? {
                 heard = Instant::now();
             }
         }
         Ok(outcome)
     }
 
+    fn replace(&mut self) -> bool {
+        self.legs.replace(self.random.random_range(0..self.legs.pairs()))
+    }
+
+    fn relocate(&mut self, now: Instant) -> bool {
+        let leg = self.random.random_range(0..2 * self.legs.pairs());
+        let socket = 2 * self.random.random_range(0..self.legs.sockets() / 2) + leg % 2;
+        self.legs.relocate(leg, socket, now)
+    }
+
     /// A burst of one leg.
-    fn send(&mut self, now: Instant, outcome: &mut Outcome) -> anyhow::Result<()> {
-        let (pair, side) = (self.random.random_range(0..self.legs.count()), self.random.random_range(0..2));
-        let leg = 2 * pair + side;
-        let (socket, number) = self.legs.leg(pair, side);
+    fn send(&mut self, source: usize, now: Instant, outcome: &mut Outcome) -> anyhow::Result<()> {
+        let Source { at, group, first_pair, ref sizes, .. } = self.sources[source];
+        let drawn = (0..DRAWS).find_map(|_| {
+            let pair = first_pair + self.random.random_range(0..group.pairs as usize);
+            Some(pair).filter(|pair| self.legs.is_ready(*pair))
+        });
+        let Some(pair) = drawn else { return Ok(()) };
+        let leg = 2 * pair + self.random.random_range(0..2);
         let sent_at = u64::try_from((now - self.start).as_nanos()).unwrap_or(u64::MAX);
+        let (burst, header) = (group.burst, self.legs.header());
         let mut lengths = [0; BATCH];
-        for (buffer, length) in self.outgoing.iter_mut().zip(&mut lengths) {
+        for (buffer, length) in self.outgoing[..burst].iter_mut().zip(&mut lengths) {
             self.sequences[leg] += 1;
-            let mut payload = [0; LEAST_PAYLOAD];
-            payload[..4].copy_from_slice(&self.epoch.to_be_bytes());
-            payload[4..8].copy_from_slice(&u32::try_from(leg)?.to_be_bytes());
-            payload[8..12].copy_from_slice(&self.sequences[leg].to_be_bytes());
-            payload[12..].copy_from_slice(&sent_at.to_be_bytes());
-            Message::Data { slot: Slot(number), payload: &payload }.write(buffer);
-            *length = HEADER_SIZE + self.traffic.sizes[self.random.sample(&self.sizes)].bytes;
+            let payload = group.sizes[self.random.sample(sizes)].bytes;
+            self.legs.write_header(leg, payload, buffer);
+            Stamp { epoch: self.epoch, leg, sequence: self.sequences[leg], sent_at }.write(&mut buffer[header..])?;
+            *length = header + payload;
         }
-        let burst = self.outgoing.len();
-        let slices: Vec<_> =
-            self.outgoing.iter().zip(lengths).map(|(buffer, length)| [IoSlice::new(&buffer[..length])]).collect();
-        let to = vec![None::<SockaddrStorage>; burst];
-        let mut sent = 0;
-        while sent < burst {
-            let (slices, to) = (&slices[sent..], &to[sent..]);
-            match sendmmsg(socket.as_raw_fd(), &mut self.outgoing_headers, slices, to, [], MsgFlags::MSG_DONTWAIT) {
-                Ok(results) => sent += results.count().max(1),
-                Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOBUFS) => {}
-                Err(error) => return Err(error.into()),
-            }
+        let began = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
+        let socket = self.legs.socket_of(leg);
+        if group.offload {
+            send_as_one(socket, &self.outgoing[..burst], lengths[0])?;
+        } else {
+            send_each(socket, &mut self.outgoing_headers, &self.outgoing[..burst], &lengths)?;
         }
-        outcome.sent += burst as u64;
+        outcome.sending += Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)? - began);
+        outcome.groups[at].sent += burst as u64;
         Ok(())
     }
 
     /// Takes what has arrived; whether anything had.
-    fn receive(&mut self, outcome: &mut Outcome) -> anyhow::Result<bool> {
-        let mut events = [EpollEvent::empty(); BATCH];
-        let ready = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
-            Ok(ready) => ready,
-            Err(Errno::EINTR) => 0,
-            Err(error) => return Err(error.into()),
-        };
+    fn receive(&mut self, now: Instant, outcome: &mut Outcome) -> anyhow::Result<bool> {
         let mut any = false;
-        for event in &events[..ready] {
-            let Some(socket) = self.legs.socket(usize::try_from(event.data())?) else { continue };
-            any |= self.take(socket, outcome)?;
+        for socket in self.legs.arrived(0)? {
+            any |= self.take(socket, now, outcome)?;
         }
         Ok(any)
     }
 
-    fn take(&mut self, socket: &UdpSocket, outcome: &mut Outcome) -> anyhow::Result<bool> {
+    fn take(&mut self, socket: usize, turn: Instant, outcome: &mut Outcome) -> anyhow::Result<bool> {
         let mut lengths = [0; BATCH];
         let mut slices = self.incoming.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
         let headers = &mut self.incoming_headers;
-        match recvmmsg(socket.as_raw_fd(), headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
+        let fd = self.legs.socket(socket).as_raw_fd();
+        match recvmmsg(fd, headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
             Ok(messages) => messages.zip(&mut lengths).for_each(|(message, length)| *length = message.bytes),
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
         let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let header = self.legs.header() as u64;
         let mut any = false;
         for (buffer, length) in self.incoming.iter().zip(lengths) {
-            let Some(stamp) = Stamp::read(&buffer[..length], self.epoch) else { continue };
-            let Some(highest) = self.highest.get_mut(stamp.leg) else { continue };
-            if stamp.sequence < *highest {
-                outcome.reordered += 1;
-            }
-            *highest = stamp.sequence.max(*highest);
-            outcome.delivered += 1;
-            outcome.bytes[stamp.leg / 2] += length as u64;
-            outcome.latency.saturating_record(now.saturating_sub(stamp.sent_at));
+            let Some(payload) = self.legs.payload(socket, &buffer[..length])? else { continue };
+            let Some(stamp) = Stamp::read(payload).filter(|stamp| stamp.epoch == self.epoch) else { continue };
+            let Some(late) = self.arrivals.is_late(stamp.leg, stamp.sequence) else { continue };
+            let pair = stamp.leg / 2;
+            let owns = |source: &&mut Source<'_>| {
+                (source.first_pair..source.first_pair + source.group.pairs as usize).contains(&pair)
+            };
+            let Some(source) = self.sources.iter_mut().find(owns) else { continue };
+            source.heard = turn;
+            let tally = &mut outcome.groups[source.at];
+            tally.reordered += u64::from(late);
+            tally.delivered += 1;
+            tally.bytes[pair - source.first_pair] += payload.len() as u64 + header;
+            tally.latency.saturating_record(now.saturating_sub(stamp.sent_at));
             any = true;
         }
         Ok(any)
     }
 }
 
+impl Source<'_> {
+    /// Whether a burst goes now.
+    fn sends(&mut self, now: Instant, tally: &mut Tally) -> bool {
+        let burst = self.group.burst as u64;
+        let Some(pause) = self.pause else {
+            if now.saturating_duration_since(self.heard) > SILENCE {
+                self.written_off = tally.sent - tally.delivered;
+                self.heard = now;
+            }
+            let on_the_way = (tally.sent - tally.delivered).saturating_sub(self.written_off);
+            return on_the_way + burst <= u64::from(self.group.window);
+        };
+        if self.due > now {
+            return false;
+        }
+        self.due += pause;
+        // Behind by more than that, it was the generator that could not: made known, not made up for.
+        let behind = now.saturating_duration_since(self.due);
+        if behind > SILENCE {
+            tally.skipped += (behind.as_nanos() / pause.as_nanos().max(1)) as u64 * burst;
+            self.due = now;
+        }
+        true
+    }
+}
+
+impl Ticker {
+    fn new(per_second: u32, now: Instant) -> Self {
+        let pause = (per_second > 0).then(|| Duration::from_secs(1) / per_second);
+        Self { pause, due: now + pause.unwrap_or_default() }
+    }
+
+    fn ticks(&mut self, now: Instant) -> bool {
+        let Some(pause) = self.pause.filter(|_| self.due <= now) else { return false };
+        self.due += pause;
+        true
+    }
+}
+
+impl Tally {
+    fn new(pairs: usize) -> anyhow::Result<Self> {
+        let (sent, delivered, reordered, skipped) = (0, 0, 0, 0);
+        Ok(Self { sent, delivered, reordered, skipped, latency: latencies()?, bytes: vec![0; pairs] })
+    }
+}
+
+fn send_each(
+    socket: &UdpSocket,
+    headers: &mut MultiHeaders<SockaddrStorage>,
+    buffers: &[[u8; MAX_DATAGRAM]],
+    lengths: &[usize; BATCH],
+) -> anyhow::Result<()> {
+    let slices: Vec<_> =
+        buffers.iter().zip(lengths).map(|(buffer, length)| [IoSlice::new(&buffer[..*length])]).collect();
+    let to = [None::<SockaddrStorage>; BATCH];
+    let mut sent = 0;
+    while sent < slices.len() {
+        let rest = &slices[sent..];
+        match sendmmsg(socket.as_raw_fd(), headers, rest, &to[..rest.len()], [], MsgFlags::MSG_DONTWAIT) {
+            Ok(results) => sent += results.count().max(1),
+            Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOBUFS) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// All in one system call; the kernel divides them where it must.
+fn send_as_one(socket: &UdpSocket, buffers: &[[u8; MAX_DATAGRAM]], length: usize) -> anyhow::Result<()> {
+    let slices: Vec<_> = buffers.iter().map(|buffer| IoSlice::new(&buffer[..length])).collect();
+    let segment = u16::try_from(length)?;
+    let control = [ControlMessage::UdpGsoSegments(&segment)];
+    loop {
+        let flags = MsgFlags::MSG_DONTWAIT;
+        match sendmsg::<SockaddrStorage>(socket.as_raw_fd(), &slices, &control, flags, None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOBUFS) => {}
+            Err(error) => return Err(error).context("the kernel does not take bursts as one piece (UDP_SEGMENT)"),
+        }
+    }
+}
+
 /// What a datagram of the generator says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
+    epoch: u32,
     leg: usize,
     sequence: u32,
     sent_at: u64,
 }
 
 impl Stamp {
-    fn read(datagram: &[u8], epoch: u32) -> Option<Self> {
-        let Some(Message::Data { payload, .. }) = Message::parse(datagram) else { return None };
-        let (stamped, rest) = payload.split_first_chunk::<4>()?;
+    fn write(&self, out: &mut [u8]) -> anyhow::Result<()> {
+        out[..4].copy_from_slice(&self.epoch.to_be_bytes());
+        out[4..8].copy_from_slice(&u32::try_from(self.leg)?.to_be_bytes());
+        out[8..12].copy_from_slice(&self.sequence.to_be_bytes());
+        out[12..LEAST_PAYLOAD].copy_from_slice(&self.sent_at.to_be_bytes());
+        Ok(())
+    }
+
+    fn read(payload: &[u8]) -> Option<Self> {
+        let (epoch, rest) = payload.split_first_chunk::<4>()?;
         let (leg, rest) = rest.split_first_chunk::<4>()?;
         let (sequence, rest) = rest.split_first_chunk::<4>()?;
-        let sent_at = u64::from_be_bytes(*rest.first_chunk()?);
-        let leg = usize::try_from(u32::from_be_bytes(*leg)).ok()?;
-        let stamp = Self { leg, sequence: u32::from_be_bytes(*sequence), sent_at };
-        (u32::from_be_bytes(*stamped) == epoch).then_some(stamp)
+        let (sent_at, _) = rest.split_first_chunk::<8>()?;
+        Some(Self {
+            epoch: u32::from_be_bytes(*epoch),
+            leg: usize::try_from(u32::from_be_bytes(*leg)).ok()?,
+            sequence: u32::from_be_bytes(*sequence),
+            sent_at: u64::from_be_bytes(*sent_at),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_read_as_it_was_written() {
+        let stamp = Stamp { epoch: 1, leg: 2, sequence: 3, sent_at: 4 };
+        let mut payload = [0; LEAST_PAYLOAD + 1];
+        stamp.write(&mut payload).unwrap();
+        assert_eq!(Stamp::read(&payload), Some(stamp));
+        assert_eq!(Stamp::read(&payload[..LEAST_PAYLOAD - 1]), None);
+    }
+
+    #[test]
+    fn a_ticker_makes_up_for_a_late_turn() {
+        let now = Instant::now();
+        let mut ticker = Ticker::new(10, now);
+        assert!(!ticker.ticks(now));
+        let later = now + Duration::from_millis(250);
+        assert_eq!([(); 3].map(|()| ticker.ticks(later)), [true, true, false]);
+        assert!(!Ticker::new(0, now).ticks(later));
     }
 }

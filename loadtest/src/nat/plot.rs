@@ -1,16 +1,19 @@
 //! The report as a picture: how many pairs are direct with each means, and after what time.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use super::{
     Means,
     report::{Figures, Report, Trial},
 };
+use crate::svg::{self, Frame, line, logarithmic, text};
 
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 420.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 350.0;
+/// Of the times; the bars have the same height.
+const FRAME: Frame = Frame { x: CURVES, y: [TOP, BOTTOM] };
 const BARS: [f64; 2] = [60.0, 400.0];
 const CURVES: [f64; 2] = [470.0, 870.0];
 /// The time axis, logarithmic.
@@ -19,21 +22,18 @@ const COLOURS: [&str; Means::ALL.len()] = ["#999999", "#aa3377", "#4477aa", "#66
 
 /// The picture as an SVG document.
 pub(crate) fn svg(report: &Report, trials: &[Trial]) -> String {
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
-         font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
-    );
+    let mut svg = svg::open(WIDTH, HEIGHT);
     text(&mut svg, (BARS[0] + BARS[1]) / 2.0, 25.0, "pairs that talk directly, with 95 % intervals");
     text(&mut svg, (CURVES[0] + CURVES[1]) / 2.0, 25.0, "time until they do");
     for percent in (0..=100).step_by(20) {
-        let y = height(f64::from(percent) / 100.0);
+        let y = FRAME.height(f64::from(percent) / 100.0);
         for [left, right] in [BARS, CURVES] {
             line(&mut svg, [left, y], [right, y], "#dddddd");
         }
         text(&mut svg, BARS[0] - 22.0, y + 4.0, &format!("{percent} %"));
     }
     for (place, seconds) in [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0].into_iter().enumerate() {
-        let x = along(seconds);
+        let x = FRAME.along(logarithmic(seconds, SECONDS));
         line(&mut svg, [x, TOP], [x, BOTTOM], if place % 2 == 0 { "#dddddd" } else { "#eeeeee" });
         text(&mut svg, x, BOTTOM + 18.0, &format!("{seconds} s"));
     }
@@ -49,16 +49,10 @@ fn bar(svg: &mut String, place: usize, figures: &Figures) {
     let step = (BARS[1] - BARS[0]) / Means::ALL.len() as f64;
     let (x, colour) = (BARS[0] + step * (place as f64 + 0.5), COLOURS[place]);
     let direct = figures.direct;
-    let (y, left, width) = (height(direct.share), x - step * 0.3, step * 0.6);
-    put(
-        svg,
-        format_args!(
-            "<rect x=\"{left:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{colour}\"/>",
-            BOTTOM - y
-        ),
-    );
-    line(svg, [x, height(direct.low)], [x, height(direct.high)], "black");
-    text(svg, x, height(direct.high) - 6.0, &format!("{:.1} %", direct.share * 100.0));
+    let (y, left, width) = (FRAME.height(direct.share), x - step * 0.3, step * 0.6);
+    svg::bar(svg, [left, y], [width, BOTTOM - y], colour);
+    line(svg, [x, FRAME.height(direct.low)], [x, FRAME.height(direct.high)], "black");
+    text(svg, x, FRAME.height(direct.high) - 6.0, &format!("{:.1} %", direct.share * 100.0));
     // Labels go in two rows, or they would run into each other.
     text(svg, x, BOTTOM + 18.0 + 18.0 * (place % 2) as f64, figures.means.name());
 }
@@ -69,39 +63,16 @@ fn curve(svg: &mut String, colour: &str, took: impl Iterator<Item = Option<Durat
     let all = took.len().max(1) as f64;
     let mut direct: Vec<f64> = took.into_iter().flatten().map(|took| took.as_secs_f64()).collect();
     direct.sort_unstable_by(f64::total_cmp);
-    let mut points = format!("{:.1},{BOTTOM:.1}", CURVES[0]);
+    let mut points = vec![[CURVES[0], BOTTOM]];
     let mut last = -1.0;
     for (nth, seconds) in direct.iter().enumerate() {
-        let (x, y) = (along(*seconds), height((nth + 1) as f64 / all));
+        let (x, y) = (FRAME.along(logarithmic(*seconds, SECONDS)), FRAME.height((nth + 1) as f64 / all));
         // One point for each pixel is enough.
         if x - last >= 1.0 || nth + 1 == direct.len() {
-            let _ = write!(points, " {x:.1},{y:.1}");
+            points.push([x, y]);
             last = x;
         }
     }
-    let _ = write!(points, " {:.1},{:.1}", CURVES[1], height(direct.len() as f64 / all));
-    put(svg, format_args!("<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>"));
-}
-
-fn line(svg: &mut String, from: [f64; 2], to: [f64; 2], colour: &str) {
-    let ([x1, y1], [x2, y2]) = (from, to);
-    put(svg, format_args!("<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{colour}\"/>"));
-}
-
-fn text(svg: &mut String, x: f64, y: f64, words: &str) {
-    put(svg, format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{words}</text>"));
-}
-
-fn put(svg: &mut String, element: std::fmt::Arguments<'_>) {
-    // Writing to a string does not fail.
-    let _ = writeln!(svg, "{element}");
-}
-
-fn height(share: f64) -> f64 {
-    BOTTOM - share * (BOTTOM - TOP)
-}
-
-fn along(seconds: f64) -> f64 {
-    let place = (seconds / SECONDS[0]).ln() / (SECONDS[1] / SECONDS[0]).ln();
-    CURVES[0] + place.clamp(0.0, 1.0) * (CURVES[1] - CURVES[0])
+    points.push([CURVES[1], FRAME.height(direct.len() as f64 / all)]);
+    svg::curve(svg, &points, colour);
 }
