@@ -454,3 +454,100 @@ fn empty() -> mmsghdr {
         zeroed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(host: u8) -> Name {
+        Name::from(SocketAddr::from(([203, 0, 113, host], 40_000)))
+    }
+
+    /// The rows that a queue of (host, length) goes out as.
+    fn rows(rows: &Rows, queue: &[(u8, usize)]) -> Vec<usize> {
+        let names: Vec<_> = queue.iter().map(|(host, _)| name(*host)).collect();
+        let (mut first, mut taken) = (0, Vec::new());
+        while first < queue.len() {
+            let row = rows.take(&names[first..], queue[first..].iter().map(|(_, length)| *length));
+            taken.push(row);
+            first += row;
+        }
+        taken
+    }
+
+    #[test]
+    fn a_row_is_of_one_address_and_one_size_and_its_end_may_be_shorter() {
+        let free = Rows::default();
+        assert_eq!(rows(&free, &[(1, 500), (1, 500), (1, 500)]), [3]);
+        assert_eq!(rows(&free, &[(1, 500), (1, 500), (2, 500), (1, 500)]), [2, 1, 1]);
+        assert_eq!(rows(&free, &[(1, 500), (1, 20), (1, 20), (1, 500)]), [2, 1, 1]);
+        assert_eq!(rows(&free, &[(1, 20), (1, 500)]), [1, 1]);
+        assert_eq!(rows(&free, &[(1, 0), (1, 0)]), [1, 1]);
+        assert_eq!(rows(&free, &[(1, 8); 130]), [64, 64, 2]);
+        assert_eq!(rows(&free, &[(1, 2_048); 40]), [31, 9]);
+    }
+
+    #[test]
+    fn a_refused_row_is_not_tried_again_for_its_address_until_later() {
+        let now = Instant::now();
+        for error in [Errno::EMSGSIZE, Errno::EINVAL] {
+            let mut some = Rows::default();
+            some.refuse(now, error, name(1));
+            assert_eq!(rows(&some, &[(1, 500), (1, 500), (2, 500), (2, 500)]), [1, 1, 2]);
+            some.forget(now + REFUSED_FOR);
+            assert_eq!(rows(&some, &[(1, 500), (1, 500)]), [1, 1]);
+            some.forget(now + REFUSED_FOR + Duration::from_nanos(1));
+            assert_eq!(rows(&some, &[(1, 500), (1, 500)]), [2]);
+        }
+        let mut off = Rows::default();
+        off.refuse(now, Errno::EIO, name(1));
+        off.forget(now + 2 * REFUSED_FOR);
+        assert_eq!(rows(&off, &[(2, 500), (2, 500)]), [1, 1]);
+    }
+
+    #[test]
+    fn the_addresses_that_refuse_are_bounded_and_the_newest_stay() {
+        let mut some = Rows::default();
+        for host in 1..=20 {
+            some.refuse(Instant::now(), Errno::EINVAL, name(host));
+        }
+        assert_eq!(some.refused.len(), REFUSED);
+        assert!((13..=20).all(|host| some.refused.contains(&name(host))));
+    }
+
+    #[test]
+    fn a_message_falls_into_its_pieces() {
+        let arrived = |length, piece| Arrived { from: name(1).address(), start: 100, length, piece };
+        let lengths = |arrived: Arrived| arrived.pieces().map(|piece| (piece.start, piece.length)).collect::<Vec<_>>();
+        assert_eq!(lengths(arrived(1_000, 400)), [(100, 400), (500, 400), (900, 200)]);
+        assert_eq!(lengths(arrived(800, 400)), [(100, 400), (500, 400)]);
+        assert_eq!(lengths(arrived(7, 7)), [(100, 7)]);
+        assert_eq!(lengths(arrived(0, 0)), [(100, 0)]);
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_what_the_kernel_takes(queue in proptest::collection::vec((1..3_u8, 0..2_049_usize), 1..WAITING)) {
+            let mut first = 0;
+            for row in rows(&Rows::default(), &queue) {
+                let taken = &queue[first..first + row];
+                let (host, piece) = taken[0];
+                prop_assert!(taken.iter().all(|(other, _)| *other == host));
+                prop_assert!(taken[..row - 1].iter().all(|(_, length)| *length == piece));
+                prop_assert!(taken[row - 1].1 <= piece && (row == 1 || taken[row - 1].1 > 0));
+                prop_assert!(row <= PIECES && (row == 1 || taken.iter().map(|(_, length)| length).sum::<usize>() <= ROW_BYTES));
+                first += row;
+            }
+            prop_assert_eq!(first, queue.len());
+        }
+
+        #[test]
+        fn an_address_is_the_same_after_its_name(ip: [u8; 16], v4: bool, port: u16) {
+            let ip = if v4 { IpAddr::from([ip[0], ip[1], ip[2], ip[3]]) } else { IpAddr::from(ip) };
+            let address = SocketAddr::new(ip, port);
+            prop_assert_eq!(Name::from(address).address(), address);
+        }
+    }
+}

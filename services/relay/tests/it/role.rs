@@ -2,7 +2,10 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -189,6 +192,78 @@ async fn rows_of_datagrams_keep_their_order_and_their_legs() {
     .unwrap();
     counted(&role.metrics, 40).await;
     assert_eq!((role.metrics.unsent.get(), role.metrics.refused_rows.get()), (0, 0));
+    role.stop().await;
+}
+
+/// More than the worker can look at: signs of life come from elsewhere, and a proven leg's datagram that is sent again gets
+/// through, as on any crowded path.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_stops_neither_beats_nor_proven_legs() {
+    let role = Role::start(&["127.0.0.1:0"], Config { workers: 1, ..Config::default() });
+    let relay = role.endpoints[0];
+    let watcher = Bus::memory(&role.hub, "watcher");
+    let (told, mut beats) = mpsc::channel(64);
+    let _watching = watcher
+        .subscribe(1, move |beat: RelayBeat| {
+            let told = told.clone();
+            async move { told.send(beat).await }
+        })
+        .await
+        .unwrap();
+    let key = TicketRoot::new([1; 32]).key(role.id);
+    let [(a, slot), (b, _)] = [LegSide::A, LegSide::B].map(|side| {
+        let leg = leg(relay);
+        let slot = join(&leg, &offer(&key, &ticket(PairNonce([5; 16]), side)));
+        (leg, slot)
+    });
+    let ends = Arc::new(AtomicBool::new(false));
+    let floods: Vec<_> = (0..2_u8)
+        .map(|nth| {
+            let (ends, stranger) = (Arc::clone(&ends), leg(relay));
+            std::thread::spawn(move || {
+                let sealed = [nth; wire::ticket::TICKET_SIZE];
+                let join = Join { cookie: Cookie([nth; 16]), ticket: &sealed, proof: &[nth; 16] };
+                let hostile = [
+                    Message::Join(join).to_vec(),
+                    Message::Data { slot, payload: &[nth; 1_000] }.to_vec(),
+                    Message::Data { slot: Slot(!slot.0), payload: &[nth; 30] }.to_vec(),
+                    vec![0xbf; 300],
+                ];
+                while !ends.load(Ordering::Relaxed) {
+                    for datagram in &hostile {
+                        let _ = stranger.send(datagram);
+                    }
+                }
+            })
+        })
+        .collect();
+    while beats.try_recv().is_ok() {}
+    let exchanged = tokio::task::spawn_blocking(move || {
+        b.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        for nth in 0..20_u8 {
+            let datagram = Message::Data { slot, payload: &[nth; 200] }.to_vec();
+            let mut buffer = [0; 2_048];
+            // Earlier ones that were sent twice may come first.
+            let mut arrives = || {
+                std::iter::from_fn(|| b.recv(&mut buffer).ok().map(|length| buffer[..length] == datagram))
+                    .any(|same| same)
+            };
+            loop {
+                a.send(&datagram).unwrap();
+                if arrives() {
+                    break;
+                }
+            }
+        }
+    });
+    for _ in 0..2 {
+        assert_eq!(beats.recv().await.unwrap().slots, 1);
+    }
+    exchanged.await.unwrap();
+    ends.store(true, Ordering::Relaxed);
+    floods.into_iter().for_each(|flood| flood.join().unwrap());
+    assert!(role.metrics.dropped(DropReason::NotALeg).get() > 0);
+    assert_eq!(role.metrics.pairs.get(), 1);
     role.stop().await;
 }
 

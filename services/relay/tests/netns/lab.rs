@@ -49,7 +49,7 @@ pub(crate) struct Lab {
     role: Option<JoinHandle<()>>,
     /// Programs at the clients' end: only with one does a cable of this kind take what XDP sends.
     _far: Ebpf,
-    _relays: Namespace,
+    relays: Namespace,
 }
 
 impl Lab {
@@ -94,7 +94,7 @@ impl Lab {
         let shutdown = CancellationToken::new();
         let config = Config { drain: Duration::from_millis(100), ..config };
         let (relay, role) = start(&relays, config, &metrics, shutdown.clone());
-        Self { metrics, relay, clients, pairs: 0, shutdown, role: Some(role), _far: far, _relays: relays }
+        Self { metrics, relay, clients, pairs: 0, shutdown, role: Some(role), _far: far, relays }
     }
 
     /// A socket of a client that talks to the relay only.
@@ -109,6 +109,17 @@ impl Lab {
         let socket = self.clients.enter(|| UdpSocket::bind((CLIENTS, 0)).unwrap());
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         socket
+    }
+
+    /// Lets the relay know that a path takes `mtu` bytes at once.
+    pub(crate) fn narrow(&self, to: &str, mtu: u16) {
+        let route = ["route", "replace", to, "dev", "near", "mtu", &mtu.to_string()];
+        run("ip", &[&["-n", &self.relays.0], &route[..]].concat());
+    }
+
+    /// A socket on the relay's side that is not the relay's.
+    pub(crate) fn beside_the_relay(&self) -> UdpSocket {
+        self.relays.enter(|| UdpSocket::bind((RELAY, 0)).unwrap())
     }
 
     /// A new pair that has exchanged enough for the kernel to know its ways.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod lab;
+mod measure;
 
 use std::time::{Duration, Instant};
 
@@ -78,6 +79,24 @@ fn a_datagram_of_two_fragments_is_forwarded_too() {
         pair.exchange(0, 2_040);
         assert_eq!(lab.forwarded().0, 5, "{path:?}");
     }
+}
+
+/// A path that is narrower than the interface: the kernel takes no rows for it, and everything arrives in its order all the same.
+#[test]
+fn rows_that_the_kernel_refuses_go_one_by_one() {
+    let mut lab = Lab::new(Path::Workers);
+    let pair = lab.pair(Bandwidth::UNLIMITED);
+    lab.narrow("10.9.0.0/24", 1_000);
+    let payload = |nth: u8| Message::Data { slot: pair.slot, payload: &[nth; 1_200] }.to_vec();
+    let mut turns = 0;
+    while lab.metrics.refused_rows.get() == 0 {
+        turns += 1;
+        (0..16).for_each(|nth| assert!(pair.legs[0].send(&payload(nth)).is_ok()));
+        for nth in 0..16 {
+            assert_eq!(receive(&pair.legs[1]), Some(payload(nth)));
+        }
+    }
+    assert_eq!((lab.forwarded().0, lab.metrics.unsent.get()), (4 + 16 * turns, 0));
 }
 
 #[test]
