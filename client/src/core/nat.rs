@@ -225,8 +225,10 @@ impl Nat {
     /// `None` without a session.
     fn measurement(&mut self, now: Instant, sockets: u16) -> Option<Measurement> {
         let seed = self.random.random();
+        let pooled = self.profile().is_some_and(|profile| profile.pool);
         let session = self.session.as_ref()?;
-        Some(Measurement::new(now, sockets, session.reflectors, session.tag, seed))
+        let begin = if pooled { Measurement::of_pool } else { Measurement::new };
+        Some(begin(now, sockets, session.reflectors, session.tag, seed))
     }
 
     /// GO.

@@ -19,7 +19,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use domain::{Allocation, Filtering, Mapping, NatProfile, hops};
 
-pub(crate) use self::allocation::ENOUGH_STEPS;
 pub use self::{
     allocation::{BURST, Bursts, Reading},
     history::History,

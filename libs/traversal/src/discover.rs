@@ -37,9 +37,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{Allocation, NatProfile, Observation, Probe, Reflected, Scope, SessionTag, TransactionId, Vantage, scope};
+use domain::{NatProfile, Observation, Probe, Reflected, Scope, SessionTag, TransactionId, Vantage, scope};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
+pub(crate) use self::measurement::POOL_SOCKETS;
 use self::questions::{Question, Questions, Tries};
 pub use self::{
     lifetime::{LIFETIME_INTERVAL, Lifetime, SILENCES_S},
@@ -47,7 +48,7 @@ pub use self::{
     reflectors::Reflectors,
     tcp::{Connections, TcpTest},
 };
-use crate::classify::{BURST, Bursts, ENOUGH_STEPS, History, Sightings, classify};
+use crate::classify::{BURST, Bursts, History, Sightings, classify};
 
 /// The client's socket that a question leaves from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -262,9 +263,9 @@ impl Discovery {
         self.reported = true;
         let first = self.sighted().next();
         let mut profile = NatProfile { place: self.local.place, ..classify(&self.sightings()) };
-        if profile.class().is_hard() && profile.allocation.is_none() && self.first_burst_has_no_step() {
-            // The other burst may still show a parity or a block; whoever waits for a step waits in vain.
-            profile.allocation = Some(Allocation::Random);
+        if profile.class().is_hard() && profile.allocation.is_none() {
+            // Whoever waits for a step may wait in vain.
+            profile.allocation = self.first_burst_alone().without_order();
         }
         let answers = self.questions.iter().filter(|question| question.socket == Socket::Main);
         let discovered = Discovered {
@@ -329,14 +330,12 @@ impl Discovery {
         self.first_burst().all(Question::is_over)
     }
 
-    fn first_burst_has_no_step(&self) -> bool {
+    fn first_burst_alone(&self) -> Bursts {
         let mut first = [None; BURST];
         for (place, question) in first.iter_mut().zip(self.first_burst()) {
             *place = question.seen();
         }
-        let alone = Bursts { seen: [first, [None; BURST]], ..Bursts::default() };
-        first.iter().flatten().count() > ENOUGH_STEPS
-            && !matches!(alone.read().allocation, Some(Allocation::Sequential { .. }))
+        Bursts { seen: [first, [None; BURST]], ..Bursts::default() }
     }
 
     /// Questions of the main socket over the family of the first reflector.

@@ -296,6 +296,23 @@ fn a_measurement_reports_the_latest_mapping_that_was_made() {
 }
 
 #[test]
+fn a_measurement_behind_a_pool_reports_each_address_once_and_the_latest_mapping_first() {
+    let mut measurement = Measurement::of_pool(origin(), 256, three(), TAG, SEED);
+    let asked = asks(&mut measurement);
+    assert_eq!(asked.len(), 16);
+    for (place, ask) in asked.iter().enumerate().filter(|(place, _)| *place != 9) {
+        let seen = format!("203.0.113.{}:{}", 1 + place % 3, 9_000 + place);
+        let now = origin() + Duration::from_millis(20);
+        measurement.handle_answer(now, ask.socket, ask.to, reflected(ask, &seen));
+    }
+    let due = measurement.poll_timeout().unwrap();
+    measurement.handle_timeout(due);
+    let seen = ["203.0.113.1:9000", "203.0.113.2:9001", "203.0.113.3:9002"].map(observation);
+    assert_eq!(measurement.poll_event().unwrap(), seen, "after {:?}", due - origin());
+    assert_eq!(measurement.poll_timeout(), None);
+}
+
+#[test]
 fn a_measurement_does_not_wait_long_for_ipv6() {
     let start = origin();
     let answered = start + Duration::from_millis(30);

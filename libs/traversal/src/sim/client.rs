@@ -53,6 +53,8 @@ pub(super) struct Client {
     address: IpAddr,
     mapped: Option<SocketAddr>,
     lan: u64,
+    /// Whether its NAT has several public addresses.
+    pooled: bool,
     jitter: Duration,
     rng: StdRng,
     sockets: Sockets,
@@ -113,6 +115,7 @@ impl Client {
             address: net.address(host),
             mapped,
             lan,
+            pooled: false,
             jitter,
             rng,
             sockets,
@@ -243,13 +246,19 @@ impl Client {
         let measurement = if preparation.tcp {
             Measurement::over_tcp(now, reflectors(), tag, seed)
         } else {
-            Measurement::new(now, preparation.sockets, reflectors(), tag, seed)
+            let begin = if self.pooled { Measurement::of_pool } else { Measurement::new };
+            begin(now, preparation.sockets, reflectors(), tag, seed)
         };
         let number = preparation.punch.number;
         let measurement = Some(measurement);
         match self.punches.get_mut(&number) {
             // The measurement got old while the pair waited: once more, from fresh sockets.
-            Some(punching) => punching.measurement = measurement,
+            Some(punching) => {
+                punching.measurement = measurement;
+                if !preparation.tcp {
+                    self.sockets.close(Owner::Negotiation(number));
+                }
+            }
             None => {
                 let punch = Punch::new(now, preparation.punch, self.rng.random());
                 let dial = preparation.tcp.then(|| Dial::new(self.rng.random()));
@@ -305,6 +314,7 @@ impl Client {
                 scope(mapped.ip()) == Scope::Public && discovered.public.is_none_or(|public| public.ip() == mapped.ip())
             });
             profile.port_mapping = self.mapped.is_some();
+            self.pooled = profile.pool;
             self.profile = Some(profile);
         }
         if discovery.poll_timeout().is_none() {
