@@ -67,7 +67,7 @@
 //! - **SWEEP**: both are sequential. Each sends from `n` sockets at once to the one port `last + d * k` of the other, so that
 //!   its own burst passes over the port that the other one aims at: others' flows since the measurement must be at least
 //!   `k - n` and less than `k`. With `m = lambda * dt` of them expected and the spread `s = sqrt(m * (1 + dt / 0.4 s))`, chance
-//!   since then and chance while the rate was measured, `n = m + 6 * s + 12` sockets (160 at most) and `k = m + n - 3 * s - 3`
+//!   since then and chance while the rate was measured, `n = m + 6 * s + 12` sockets (150 at most) and `k = m + n - 3 * s - 3`
 //!   leave three `s` for a NAT that was quieter, and all the rest for one that was busier or a start that was late: a message
 //!   that is repeated costs 200 ms and more, and none ever comes early.
 //! - **BIRTHDAY**: the random side sends from 256 sockets (64 behind a carrier), the easy side tries 1,024 ports, two

@@ -29,6 +29,7 @@ use domain::{
 };
 
 use crate::{
+    discover::POOL_SOCKETS,
     predict::{self, Trend},
     punch,
 };
@@ -203,7 +204,10 @@ const fn strategy(variation: Variation, outlook: Outlook) -> Strategy {
 #[must_use]
 pub fn preparation(strategies: Strategies, variation: Variation, a: &NatProfile, b: &NatProfile) -> ([u16; 2], bool) {
     let strategy = strategy(variation, outlook(strategies, a, b));
+    let moves = moves(strategy, variation, [a, b]);
     let sockets = |own: &NatProfile| match (strategy, own.class()) {
+        (Strategy::Direct, _) if moves => 1,
+        (Strategy::Reveal, NatClass::Random) if own.pool => POOL_SOCKETS,
         (Strategy::Predict, NatClass::Sequential) => MEASURED_SOCKETS,
         (Strategy::Sweep, _) => sweep_sockets(own),
         (Strategy::Birthday, NatClass::Random) => predict::birthday_sockets(own.allocation, own.pool),
@@ -277,6 +281,7 @@ struct Aim {
 
 fn aims(strategy: Strategy, recipe: Recipe, start: Duration, sides: [&Measured; 2]) -> [Aim; 2] {
     let widen = if recipe.variation == Variation::Second { 2 } else { 1 };
+    let moves = moves(strategy, recipe.variation, sides.map(|side| &side.profile));
     let trends = sides.map(|side| trend(side, start));
     [0, 1].map(|side: usize| {
         let (own, peer) = (sides[side], sides[1 - side]);
@@ -302,16 +307,25 @@ fn aims(strategy: Strategy, recipe: Recipe, start: Duration, sides: [&Measured; 
                 endpoint: None,
                 spray: Some(predict::scatter(peer.profile.allocation, recipe.seed, recipe.skip)),
             },
+            (Strategy::Reveal, NatClass::Random, _) if own.profile.pool => {
+                Aim { sockets: REVEALING_SOCKETS, ..Aim::default() }
+            }
             // What looked like one port for all may be one that counts up: one address of ours could not tell.
             (Strategy::Direct, _, NatClass::Easy | NatClass::EasyOpen) if peer.profile.unsure => {
                 let guess = peer.seen.map(|seen| Trend::new(seen.port(), 1, 0, Duration::ZERO).window(1));
-                Aim { spray: guess, ..Aim::default() }
+                Aim { sockets: moves.into(), spray: guess, ..Aim::default() }
             }
-            (Strategy::Direct | Strategy::Reveal | Strategy::Predict | Strategy::Tcp | Strategy::Relay, ..) => {
-                Aim::default()
-            }
+            (Strategy::Direct, ..) => Aim { sockets: moves.into(), ..Aim::default() },
+            (Strategy::Reveal | Strategy::Predict | Strategy::Tcp | Strategy::Relay, ..) => Aim::default(),
         }
     })
+}
+
+/// Whether two easy sides try again from fresh sockets. A router that took an early packet for one to itself keeps the old
+/// port from that peer for half a minute, and gives a new one at once.
+fn moves(strategy: Strategy, variation: Variation, profiles: [&NatProfile; 2]) -> bool {
+    let easy = profiles.iter().all(|profile| !profile.class().is_hard() && profile.class() != NatClass::Blocked);
+    strategy == Strategy::Direct && variation == Variation::Second && easy
 }
 
 /// SWEEP: opened before it is known how long the rest takes.
@@ -374,7 +388,9 @@ fn candidates(own: &Measured, peer: &Measured, expected: Option<SocketAddr>) -> 
     }
     if let Some(seen) = expected.or(peer.seen).filter(|seen| meets(own.seen, *seen)) {
         add(seen, false, false);
-        for &other in &peer.others {
+        // A port of either side that was predicted is for one address: towards another one it is the one after that.
+        let predicted = expected.is_some() || own.profile.class() == NatClass::Sequential;
+        for &other in peer.others.iter().filter(|_| !predicted) {
             let endpoint = SocketAddr::new(other, seen.port());
             if meets(own.seen, endpoint) {
                 add(endpoint, false, false);
@@ -428,6 +444,8 @@ const LATE_REPORT: Duration = Duration::from_millis(500);
 const MAX_CANDIDATES: usize = 8;
 /// A question that stays unanswered is repeated from the next socket.
 const MEASURED_SOCKETS: u16 = 6;
+/// Of a pool: each may come from another address, and one that the other side opened for is enough.
+const REVEALING_SOCKETS: u16 = 4;
 /// From the measurement to the common start, usually.
 const USUAL_AGE: Duration = Duration::from_millis(300);
 
@@ -576,7 +594,7 @@ mod tests {
         let plan = attempt(1, &easy("203.0.113.1:1000"), &random);
         assert_eq!(plan.strategy, Strategy::Birthday);
         assert_eq!((plan.orders[0].sockets, plan.orders[1].sockets), (0, BIRTHDAY_SOCKETS));
-        assert!(matches!(plan.orders[0].spray, Some(Spray::Scatter { count: 1_024, .. })));
+        assert!(matches!(plan.orders[0].spray, Some(Spray::Scatter { count: 980, .. })));
         assert_eq!(plan.orders[1].candidates, [candidate("203.0.113.1:1000", false)]);
         let block = Some(Allocation::Block { first: 4_096, size: 512 });
         let carrier = Measured { profile: NatProfile { allocation: block, ..random_profile() }, ..random };

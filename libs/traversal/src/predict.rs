@@ -6,7 +6,7 @@
 //! punches behind one NAT keep it small.
 //!
 //! A *random* NAT gives any port. When one side holds `K` of 64,512 ports and the other tries `N` different ones, they miss
-//! each other with the chance `prod (1 - K / (64512 - i))`, `i < N`: 256 against 1,024 meet in 98 % of all attempts. The
+//! each other with the chance `prod (1 - K / (64512 - i))`, `i < N`: 256 against 980 meet in 98 % of all attempts. The
 //! order in which ports are tried does not matter for that, as long as none is tried twice. Ours is a Weyl sequence by the
 //! golden ratio, which leaves no large gap at any time: should the ports be neighbours after all, it hits them within
 //! `2 * 64512 / K` probes.
@@ -19,16 +19,17 @@ use crate::discover::BETWEEN_BURSTS;
 
 /// The lowest port that NATs give out.
 pub const LOWEST_PORT: u16 = 1_024;
-/// Ports in the window of one prediction.
+/// Ports in the window of one prediction, at first; the second attempt may have twice as many.
 pub const MAX_WINDOW: u16 = 128;
-/// Sockets of one side of a sweep: an opener and two packets of each are 480, less than a second may have.
-pub const MAX_SWEEP: u16 = 160;
+/// Sockets of one side of a sweep: an opener and two packets of each are 450, less than a second may have.
+pub const MAX_SWEEP: u16 = 150;
 /// Sockets that the hard side of a birthday punches from; each takes a session of its NAT.
 pub const BIRTHDAY_SOCKETS: u16 = 256;
 /// The same behind a carrier, which gives a subscriber few ports.
 pub const CARRIER_SOCKETS: u16 = 64;
-/// Ports that the easy side of a birthday tries; each takes a session of its NAT for 30 s.
-pub const BIRTHDAY_PROBES: u16 = 1_024;
+/// Ports that the easy side of a birthday tries; each takes a session of its NAT for 30 s. Of the 1,024 that an address may
+/// get in that time, 44 are for what else a client does: its discovery, and what it sends to observed addresses.
+pub const BIRTHDAY_PROBES: u16 = 980;
 
 /// The last port of a sequential NAT, and what happened since.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,7 +63,7 @@ impl Trend {
     /// PREDICT: ports of which the next flow of ours takes one. `widen` multiplies their number.
     #[must_use]
     pub fn window(self, widen: u16) -> Spray {
-        let count = round(8.0 + 2.0 * self.drift + 4.0 * self.drift.sqrt()).saturating_mul(widen).min(MAX_WINDOW);
+        let count = round(8.0 + 2.0 * self.drift + 4.0 * self.drift.sqrt()).min(MAX_WINDOW).saturating_mul(widen);
         Spray::Window { first: self.port(1), step: self.step, count }
     }
 
@@ -83,12 +84,13 @@ pub fn sweep_sockets(foreign_rate: u16, dt: Duration) -> u16 {
     round(drift + 6.0 * spread + 12.0).min(MAX_SWEEP)
 }
 
-/// BIRTHDAY: sockets of the hard side.
+/// BIRTHDAY: sockets of the hard side. A pool is a carrier's; when its ports are known to come from more than a small block,
+/// it bears as many as any other.
 #[must_use]
 pub const fn birthday_sockets(allocation: Option<Allocation>, pool: bool) -> u16 {
     match allocation {
         Some(Allocation::Block { size, .. }) if size < 2_048 => CARRIER_SOCKETS,
-        Some(_) | None if pool => CARRIER_SOCKETS,
+        None if pool => CARRIER_SOCKETS,
         Some(_) | None => BIRTHDAY_SOCKETS,
     }
 }
@@ -113,7 +115,7 @@ pub fn ports(spray: &Spray) -> Vec<u16> {
     match *spray {
         Spray::Window { first, step, count } => {
             let nth = |nth: u16| wrapped(first, i32::from(step) * i32::from(nth));
-            (0..count.min(MAX_WINDOW)).map(nth).collect()
+            (0..count.min(2 * MAX_WINDOW)).map(nth).collect()
         }
         Spray::Scatter { low, high, step, seed, skip, count } => {
             let (low, step) = (u64::from(low.max(1)), u64::from(step.max(1)));
@@ -199,7 +201,7 @@ mod tests {
         let first = ports(&scatter(None, 7, 0));
         let second = ports(&scatter(None, 7, BIRTHDAY_PROBES));
         let all: BTreeSet<_> = first.iter().chain(&second).collect();
-        assert_eq!((first.len(), all.len()), (1_024, 2_048));
+        assert_eq!((first.len(), all.len()), (980, 1_960));
         assert!(all.into_iter().all(|&port| port >= LOWEST_PORT));
     }
 
@@ -227,7 +229,7 @@ mod tests {
     fn no_spray_is_larger_than_its_budget() {
         let window = Spray::Window { first: 1, step: 0, count: u16::MAX };
         let scatter = Spray::Scatter { low: 0, high: u16::MAX, step: 0, seed: 1, skip: 0, count: u16::MAX };
-        assert_eq!(ports(&window).len(), usize::from(MAX_WINDOW));
+        assert_eq!(ports(&window).len(), 2 * usize::from(MAX_WINDOW));
         assert_eq!(ports(&scatter).len(), usize::from(BIRTHDAY_PROBES));
         assert!(ports(&Spray::Scatter { low: 9, high: 3, step: 1, seed: 1, skip: 0, count: 5 }).is_empty());
     }

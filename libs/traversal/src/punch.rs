@@ -9,8 +9,8 @@
 //! | DIRECT | from one socket to every candidate | 0, 50, 150, 350, 750, 1200 |
 //! | REVEAL, open side | openers only | (openers again at 150) |
 //! | PREDICT, easy side | to every port of the window, too | 0, 200, 600 |
-//! | SWEEP | from every socket, all at once | 0, 100, 200, 300, 400 as far as 480 packets allow |
-//! | BIRTHDAY, hard side | from every socket, two milliseconds apart | 2200 (openers again at 1100) |
+//! | SWEEP | from every socket, all at once | 0, 100, 200, 300, 400 as far as 480 packets allow, the last ones a second later |
+//! | BIRTHDAY, hard side | from every socket, half a millisecond apart | 2200 (openers again at 1100) |
 //! | BIRTHDAY, easy side | and one packet to each port of the scatter, two milliseconds apart | as DIRECT |
 //! | TCP | nowhere: [`crate::dial`] makes connections, and what is told here goes over those | |
 //!
@@ -24,7 +24,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -67,7 +67,7 @@ pub fn duration(order: &PunchOrder) -> Duration {
     let gap = Duration::from_micros(order.gap_us).min(MAX_WAIT);
     let last =
         if order.strategy == Strategy::Tcp { DIALLING } else { rounds(order).last().copied().unwrap_or_default() };
-    gap + last.max(PACE * u32::from(scattered(order))) + LAST_ANSWER
+    gap + last.max(PACE * u32::from(scattered(order))).max(SECOND * paced(order) / MOST_A_SECOND) + LAST_ANSWER
 }
 
 /// Ports that get a single packet.
@@ -82,7 +82,7 @@ fn scattered(order: &PunchOrder) -> u16 {
 #[must_use]
 pub fn most_packets(order: &PunchOrder) -> u32 {
     let aims = u32::try_from(aims(order).len()).unwrap_or(u32::MAX);
-    let openers = if order.opener_ttl > 0 { 2 } else { 0 };
+    let openers = u32::from(order.opener_ttl > 0) + u32::from(opens_again(order).is_some());
     let rounds = u32::try_from(rounds(order).len()).unwrap_or(u32::MAX);
     let tries = match order.strategy {
         Strategy::Tcp => u32::try_from(dialled(order).count()).unwrap_or(0).saturating_mul(MOST_TRIES),
@@ -94,6 +94,17 @@ pub fn most_packets(order: &PunchOrder) -> u32 {
         | Strategy::Relay => aims.saturating_mul(rounds + openers),
     };
     tries.saturating_add(scattered(order).into()).saturating_add(TALK)
+}
+
+/// What an order sends without being asked: openers, rounds, and single packets.
+fn paced(order: &PunchOrder) -> u32 {
+    most_packets(order) - TALK
+}
+
+/// How long `order` takes what a public address may send.
+#[must_use]
+pub fn airtime(order: &PunchOrder) -> Duration {
+    SECOND * paced(order) / MOST_A_SECOND
 }
 
 /// One negotiation, from PREPARE on.
@@ -117,6 +128,10 @@ pub struct Punch {
     stage: Stage,
     packets: u32,
     most: u32,
+    /// When the packets of the last second left.
+    lately: VecDeque<Instant>,
+    /// Rounds that are not finished.
+    unfinished: u32,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -138,7 +153,7 @@ enum Task {
     /// Begin a round.
     Round,
     /// Send the probes of a round to the aims from this one on.
-    Volley { nonce: u64, from: usize },
+    Volley(usize),
     /// Send the next packets of the scatter.
     Scatter,
     /// Send another probe to a target.
@@ -193,6 +208,8 @@ impl Punch {
             stage: Stage::Prepared,
             packets: 0,
             most: TALK,
+            lately: VecDeque::new(),
+            unfinished: 0,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         };
@@ -275,7 +292,7 @@ impl Punch {
             match entry.remove() {
                 Task::Open(from) => self.open(now, from),
                 Task::Round => self.round(now),
-                Task::Volley { nonce, from } => self.volley(now, nonce, from),
+                Task::Volley(from) => self.volley(now, from),
                 Task::Scatter => self.scatter(now),
                 Task::Verify(index) => self.verify(now, index),
                 Task::GiveUp => self.finish(now, None),
@@ -314,7 +331,7 @@ impl Punch {
 
     fn handle_probe(&mut self, now: Instant, socket: Socket, from: SocketAddr, packet: PunchPacket) {
         let Some(index) = self.target(socket, from) else { return };
-        self.send(socket, from, PunchKind::Answer, packet.nonce, None);
+        self.send(now, socket, from, PunchKind::Answer, packet.nonce, None);
         self.verify_if_new(now, index);
     }
 
@@ -370,7 +387,7 @@ impl Punch {
         let nonce = self.rng.random();
         target.sent.push_back((nonce, now));
         let (socket, endpoint) = (target.socket, target.endpoint);
-        self.send(socket, endpoint, PunchKind::Probe, nonce, None);
+        self.send(now, socket, endpoint, PunchKind::Probe, nonce, None);
         let quick = usize::from(self.targets[index].verifications) < USABLE_ANSWERS;
         self.schedule(now + if quick { QUICK_VERIFY } else { VERIFY_INTERVAL }, Task::Verify(index));
     }
@@ -381,8 +398,11 @@ impl Punch {
         for place in from..end {
             let aim = self.aims[place];
             if !aim.local && self.is_open(aim) {
+                if let Err(room) = self.room(now) {
+                    return self.schedule(room, Task::Open(place));
+                }
                 let nonce = self.rng.random();
-                self.send(aim.socket, aim.endpoint, PunchKind::Opener, nonce, ttl);
+                self.send(now, aim.socket, aim.endpoint, PunchKind::Opener, nonce, ttl);
             }
         }
         if end < self.aims.len() {
@@ -390,24 +410,33 @@ impl Punch {
         }
     }
 
+    /// Begins a round, unless the one before has not come to its end.
     fn round(&mut self, now: Instant) {
-        let nonce = self.rng.random();
-        self.rounds.push((nonce, now));
-        self.volley(now, nonce, 0);
+        if self.unfinished == 0 {
+            self.unfinished += 1;
+            self.volley(now, 0);
+        }
     }
 
     /// Before the end of the gap only LAN candidates get a probe.
-    fn volley(&mut self, now: Instant, nonce: u64, from: usize) {
+    fn volley(&mut self, now: Instant, from: usize) {
+        let nonce = self.rng.random();
+        self.rounds.push((nonce, now));
         let gap = self.order.as_ref().map_or(Duration::ZERO, |order| Duration::from_micros(order.gap_us));
         let end = self.end_of_part(from);
         for place in from..end {
             let aim = self.aims[place];
             if (aim.local || now >= self.start + gap) && self.is_open(aim) {
-                self.send(aim.socket, aim.endpoint, PunchKind::Probe, nonce, None);
+                if let Err(room) = self.room(now) {
+                    return self.schedule(room, Task::Volley(place));
+                }
+                self.send(now, aim.socket, aim.endpoint, PunchKind::Probe, nonce, None);
             }
         }
         if end < self.aims.len() {
-            self.schedule(now + PART_TIME, Task::Volley { nonce, from: end });
+            self.schedule(now + PART_TIME, Task::Volley(end));
+        } else {
+            self.unfinished -= 1;
         }
     }
 
@@ -420,10 +449,25 @@ impl Punch {
         self.rounds.push((nonce, now));
         let socket = self.order.as_ref().map_or(Socket::Main, own_socket);
         for _ in 0..SCATTER_AT_ONCE {
+            if let Err(room) = self.room(now) {
+                return self.schedule(room, Task::Scatter);
+            }
             let Some(endpoint) = self.scatter.pop() else { return };
-            self.send(socket, endpoint, PunchKind::Probe, nonce, None);
+            self.send(now, socket, endpoint, PunchKind::Probe, nonce, None);
         }
         self.schedule(now + PACE * SCATTER_AT_ONCE, Task::Scatter);
+    }
+
+    /// Whether this second has room for one more packet that nobody waits for; otherwise when the next one has.
+    fn room(&mut self, now: Instant) -> Result<(), Instant> {
+        while self.lately.front().is_some_and(|&first| now.saturating_duration_since(first) >= SECOND) {
+            self.lately.pop_front();
+        }
+        let over = self.lately.len().checked_sub(MOST_A_SECOND as usize);
+        match over.and_then(|over| self.lately.get(over)) {
+            Some(&first) => Err(first + SECOND),
+            None => Ok(()),
+        }
     }
 
     /// Whether there is a point in sending to `aim`.
@@ -441,11 +485,12 @@ impl Punch {
         if paced { self.aims.len().min(from + PART) } else { self.aims.len() }
     }
 
-    fn send(&mut self, socket: Socket, to: SocketAddr, kind: PunchKind, nonce: u64, ttl: Option<u8>) {
+    fn send(&mut self, now: Instant, socket: Socket, to: SocketAddr, kind: PunchKind, nonce: u64, ttl: Option<u8>) {
         if self.packets >= self.most {
             return;
         }
         self.packets += 1;
+        self.lately.push_back(now);
         let attempt = self.order.as_ref().map_or(0, |order| order.attempt);
         let packet = PunchPacket { kind, attempt, number: self.id.number, nonce };
         self.transmits.push_back(Transmit { socket, to, ttl, packet });
@@ -524,15 +569,25 @@ fn targets(order: &PunchOrder) -> impl Iterator<Item = &Candidate> {
     first.filter(|candidate| candidate.endpoint.port() != 0 && scope(candidate.endpoint.ip()) != Scope::Unusable)
 }
 
-/// Where an order sends single packets, the last one first.
+/// Where an order sends single packets, the last one first. Several addresses of the peer take turns, and each gets its
+/// share of the ports in the same order: when the next attempt goes on in the list, so does every address.
 fn scatter(order: &PunchOrder) -> Vec<SocketAddr> {
-    let address = targets(order).find(|candidate| !candidate.local && !candidate.main).map(|c| c.endpoint.ip());
-    match (address, &order.spray) {
-        (Some(address), Some(spray @ Spray::Scatter { .. })) => {
-            predict::ports(spray).into_iter().rev().map(|port| SocketAddr::new(address, port)).collect()
+    let Some(Spray::Scatter { low, high, step, seed, skip, count }) = order.spray else { return Vec::new() };
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for candidate in targets(order).filter(|candidate| !candidate.local && !candidate.main) {
+        if !addresses.contains(&candidate.endpoint.ip()) {
+            addresses.push(candidate.endpoint.ip());
         }
-        (None, _) | (_, Some(Spray::Window { .. }) | None) => Vec::new(),
     }
+    let sharing = u16::try_from(addresses.len()).unwrap_or(u16::MAX).max(1);
+    let share = Spray::Scatter { low, high, step, seed, skip: skip / sharing, count: count.div_ceil(sharing) };
+    let turns = predict::ports(&share).into_iter().flat_map(|port| {
+        let at = move |address: &IpAddr| SocketAddr::new(*address, port);
+        addresses.iter().map(at)
+    });
+    let mut scatter: Vec<_> = turns.take(scattered(order).into()).collect();
+    scatter.reverse();
+    scatter
 }
 
 /// Where an order sends its openers and rounds.
@@ -626,11 +681,14 @@ const BIRTHDAY_ROUNDS: [Duration; 1] = [ms(2_200)];
 const SWEEP_PACKETS: u16 = 480;
 /// Between two packets of a scatter: 500 a second.
 const PACE: Duration = ms(2);
+const SECOND: Duration = Duration::from_secs(1);
+/// Packets that leave in any second without being asked. What is left of 500 is for answers and for questions to reflectors.
+const MOST_A_SECOND: u32 = 470;
 /// Timers are coarse.
 const SCATTER_AT_ONCE: u32 = 4;
-/// Aims that BIRTHDAY serves at once, and the time until the next.
+/// Aims that BIRTHDAY serves at once, and the time until the next: all 256 sockets are open after an eighth of a second.
 const PART: usize = 16;
-const PART_TIME: Duration = ms(32);
+const PART_TIME: Duration = ms(8);
 
 const USABLE_ANSWERS: usize = 3;
 const USABLE_WITHIN: Duration = Duration::from_secs(1);
@@ -809,14 +867,47 @@ mod tests {
 
     #[test]
     fn a_sweep_bursts_from_every_socket_at_once_within_its_budget() {
-        for (sockets, bursts) in [(12, 6), (96, 6), (200, 3)] {
+        for (sockets, bursts, packets) in [(12, 6, 72), (96, 6, 480), (150, 5, 600)] {
             let mut lab = Lab::new();
             lab.go(PunchOrder { sockets, ..order(Strategy::Sweep, 4, PEER) });
             let sent = lab.run_until(Duration::from_secs(3));
             let times: std::collections::BTreeSet<_> = sent.iter().map(|(at, _)| at).collect();
-            assert_eq!((times.len(), sent.len()), (bursts, bursts * usize::from(sockets)));
+            assert_eq!((times.len(), sent.len()), (bursts, packets));
             let first: Vec<_> = sent.iter().take(sockets.into()).map(|(_, t)| t.socket).collect();
             assert_eq!(first, (0..sockets).map(Socket::Punching).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn large_windows_and_sweeps_wait_for_the_next_second() {
+        let window = Some(Spray::Window { first: 4_001, step: 1, count: 128 });
+        for order in [
+            PunchOrder { spray: window, ..order(Strategy::Predict, 4, "198.51.100.7:4001") },
+            PunchOrder { sockets: 250, ..order(Strategy::Sweep, 4, PEER) },
+        ] {
+            let mut lab = Lab::new();
+            lab.go(order.clone());
+            let sent = lab.run_until(Duration::from_secs(5));
+            assert!(sent.iter().all(|(from, _)| in_a_second(&sent, *from) <= MOST_A_SECOND as usize));
+            assert_eq!(u32::try_from(sent.len()).unwrap(), paced(&order), "all of it is sent, only later");
+        }
+    }
+
+    #[test]
+    fn several_addresses_share_the_ports_of_a_birthday_and_each_goes_on_in_its_list() {
+        let birthday = |skip| {
+            let other = Candidate { endpoint: "198.51.100.8:4000".parse().unwrap(), local: false, main: false };
+            let first = order(Strategy::Birthday, 4, PEER);
+            let candidates = [first.candidates.clone(), vec![other]].concat();
+            PunchOrder { spray: Some(predict::scatter(None, 5, skip)), candidates, ..first }
+        };
+        let (first, second) = (scatter(&birthday(0)), scatter(&birthday(980)));
+        assert_eq!((first.len(), second.len()), (980, 980));
+        let all: std::collections::BTreeSet<_> = first.iter().chain(&second).collect();
+        assert_eq!(all.len(), 1_960, "nothing is tried twice");
+        for address in ["198.51.100.7", "198.51.100.8"] {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(first.iter().filter(|at| at.ip() == address).count(), 490);
         }
     }
 
@@ -828,7 +919,7 @@ mod tests {
         let most_at_once = sent.chunk_by(|a, b| a.0 == b.0).map(<[_]>::len).max();
         assert_eq!((sent.len(), most_at_once), (768, Some(PART)));
         let openers: Vec<_> = sent.iter().filter(|(_, t)| t.packet.kind == PunchKind::Opener).collect();
-        assert_eq!([openers[255].0, openers[511].0], [30 + 15 * 32, 1_230 + 15 * 32]);
+        assert_eq!([openers[255].0, openers[511].0], [30 + 15 * 8, 1_230 + 15 * 8]);
     }
 
     #[test]
@@ -839,9 +930,10 @@ mod tests {
         lab.go(birthday.clone());
         let sent = lab.run_until(Duration::from_secs(10));
         let rounds = ROUNDS.len() + 1;
-        assert_eq!(sent.len(), 1_024 + rounds);
+        assert_eq!(sent.len(), 980 + rounds);
         let ports: std::collections::BTreeSet<_> = sent.iter().map(|(_, t)| t.to.port()).collect();
-        assert!(ports.len() >= 1_024);
+        assert!(ports.len() >= 980);
+        assert!(sent.iter().all(|(from, _)| in_a_second(&sent, *from) <= MOST_A_SECOND as usize));
         assert!(u32::try_from(sent.len()).unwrap() <= most_packets(&birthday));
 
         let mut lab = Lab::new();
@@ -916,6 +1008,10 @@ mod tests {
         assert_eq!(lab.run_until(Duration::from_secs(3)), vec![]);
         let foreign = PunchPacket { number: 2, ..packet(PunchKind::Probe, 1) };
         assert_eq!(lab.receive(PEER, foreign), vec![]);
+    }
+
+    fn in_a_second(sent: &[(u64, Transmit)], from: u64) -> usize {
+        sent.iter().filter(|(at, _)| (from..from + 1_000).contains(at)).count()
     }
 
     struct Lab {

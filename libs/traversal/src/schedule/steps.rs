@@ -13,7 +13,10 @@ use super::{
     negotiation::{Negotiation, Stage},
     why::Failure,
 };
-use crate::plan::{Plan, measured_outlook, outlook, plan, preparation};
+use crate::{
+    plan::{Measured, Plan, measured_outlook, outlook, plan, preparation},
+    punch::most_packets,
+};
 
 impl Schedule {
     /// What the profiles of a pair promise, and what was tried.
@@ -118,8 +121,12 @@ impl Schedule {
         if negotiation.remeasured {
             return self.go(now, number);
         }
-        let seen = [a.seen.or(a.seen6), b.seen.or(b.seen6)].into_iter().flatten();
-        let turns: Option<Vec<_>> = seen.map(|seen| self.pace.turn(now, SourcePrefix::of(seen.ip()))).collect();
+        // A preview: the order itself is made when it is this pair's turn.
+        let punch = PunchId { leader: self.leader, number };
+        let orders = plan(punch, negotiation.recipe, self.limits.strategies, &a, &b).orders;
+        let seen = [a.seen.or(a.seen6), b.seen.or(b.seen6)].into_iter().zip(&orders);
+        let seen = seen.filter_map(|(seen, order)| Some((SourcePrefix::of(seen?.ip()), order)));
+        let turns: Option<Vec<_>> = seen.map(|(address, order)| self.pace.turn(now, address, order)).collect();
         match turns.map(|turns| turns.into_iter().max().unwrap_or(now)) {
             Some(turn) if turn <= now => self.lock(now, number),
             Some(turn) => self.enter(number, Stage::Pacing, Some(turn)),
@@ -132,17 +139,17 @@ impl Schedule {
     pub(super) fn go(&mut self, now: Instant, number: u64) {
         let Some(negotiation) = self.negotiations.get_mut(&number) else { return };
         let Some([a, b]) = negotiation.measured(now) else { return };
-        let is_stale = [&a, &b].iter().any(|side| side.profile.class() == NatClass::Sequential && side.age > STALE);
-        if is_stale && !negotiation.remeasured {
+        if [&a, &b].into_iter().any(is_stale) && !negotiation.remeasured {
             negotiation.remeasured = true;
             return self.prepare(now, number);
         }
         let punch = PunchId { leader: self.leader, number };
-        let plan = plan(punch, negotiation.recipe, self.limits.strategies, &a, &b);
+        let mut plan = plan(punch, negotiation.recipe, self.limits.strategies, &a, &b);
         let addresses = [negotiation.address(0), negotiation.address(1)];
-        if !self.flows.take(now, &plan.orders, addresses) {
+        if !self.flows.take(now, &mut plan.orders, addresses) {
             return self.fail(now, number, Failure::Refused(Budget::Flows));
         }
+        plan.budget = plan.orders.iter().map(most_packets).sum();
         let Plan { strategy, patience, .. } = plan;
         for (to, order) in negotiation.parties.into_iter().zip(plan.orders.clone()) {
             self.actions.push_back(Action::Go { to, order });
@@ -155,7 +162,14 @@ impl Schedule {
     }
 }
 
+/// Whether a sequential NAT has moved on so far that a window or a sweep might miss its next port.
+fn is_stale(side: &Measured) -> bool {
+    let moved = f64::from(side.profile.foreign_rate) * side.age.as_secs_f64();
+    side.profile.class() == NatClass::Sequential && (side.age > STALE || moved > STALE_FLOWS)
+}
+
 const READY_PATIENCE: Duration = Duration::from_millis(2_500);
-/// After this a measurement is repeated.
+/// After this, or after so many flows of others, a measurement is repeated.
 const STALE: Duration = Duration::from_secs(1);
+const STALE_FLOWS: f64 = 60.0;
 const CROWDED_REST: Duration = Duration::from_secs(5);
