@@ -27,12 +27,12 @@ use self::{
 };
 
 const SEEDS: u64 = 200;
-/// Two attempts by birthday, a minute apart, or four others.
-const PATIENCE: Duration = Duration::from_secs(80);
-/// New flows of one public address in any 30 seconds: 1,024 probes of a birthday, discovery, and the plain rounds.
-const MOST_NEW_FLOWS: usize = 1_024 + 128;
-/// Packets of one public address in any second, while every socket of a birthday asks a reflector.
-const MOST_PACKETS_A_SECOND: usize = 900;
+/// Three attempts by birthday, a minute apart, or four others.
+const PATIENCE: Duration = Duration::from_secs(140);
+/// New flows of one public address in any 30 seconds, discovery included.
+const MOST_NEW_FLOWS: usize = 1_024;
+/// Packets of one public address in any second, those to reflectors included.
+const MOST_PACKETS_A_SECOND: usize = 500;
 
 #[test]
 fn every_site_has_its_class() {
@@ -126,7 +126,7 @@ fn two_clients_behind_one_nat_meet_on_their_lan() {
 
 #[test]
 fn eight_hosts_behind_one_incremental_nat_all_succeed() {
-    for site in [Site::Sequential, Site::BusySequential] {
+    for site in [Site::Sequential, Site::BusySequential, Site::VeryBusySequential] {
         let mut took = Vec::new();
         for seed in 0..SEEDS / 8 {
             let place = Place::Crowd { shared: premises(site), peers: vec![premises(Site::Home); 8] };
@@ -135,7 +135,7 @@ fn eight_hosts_behind_one_incremental_nat_all_succeed() {
                 assert!(verdict.is_direct(), "{site:?} seed {seed}: {verdict:?}");
                 took.push(verdict.took.unwrap());
             }
-            let over = outcome.pairs.iter().flat_map(over_allowance).collect::<Vec<_>>();
+            let over = over_budget(&outcome);
             assert!(over.is_empty(), "{site:?} seed {seed}: {over:?}");
         }
         println!("8 x {site:?}: {}", quantiles(&mut took));
@@ -188,8 +188,11 @@ fn a_direct_pair_is_fast() {
     for (a, b, median, p95) in [
         (Site::Home, Site::Home, 300, 1_000),
         (Site::FullCone, Site::Random, 300, 1_000),
-        (Site::Home, Site::Sequential, 1_000, 1_500),
-        (Site::Home, Site::Random, 1_500, 3_000),
+        // Half a second of that is the second burst, without which nobody knows the rate.
+        (Site::Home, Site::Sequential, 800, 1_000),
+        (Site::Home, Site::CarrierBlock, 350, 700),
+        // 470 ports a second against 256 sockets: 1.87 of them meet in a second, so 95 % take 1.6 s and the way there.
+        (Site::Home, Site::Random, 750, 2_400),
     ] {
         let mut took: Vec<_> = (0..SEEDS)
             .map(|seed| {

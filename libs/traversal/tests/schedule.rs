@@ -287,7 +287,7 @@ fn a_ladder_of_birthdays_goes_on_in_its_list() {
         })
         .collect();
     let seed = lists[0].0;
-    assert_eq!(lists, [(seed, 0), (seed, 1_024), (seed, 2_048)]);
+    assert_eq!(lists, [(seed, 0), (seed, 980), (seed, 1_960)]);
     assert_eq!(lab.refused(Budget::Client), 0, "the ladder knows the budgets");
 }
 
@@ -313,11 +313,11 @@ fn no_more_than_a_thousand_flows_open_behind_an_address_in_half_a_minute() {
         };
         opened.push((*at, u32::from(flows)));
     }
-    assert!(opened.iter().filter(|(_, flows)| *flows == 1_024).count() > 3, "some have their birthday");
+    assert!(opened.iter().filter(|(_, flows)| *flows >= 256).count() > 3, "some have their birthday");
     assert!(opened.iter().filter(|(_, flows)| (1..200).contains(flows)).count() > 8, "some are predicted");
     for (from, _) in &opened {
         let window = opened.iter().filter(|(at, _)| at >= from && *at < *from + Duration::from_secs(30));
-        assert!(window.map(|(_, flows)| flows).sum::<u32>() <= 1_024);
+        assert!(window.map(|(_, flows)| flows).sum::<u32>() <= 980);
     }
     assert!(lab.refused(Budget::Flows) + lab.refused(Budget::Address) > 0);
 }

@@ -10,39 +10,25 @@ pub(crate) enum Expected {
     Direct(f64, f64),
     /// Never direct.
     Relay,
-    /// A matter of luck, and of no promise.
-    Either,
 }
 
-/// An easy side, and nearly always.
+/// Nearly always.
 const ALWAYS: Expected = Expected::Direct(0.99, 0.97);
 
 /// What is promised for `a` and `b`, in this order.
 pub(crate) fn expected(a: Site, b: Site) -> Expected {
     use NatClass::{Blocked, Easy, EasyOpen, Random, Sequential};
-    let pool = [a, b].contains(&Site::Pool);
     let without_udp = [a, b].map(class).contains(&Blocked);
     if without_udp && maps_connections_alike(a) && maps_connections_alike(b) {
         return ALWAYS;
     }
     match (class(a), class(b)) {
         (Blocked, _) | (_, Blocked) => Expected::Relay,
-        // Half of a pool's packets come from an address that a restricted cone was not opened for.
-        (EasyOpen | Easy, _) | (_, EasyOpen | Easy) if pool => Expected::Either,
         (EasyOpen | Easy, EasyOpen | Easy) | (EasyOpen, _) | (_, EasyOpen) => ALWAYS,
         (Easy, Sequential | Random) | (Sequential | Random, Easy) => ALWAYS,
-        // Both would need a sweep wider than its budget: 300 flows a second make 100 or more until the start.
-        (Sequential, Sequential) if a == b && a == Site::VeryBusySequential => Expected::Direct(0.5, 0.5),
-        // Others' flows move both targets while the sweeps pass over them.
-        (Sequential, Sequential) => Expected::Direct(0.75, 0.7),
+        (Sequential, Sequential) => ALWAYS,
         // To one address it has one port, which can be predicted.
-        (Sequential, Random) | (Random, Sequential) if [a, b].contains(&Site::AddressSequential) => {
-            if pool {
-                Expected::Either
-            } else {
-                ALWAYS
-            }
-        }
+        (Sequential, Random) | (Random, Sequential) if [a, b].contains(&Site::AddressSequential) => ALWAYS,
         (Sequential | Random, Sequential | Random) => Expected::Relay,
     }
 }

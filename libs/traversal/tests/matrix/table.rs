@@ -60,7 +60,6 @@ impl Row {
         let wrong = match expected {
             Expected::Direct(rarely, often) => rate < if loss > 0.01 { often } else { rarely },
             Expected::Relay => rate > 0.0,
-            Expected::Either => false,
         };
         wrong.then(|| {
             let seeds = &self.relayed[..self.relayed.len().min(8)];
