@@ -8,7 +8,7 @@ use traversal::sim::Site;
 pub(crate) enum Expected {
     /// At least this share of all seeds direct at 1 % loss, and at 5 %.
     Direct(f64, f64),
-    /// Never direct.
+    /// Not direct, but for one pair in a hundred: a class that was wrong for a moment and a lucky port.
     Relay,
 }
 

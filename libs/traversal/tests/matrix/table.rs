@@ -59,7 +59,7 @@ impl Row {
         let rate = self.rate();
         let wrong = match expected {
             Expected::Direct(rarely, often) => rate < if loss > 0.01 { often } else { rarely },
-            Expected::Relay => rate > 0.0,
+            Expected::Relay => rate > 0.01,
         };
         wrong.then(|| {
             let seeds = &self.relayed[..self.relayed.len().min(8)];
