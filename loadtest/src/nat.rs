@@ -23,8 +23,8 @@ use self::{
     report::{Report, Trial},
 };
 
-/// How long a pair may take to become direct: two birthdays, which are a minute apart.
-const PATIENCE: Duration = Duration::from_secs(100);
+/// How long a pair may take to become direct: three birthdays, which are a minute apart.
+const PATIENCE: Duration = Duration::from_secs(140);
 
 /// What a run is told.
 #[derive(Debug, Args)]
@@ -38,6 +38,9 @@ pub(crate) struct Nat {
     /// The same seed draws the same pairs, lines and packets.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// One-way delay between all sites, instead of drawn ones; for example 20ms.
+    #[arg(long, value_name = "TIME", value_parser = delay)]
+    delay: Option<Duration>,
     /// The populations; default: scenarios/populations.toml.
     #[arg(long, value_name = "FILE")]
     populations: Option<PathBuf>,
@@ -100,9 +103,12 @@ impl Means {
 pub(crate) fn run(args: &Nat) -> anyhow::Result<ExitCode> {
     let populations = Populations::read(args.populations.as_deref())?;
     let population = populations.population(&args.population)?;
-    let draw = |number| try_pair(&populations.draw(&population, args.seed, number));
+    let draw = |number| {
+        let pair = populations.draw(&population, args.seed, number);
+        try_pair(&args.delay.map_or_else(|| pair.clone(), |delay| pair.clone().at(delay)))
+    };
     let trials = on_all_cores(args.pairs, draw)?;
-    let report = Report::new(&args.population, args.seed, &population, &trials);
+    let report = Report::new(&args.population, args.seed, args.delay, &population, &trials);
     if let Some(path) = &args.json {
         fs::write(path, serde_json::to_string_pretty(&report)?)?;
     }
@@ -112,6 +118,21 @@ pub(crate) fn run(args: &Nat) -> anyhow::Result<ExitCode> {
     crate::print(report.to_string().trim_end())?;
     Ok(if report.missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
+
+/// Such as 20ms or 0.1s.
+fn delay(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len()));
+    let seconds = match (number.parse::<f64>(), unit) {
+        (Ok(number), "ms") => number / 1e3,
+        (Ok(number), "s") => number,
+        _ => return Err("a number and ms or s".to_owned()),
+    };
+    let bounded = (0.0..=LONGEST_DELAY_S).contains(&seconds);
+    if bounded { Ok(Duration::from_secs_f64(seconds)) } else { Err(format!("at most {LONGEST_DELAY_S} s")) }
+}
+
+/// Half the way round the world over a satellite.
+const LONGEST_DELAY_S: f64 = 1.0;
 
 fn try_pair(pair: &Pair) -> Trial {
     let verdicts = Means::ALL.map(|means| try_once(&means.scenario(pair), pair.seed).pairs.remove(0));
@@ -138,6 +159,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_delay_is_a_number_with_its_unit_and_bounded() {
+        assert_eq!(delay("20ms"), Ok(Duration::from_millis(20)));
+        assert_eq!(delay("0.1s"), Ok(Duration::from_millis(100)));
+        for wrong in ["20", "ms", "-1ms", "20m", "2s", "nans", ""] {
+            assert!(delay(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn results_of_all_cores_come_in_order() {
         let squares = on_all_cores(1_000, |number| number * number).unwrap();
         assert!(squares.iter().enumerate().all(|(number, square)| (number * number) as u64 == *square));
@@ -149,7 +179,7 @@ mod tests {
         let population = populations.population("mobile").unwrap();
         let report = || {
             let trials: Vec<_> = (0..60).map(|number| try_pair(&populations.draw(&population, 3, number))).collect();
-            let report = Report::new("mobile", 3, &population, &trials);
+            let report = Report::new("mobile", 3, None, &population, &trials);
             (serde_json::to_string(&report).unwrap(), plot::svg(&report, &trials), report.ahead())
         };
         let (json, picture, ahead) = report();

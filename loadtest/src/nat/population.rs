@@ -81,6 +81,17 @@ pub(crate) struct Pair {
     pub(crate) seed: u64,
 }
 
+impl Pair {
+    /// The same with sites that are all `delay` apart, whatever their lines are.
+    pub(crate) fn at(mut self, delay: Duration) -> Self {
+        for site in &mut self.sites {
+            let Access { up, down, .. } = Access::at(delay);
+            site.access = Access { up, down, ..site.access };
+        }
+        self
+    }
+}
+
 impl Populations {
     /// The file at `path`, or the one of the repository.
     pub(crate) fn read(path: Option<&Path>) -> anyhow::Result<Self> {

@@ -16,6 +16,8 @@ pub(crate) struct Trial {
     /// The easier one first.
     classes: [Class; 2],
     pub(crate) results: [Result; Means::ALL.len()],
+    /// Why it is relayed with all means.
+    why: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct Report {
     population: String,
     pairs: usize,
     seed: u64,
+    /// One way between all sites; `None` when it was drawn.
+    delay_ms: Option<f64>,
     pub(crate) means: Vec<Figures>,
     by_class: Vec<ByClass>,
     /// The targets of the population that do not hold.
@@ -60,6 +64,8 @@ struct ByClass {
     all: Figures,
     /// Pairs by the strategy that their record names, with all means.
     strategies: BTreeMap<&'static str, usize>,
+    /// Why the rest is relayed.
+    relayed: BTreeMap<String, usize>,
 }
 
 /// So many of so many, and where the true share lies with 95 % confidence (Wilson's score interval).
@@ -80,12 +86,21 @@ impl Trial {
             packets: verdict.packets,
             strategy: verdict.record.as_ref().map_or("none", |record| record.strategy.name()),
         };
-        Self { classes, results: verdicts.each_ref().map(result) }
+        let last = verdicts.last().filter(|verdict| !verdict.is_direct());
+        let hint =
+            |verdict: &Verdict| verdict.record.as_ref().map_or("nothing was tried", |record| &record.hint).to_owned();
+        Self { classes, results: verdicts.each_ref().map(result), why: last.map(hint) }
     }
 }
 
 impl Report {
-    pub(crate) fn new(name: &str, seed: u64, population: &Population, trials: &[Trial]) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        seed: u64,
+        delay: Option<Duration>,
+        population: &Population,
+        trials: &[Trial],
+    ) -> Self {
         let all: Vec<_> = trials.iter().collect();
         let means = Means::ALL.map(|means| Figures::new(means, &all)).to_vec();
         let mut classes: BTreeMap<[Class; 2], Vec<&Trial>> = BTreeMap::new();
@@ -94,7 +109,9 @@ impl Report {
         }
         let by_class = classes.into_iter().map(|(classes, trials)| ByClass::new(classes, &trials)).collect();
         let (population_name, pairs) = (name.to_owned(), trials.len());
-        let mut report = Self { population: population_name, pairs, seed, means, by_class, missed: Vec::new() };
+        let delay_ms = delay.map(|delay| delay.as_secs_f64() * 1e3);
+        let missed = Vec::new();
+        let mut report = Self { population: population_name, pairs, seed, delay_ms, means, by_class, missed };
         let share = report.last().direct.share;
         let mut at_least = |what: &str, least: f64, share: f64| {
             if share < least {
@@ -153,7 +170,11 @@ impl ByClass {
         for trial in trials {
             *strategies.entry(trial.results[Means::Tcp as usize].strategy).or_default() += 1;
         }
-        Self { classes, observed: Figures::new(Means::Observed, trials).direct, all, strategies }
+        let mut relayed = BTreeMap::new();
+        for why in trials.iter().filter_map(|trial| trial.why.clone()) {
+            *relayed.entry(why).or_default() += 1;
+        }
+        Self { classes, observed: Figures::new(Means::Observed, trials).direct, all, strategies, relayed }
     }
 }
 
@@ -178,7 +199,8 @@ fn at<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { population, pairs, seed, .. } = self;
-        writeln!(f, "{pairs} pairs of the {population} population, simulated, seed {seed}")?;
+        let delay = self.delay_ms.map(|delay| format!(", {delay} ms one way")).unwrap_or_default();
+        writeln!(f, "{pairs} pairs of the {population} population, simulated, seed {seed}{delay}")?;
         writeln!(f)?;
         writeln!(
             f,
@@ -204,11 +226,19 @@ impl fmt::Display for Report {
             "pairs",
             "observed %"
         )?;
-        for ByClass { classes, observed, all, strategies } in &self.by_class {
+        for ByClass { classes, observed, all, strategies, .. } in &self.by_class {
             let pair = format!("{} x {}", classes[0].name(), classes[1].name());
             let strategies: Vec<_> = strategies.iter().map(|(name, count)| format!("{name} {count}")).collect();
             let (pairs, observed) = (all.direct.of, observed.share * 100.0);
             writeln!(f, "{pair:<26} {all} {pairs:>7} {observed:>10.1}  {}", strategies.join(", "))?;
+        }
+        writeln!(f)?;
+        for ByClass { classes, relayed, .. } in &self.by_class {
+            for (why, count) in relayed {
+                // The remedy is for those whom it concerns.
+                let why = why.split(": relayed").next().unwrap_or(why);
+                writeln!(f, "{} x {}, {count} relayed: {why}", classes[0].name(), classes[1].name())?;
+            }
         }
         for missed in &self.missed {
             writeln!(f, "MISSED {missed}")?;
