@@ -382,7 +382,10 @@ fn candidates(own: &Measured, peer: &Measured, expected: Option<SocketAddr>) -> 
             candidates.push(Candidate { endpoint, local, main });
         }
     };
-    let meets = |own: Option<SocketAddr>, peer: SocketAddr| own.is_none_or(|own| may_meet(own.ip(), peer.ip()));
+    // Who was not seen itself is a stranger to every site.
+    let meets = |own: Option<SocketAddr>, peer: SocketAddr| {
+        own.map_or(scope(peer.ip()) == Scope::Public, |own| may_meet(own.ip(), peer.ip()))
+    };
     if let Some(mapped) = peer.mapped.filter(|mapped| meets(own.seen, *mapped)) {
         add(mapped, false, true);
     }

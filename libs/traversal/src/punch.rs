@@ -980,6 +980,23 @@ mod tests {
     }
 
     #[test]
+    fn an_order_that_is_said_again_changes_nothing() {
+        let mut lab = Lab::new();
+        lab.go(order(Strategy::Direct, 4, PEER));
+        let elsewhere = PunchOrder { wait_us: 0, ..order(Strategy::Direct, 4, "192.0.2.99:53") };
+        let mut sent = vec![];
+        for _ in 0..1_000 {
+            lab.go(elsewhere.clone());
+            sent.extend(lab.run_until(Duration::from_millis(500)));
+        }
+        sent.extend(lab.run_until(Duration::from_secs(20)));
+        lab.go(elsewhere);
+        sent.extend(lab.run_until(Duration::from_secs(25)));
+        assert_eq!(sent.len(), 1 + ROUNDS.len());
+        assert!(sent.iter().all(|(_, transmit)| transmit.to == PEER.parse().unwrap()));
+    }
+
+    #[test]
     fn a_finished_punch_still_answers_and_then_ends() {
         let mut lab = Lab::new();
         lab.go(order(Strategy::Direct, 0, PEER));

@@ -1,18 +1,20 @@
 //! Whatever peers, reflectors and clocks do, the client's machines neither panic, nor spin, nor flood.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use domain::{
-    Candidate, InstanceId, Observation, PunchId, PunchKind, PunchOrder, PunchPacket, Reflected, SessionTag, Strategy,
-    TransactionId,
+    Allocation, Candidate, InstanceId, Mapping, NatProfile, Observation, PunchId, PunchKind, PunchOrder, PunchPacket,
+    Reflected, Scope, SessionTag, Strategy, TransactionId, scope,
 };
+use proptest::option;
 use proptest::prelude::{Just, Strategy as Generator, any, prop_oneof, proptest};
 use traversal::{
     discover::{Ask, Discovery, Lifetime, Local, Measurement, Reflectors, Socket},
     path::{Path, Route},
+    plan::{Measured, Recipe, Strategies, Variation, plan},
     punch::{Punch, most_packets},
     sim::origin,
 };
@@ -44,6 +46,38 @@ proptest! {
         }
         assert!(sent <= most, "{sent} packets");
         assert!(std::iter::from_fn(|| punch.poll_event()).count() <= 40);
+    }
+
+    #[test]
+    fn an_order_names_only_what_reflectors_saw_or_what_is_in_the_same_home(
+        a in measured(), b in measured(), attempt in 1..9_u8,
+    ) {
+        let recipe = Recipe { attempt, variation: Variation::of(attempt), seed: 7, skip: 0 };
+        let punch = PunchId { leader: InstanceId::from_bytes([1; 16]), number: 1 };
+        let sides = [a, b];
+        let plan = plan(punch, recipe, Strategies::default(), &sides[0], &sides[1]);
+        for (side, order) in plan.orders.iter().enumerate() {
+            let (own, peer) = (&sides[side], &sides[1 - side]);
+            let public = |at: Option<SocketAddr>| at.map(|at| at.ip());
+            let seen: Vec<IpAddr> =
+                [public(peer.seen), public(peer.seen6)].into_iter().flatten().chain(peer.others.iter().copied()).collect();
+            let at_home = own.seen.is_some() && public(own.seen) == public(peer.seen);
+            for candidate in &order.candidates {
+                let address = candidate.endpoint.ip();
+                let mapped = peer.mapped == Some(candidate.endpoint);
+                match scope(address) {
+                    Scope::Public => assert!(mapped || seen.contains(&address), "{candidate:?} of {peer:?}"),
+                    Scope::Private | Scope::Loopback => {
+                        let site = [own.seen, own.seen6].iter().any(|own| public(*own).is_some_and(|own| scope(own) == scope(address)));
+                        assert!(at_home || site && (seen.contains(&address) || mapped), "{candidate:?}");
+                    }
+                    Scope::LinkLocal | Scope::Unusable => panic!("{candidate:?}"),
+                }
+                assert!(!candidate.local || at_home, "{candidate:?}");
+            }
+            assert!(order.candidates.len() <= 8);
+            assert!(most_packets(order) <= 2_000 && order.sockets <= 256);
+        }
     }
 
     #[test]
@@ -260,6 +294,65 @@ fn order() -> impl Generator<Value = PunchOrder> {
             attempt,
             spray: None,
             sockets: 0,
+        },
+    )
+}
+
+/// A side that may claim anything, seen anywhere.
+fn measured() -> impl Generator<Value = Measured> {
+    let address = || {
+        prop_oneof![
+            Just("203.0.113.1"),
+            Just("203.0.113.2"),
+            Just("192.168.1.7"),
+            Just("10.0.0.1"),
+            Just("127.0.0.1"),
+            Just("169.254.1.1"),
+            Just("224.0.0.1"),
+            Just("0.0.0.0"),
+            Just("255.255.255.255")
+        ]
+        .prop_map(|text| text.parse::<IpAddr>().unwrap())
+    };
+    let at = move || (address(), 0..4_u16).prop_map(|(address, port)| SocketAddr::new(address, 7_000 * port));
+    let six = prop_oneof![Just("2001:db8::1"), Just("fe80::1"), Just("::1"), Just("ff02::1"), Just("fd00::1")]
+        .prop_map(|text: &str| SocketAddr::new(text.parse().unwrap(), 7_000));
+    let profile = (0..3_u8, 0..4_u8, any::<bool>(), -3..4_i16, any::<u16>()).prop_map(
+        |(mapping, allocation, pool, step, rate)| {
+            let allocation = match allocation {
+                0 => None,
+                1 => Some(Allocation::Random),
+                2 => Some(Allocation::Sequential { step }),
+                _ => Some(Allocation::Block { first: rate, size: rate }),
+            };
+            let mapping = [Mapping::EndpointIndependent, Mapping::AddressDependent, Mapping::AddressAndPortDependent]
+                [usize::from(mapping)];
+            NatProfile {
+                udp: true,
+                mapping: Some(mapping),
+                allocation,
+                pool,
+                foreign_rate: rate,
+                ..NatProfile::BLOCKED
+            }
+        },
+    );
+    let others = proptest::collection::vec(address(), 0..5);
+    let local = proptest::collection::vec(at(), 0..20);
+    (profile, option::of(at()), others, option::of(six), option::of(at()), local, wait(5_000)).prop_map(
+        |(profile, seen, others, seen6, mapped, local, age)| Measured {
+            profile,
+            seen,
+            ttl: 57,
+            others,
+            seen6,
+            ttl6: 0,
+            mapped,
+            local,
+            lan: None,
+            rtt: None,
+            jitter: None,
+            age,
         },
     )
 }
