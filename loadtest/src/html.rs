@@ -15,9 +15,13 @@ const STYLE: &str = "body{font:14px sans-serif;max-width:980px;margin:2em auto;c
     .about{color:#555}svg{width:100%}";
 
 const WIDTH: f64 = 940.0;
-const HEIGHT: f64 = 330.0;
+/// Without the legend, which has two names in a row.
+const HEIGHT: f64 = 310.0;
+const LEGEND_ROW: f64 = 18.0;
 const COSTS: Frame = Frame { x: [50.0, 400.0], y: [40.0, 270.0] };
-const TIMES: Frame = Frame { x: [510.0, 920.0], y: [40.0, 270.0] };
+const TIMES: Frame = Frame { x: [510.0, 910.0], y: [40.0, 270.0] };
+/// A single bar is no wall.
+const WIDEST_BAR: f64 = 60.0;
 /// The longest tail that is drawn: 99.99 %.
 const NINES: f64 = 4.0;
 
@@ -142,7 +146,8 @@ fn ratios(page: &mut String, section: &Section) {
 
 /// CPU time as bars with a dot for each round, latencies as curves.
 fn picture(section: &Section) -> String {
-    let mut svg = svg::open(WIDTH, HEIGHT);
+    let legend = section.rows.len().div_ceil(2) as f64 * LEGEND_ROW;
+    let mut svg = svg::open(WIDTH, HEIGHT + legend);
     costs(&mut svg, section);
     times(&mut svg, section);
     svg.push_str("</svg>\n");
@@ -170,7 +175,8 @@ fn costs(svg: &mut String, section: &Section) {
             continue;
         };
         let top = COSTS.height(cpu / most);
-        svg::bar(svg, [x - width * 0.3, top], [width * 0.6, COSTS.y[1] - top], colour(row.server, row.phase));
+        let wide = (width * 0.6).min(WIDEST_BAR);
+        svg::bar(svg, [x - wide / 2.0, top], [wide, COSTS.y[1] - top], colour(row.server, row.phase));
         let own = section.rounds.iter().filter(|round| (round.server, round.phase) == (row.server, row.phase));
         for cpu in own.filter_map(|round| round.figures.cpu_us) {
             svg::dot(svg, [x, COSTS.height(cpu / most)], "#222222");
@@ -203,12 +209,11 @@ fn times(svg: &mut String, section: &Section) {
         };
         svg::curve(svg, &row.latency.iter().map(place).collect::<Vec<_>>(), colour(row.server, row.phase));
     }
-    let mut x = TIMES.x[0];
-    for row in &section.rows {
-        let name = section.row_name(row);
-        svg::bar(svg, [x, TIMES.y[1] + 36.0], [10.0, 10.0], colour(row.server, row.phase));
-        svg::text_after(svg, x + 14.0, TIMES.y[1] + 45.0, &name);
-        x += 30.0 + 7.0 * name.len() as f64;
+    let half = f64::midpoint(TIMES.x[0], TIMES.x[1]);
+    for (nth, row) in section.rows.iter().enumerate() {
+        let (x, y) = ([TIMES.x[0], half][nth % 2], HEIGHT + LEGEND_ROW * (nth / 2) as f64);
+        svg::bar(svg, [x, y - 9.0], [10.0, 10.0], colour(row.server, row.phase));
+        svg::text_after(svg, x + 14.0, y, &section.row_name(row));
     }
 }
 

@@ -103,9 +103,9 @@ impl Kind {
 }
 
 impl Server {
-    /// The relay of a new deployment: one worker, and room for every scenario.
+    /// The relay of a new deployment: one worker, room for every scenario, and no pair ends before a scenario does.
     pub(crate) fn deployed() -> anyhow::Result<Self> {
-        let deployment = deployment::Server::start("[relay]\nworkers = 1\nmax_slots = 200000\n")?;
+        let deployment = deployment::Server::start("[relay]\nworkers = 1\nmax_slots = 200000\nidle = \"1h\"\n")?;
         let (id, address) = relay_of(&deployment)?;
         let root = ticket_root(&deployment.data().join("secrets/tickets.key"))?;
         let access = Access::Tickets(id, Arc::new(root.key(id)));
