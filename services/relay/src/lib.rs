@@ -9,7 +9,7 @@
 //! different ports and address families.
 //!
 //! Where an interface of the host allows it, the kernel forwards what two proven IPv4 legs send each other before the workers
-//! see it ([`xdp`]), by the same rules; this is an accelerator, and missing is no failure.
+//! see it (`xdp.rs`), by the same rules; this is an accelerator, and missing is no failure.
 //!
 //! Every relay is a reflector, too: STUN on its port is told apart by the first bytes, answered with the same sealed
 //! observations as at rendezvous and within budgets per source. With one port it cannot answer from elsewhere and refuses
