@@ -168,6 +168,22 @@ impl Path {
         self.handle_timeout(now);
     }
 
+    /// The way to `endpoint` is gone for good: it was a connection, and that ended.
+    pub fn handle_closed(&mut self, now: Instant, endpoint: SocketAddr) {
+        self.directs.retain(|(known, _)| *known != endpoint);
+        if self.current == Some(Route::Direct(endpoint)) {
+            let other = self.best_direct(now).map(Route::Direct);
+            self.switch(now, other.or(self.relay.as_ref().map(|_| Route::Relay)));
+            self.relay_unneeded = None;
+            if self.relay.is_none() {
+                self.relay_asked = None;
+                self.want_relay(now);
+            }
+            self.events.push_back(Event::PunchWanted);
+        }
+        self.handle_timeout(now);
+    }
+
     /// The peer, or what was stored of it, says that it may be at `endpoint`: probed, not believed.
     pub fn handle_hint(&mut self, now: Instant, endpoint: SocketAddr) {
         self.direct_leg(now, endpoint);

@@ -33,6 +33,23 @@ fn a_slower_direct_path_is_kept_warm_and_compared_a_minute_later() {
 }
 
 #[test]
+fn a_connection_that_ended_is_left_at_once() {
+    let mut lab = Lab::direct_after_relay();
+    lab.path.handle_closed(lab.now, endpoint(1));
+    assert_eq!(lab.path.current(), Some(Route::Relay));
+    assert!(lab.events().contains(&Event::PunchWanted) && !lab.path.knows(endpoint(1)));
+
+    let mut lab = Lab::direct_after_relay();
+    lab.run(Duration::from_secs(31));
+    lab.path.handle_relay_down(lab.now);
+    lab.path.handle_closed(lab.now, endpoint(2));
+    assert_eq!(lab.path.current(), Some(direct(1)), "another one is no matter");
+    lab.path.handle_closed(lab.now, endpoint(1));
+    assert_eq!(lab.path.current(), None);
+    assert!(lab.events().contains(&Event::RelayWanted));
+}
+
+#[test]
 fn the_relay_is_left_half_a_minute_after_the_switch() {
     let mut lab = Lab::direct_after_relay();
     lab.run(Duration::from_secs(29));
