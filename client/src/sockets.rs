@@ -1,8 +1,9 @@
-//! The UDP sockets: the main one that carries tunnels, and fresh ones for measurements and punches.
+//! The sockets: the main one that carries tunnels, fresh ones for measurements and punches, and TCP ports for both.
 //!
 //! All of them belong to one task, so that the hop limit of a socket can be set for one datagram and set back.
 
 mod fresh;
+mod tcp;
 
 use std::{
     io,
@@ -12,6 +13,8 @@ use std::{
 
 use fresh::Fresh;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tcp::Ports;
+pub use tcp::Speech;
 use tokio::{io::ReadBuf, net::UdpSocket};
 
 /// Names one socket. The main one is two, one a family, with the same port.
@@ -23,8 +26,12 @@ impl SocketId {
     pub const MAIN: Self = Self(0);
     /// Speaks to one reflector only: the filter test.
     pub const SPARE: Self = Self(1);
+    /// The TCP port that asks reflectors how connections are mapped.
+    pub const TCP_TEST: Self = Self(0x300);
     /// The first of those that punch. Such a socket may carry a tunnel afterwards.
     pub const FIRST_PUNCHING: Self = Self(0x400);
+    /// The first TCP port of those.
+    pub const FIRST_TCP: Self = Self(0x8000);
 
     /// One of those that show in a burst how ports are given out.
     #[must_use]
@@ -43,6 +50,12 @@ impl SocketId {
     pub const fn is_punching(self) -> bool {
         self.0 >= Self::FIRST_PUNCHING.0
     }
+
+    /// Whether this is a TCP port with its connections.
+    #[must_use]
+    pub const fn is_tcp(self) -> bool {
+        self.0 >= Self::FIRST_TCP.0 || self.0 == Self::TCP_TEST.0
+    }
 }
 
 /// All sockets of a client.
@@ -52,16 +65,40 @@ pub struct Sockets {
     /// `None` on a host without IPv6.
     main6: Option<UdpSocket>,
     fresh: Fresh,
+    ports: Ports,
     /// Alternates, so that a busy main socket does not starve the others.
     fresh_first: bool,
 }
 
-/// One datagram that came in.
+/// Something that came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
     pub socket: SocketId,
     pub from: SocketAddr,
+    /// Of a datagram.
     pub size: usize,
+    pub what: Arrived,
+}
+
+/// What came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrived {
+    Datagram,
+    /// There is a connection between this TCP port and the other end, whoever made it.
+    Connected,
+    /// It ended, or could not be made.
+    Disconnected,
+}
+
+/// What is to be done with a connection of a TCP port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Make it, in place of a try that has not succeeded. `ttl` limits its hops.
+    Connect { ttl: Option<u8>, speech: Speech },
+    /// End it.
+    Disconnect,
+    /// End all others of the port, and let nobody in any more.
+    Keep,
 }
 
 impl Sockets {
@@ -74,7 +111,7 @@ impl Sockets {
             .or_else(|_| open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;
         let port = main.local_addr()?.port();
         let main6 = open(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).ok();
-        Ok(Self { main, main6, fresh: Fresh::new()?, fresh_first: false })
+        Ok(Self { main, main6, fresh: Fresh::new()?, ports: Ports::new()?, fresh_first: false })
     }
 
     /// Binds the main socket anew, to the same port: the network changed under it.
@@ -98,24 +135,40 @@ impl Sockets {
         self.main.local_addr().map_or(0, |address| address.port())
     }
 
-    /// Opens a fresh socket for IPv4.
+    /// Opens a fresh socket for IPv4, or takes a TCP port.
     ///
     /// # Errors
     /// When the operating system gives none, or there are too many already.
     pub fn open(&mut self, socket: SocketId) -> io::Result<()> {
-        self.fresh.open(socket)
+        if socket.is_tcp() { self.ports.open(socket) } else { self.fresh.open(socket) }
     }
 
-    /// Closes a fresh socket.
+    /// Closes a fresh socket, or a TCP port with its connections.
     pub fn close(&mut self, socket: SocketId) {
-        self.fresh.close(socket);
+        if socket.is_tcp() {
+            self.ports.close(socket);
+        } else {
+            self.fresh.close(socket);
+        }
+    }
+
+    /// Does something about the connection between a TCP port and `peer`.
+    pub fn call(&mut self, port: SocketId, peer: SocketAddr, call: Call) {
+        match call {
+            Call::Connect { ttl, speech } => self.ports.connect(port, peer, ttl, speech),
+            Call::Disconnect => self.ports.disconnect(port, peer),
+            Call::Keep => self.ports.keep(port, peer),
+        }
     }
 
     /// Sends a datagram; it is lost when it cannot be sent now, as on any link. `ttl` limits its hops.
     ///
     /// # Errors
     /// When the operating system refuses: no route, for instance.
-    pub fn send(&self, socket: SocketId, to: SocketAddr, ttl: Option<u8>, datagram: &[u8]) -> io::Result<()> {
+    pub fn send(&mut self, socket: SocketId, to: SocketAddr, ttl: Option<u8>, datagram: &[u8]) -> io::Result<()> {
+        if socket.is_tcp() {
+            return self.ports.send(socket, to, datagram);
+        }
         // Not through tokio, which would want to know first that the socket is writable.
         let socket = match (socket, to) {
             (SocketId::MAIN, SocketAddr::V4(_)) => SockRef::from(&self.main),
@@ -145,10 +198,10 @@ impl Sockets {
     pub fn try_receive(&mut self, datagram: &mut [u8]) -> Option<Arrival> {
         self.fresh_first = !self.fresh_first;
         if self.fresh_first {
-            let fresh = self.fresh.next(datagram);
-            fresh.or_else(|| self.try_receive_main(datagram))
+            let others = self.fresh.next(datagram).or_else(|| self.ports.next(datagram));
+            others.or_else(|| self.try_receive_main(datagram))
         } else {
-            let main = self.try_receive_main(datagram);
+            let main = self.try_receive_main(datagram).or_else(|| self.ports.next(datagram));
             main.or_else(|| self.fresh.next(datagram))
         }
     }
@@ -156,7 +209,7 @@ impl Sockets {
     fn try_receive_main(&self, datagram: &mut [u8]) -> Option<Arrival> {
         self.main().find_map(|socket| {
             let (size, from) = socket.try_recv_from(datagram).ok()?;
-            Some(Arrival { socket: SocketId::MAIN, from, size })
+            Some(Arrival { socket: SocketId::MAIN, from, size, what: Arrived::Datagram })
         })
     }
 
@@ -164,7 +217,7 @@ impl Sockets {
         self.fresh_first = !self.fresh_first;
         for fresh in [self.fresh_first, !self.fresh_first] {
             let arrival = if fresh {
-                self.fresh.poll(context, datagram)
+                self.fresh.poll(context, datagram).or_else(|| self.ports.poll(context, datagram))
             } else {
                 self.main().find_map(|socket| poll_one(context, socket, datagram))
             };
@@ -185,7 +238,8 @@ fn poll_one(context: &mut Context<'_>, socket: &UdpSocket, datagram: &mut [u8]) 
         let mut buffer = ReadBuf::new(datagram);
         match socket.poll_recv_from(context, &mut buffer) {
             Poll::Ready(Ok(from)) => {
-                return Some(Arrival { socket: SocketId::MAIN, from, size: buffer.filled().len() });
+                let size = buffer.filled().len();
+                return Some(Arrival { socket: SocketId::MAIN, from, size, what: Arrived::Datagram });
             }
             // An ICMP error of an earlier datagram: the socket is fine.
             Poll::Ready(Err(error)) => tracing::trace!(%error, "a datagram came back"),
@@ -278,9 +332,10 @@ mod tests {
     #[tokio::test]
     async fn sockets_are_bounded_and_a_closed_one_makes_room() {
         let mut sockets = Sockets::bind(0).unwrap();
-        let opened = (0..u16::MAX).take_while(|id| sockets.open(SocketId(id + 1)).is_ok()).count();
+        let first = SocketId::FIRST_PUNCHING.0;
+        let opened = (first..SocketId::FIRST_TCP.0).take_while(|id| sockets.open(SocketId(*id)).is_ok()).count();
         assert!(opened <= fresh::MAX_FRESH);
-        sockets.close(SocketId(1));
+        sockets.close(SocketId(first));
         assert!(sockets.open(SocketId(9_999)).is_ok());
     }
 

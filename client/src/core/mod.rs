@@ -45,7 +45,7 @@ use crate::{
     network::Surroundings,
     portmap::{Granted, Wish},
     settings::{Choices, PathPolicy},
-    sockets::SocketId,
+    sockets::{Call, SocketId},
 };
 use index::Index;
 use leg::Cookies;
@@ -130,6 +130,12 @@ pub enum Output {
     Members(Vec<VirtualAddresses>),
     Open(SocketId),
     Close(SocketId),
+    /// About the connection between a TCP port and a peer.
+    Call {
+        port: SocketId,
+        peer: SocketAddr,
+        call: Call,
+    },
     /// To be asked of the router; the answer goes to [`Core::handle_mapped`].
     MapPort(Wish),
     /// The answer to [`Core::ping`].
@@ -338,6 +344,9 @@ impl Core {
     /// A datagram came in at `socket`.
     pub fn handle_datagram(&mut self, now: Instant, socket: SocketId, from: SocketAddr, datagram: &[u8]) {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        if socket.is_tcp() && !self.nat.takes(now, socket, from, datagram) {
+            return self.nat.handle_deadline(now, &mut self.outputs);
+        }
         if is_tunnel_datagram(datagram) {
             self.handle_tunnel(now, from, Origin::Direct(Endpoint { socket, address: from }), None, datagram);
         } else if wire::probe::is_stun(datagram) {
@@ -348,6 +357,20 @@ impl Core {
             self.take_ways(now);
         } else if let Some(message) = Message::parse(datagram) {
             self.handle_relay(now, from, &message);
+        }
+    }
+
+    /// A connection of a TCP port is there.
+    pub fn handle_stream(&mut self, now: Instant, port: SocketId, peer: SocketAddr) {
+        self.nat.handle_connected(now, port, peer, &mut self.outputs);
+        self.take_ways(now);
+    }
+
+    /// A connection of a TCP port ended, or did not come about.
+    pub fn handle_stream_lost(&mut self, now: Instant, port: SocketId, address: SocketAddr) {
+        self.nat.handle_disconnected(now, port, address, &mut self.outputs);
+        if let Some(&peer) = self.index.endpoints.get(&address) {
+            self.with(now, peer, |peer, turn| peer.handle_closed(turn, Endpoint { socket: port, address }));
         }
     }
 
@@ -392,7 +415,8 @@ impl Core {
         loop {
             let output = self.outputs.pop_front()?;
             // Whoever names an address inside of the LAN as the way to a peer would have tunnels run through tunnels.
-            if !matches!(&output, Output::Send { to, .. } if self.index.addresses.contains_key(&to.ip())) {
+            if !matches!(&output, Output::Send { to, .. } | Output::Call { peer: to, .. } if self.index.addresses.contains_key(&to.ip()))
+            {
                 return Some(output);
             }
         }

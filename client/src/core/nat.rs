@@ -2,6 +2,7 @@
 
 mod attempt;
 mod limits;
+mod tcp;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -10,13 +11,16 @@ use std::{
 };
 
 use bytes::BytesMut;
-use domain::{ClientId, NatProfile, PunchId, PunchOrder, PunchPreparation, PunchReady, SessionTag, TransactionId};
+use domain::{
+    ClientId, NatProfile, PunchId, PunchOrder, PunchPreparation, PunchReady, SessionTag, Strategy, TransactionId,
+};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use traversal::{
     classify::History,
+    dial::Dial,
     discover::{
-        Ask, Discovered, Discovery, LIFETIME_INTERVAL, Lifetime, Local, MAX_PUNCHING_SOCKETS, Measurement, Reflectors,
-        Socket,
+        Ask, Connections, Discovered, Discovery, LIFETIME_INTERVAL, Lifetime, Local, MAX_PUNCHING_SOCKETS, Measurement,
+        Reflectors, Socket, TcpTest,
     },
     punch::{self, Punch},
 };
@@ -32,10 +36,11 @@ use crate::{
     network::Surroundings,
     portmap::{Granted, Wish},
     settings::Choices,
-    sockets::SocketId,
+    sockets::{Call, SocketId},
 };
 use attempt::Attempt;
 use limits::{Limits, Standpoint};
+use tcp::Dialling;
 
 /// What this client finds out about its NATs, and its punches under way.
 #[derive(Debug)]
@@ -55,6 +60,8 @@ pub(crate) struct Nat {
     /// When the next one begins.
     lifetime_due: Option<Instant>,
     lifetime: Option<Duration>,
+    tcp_test: Option<TcpTest>,
+    connections: Option<Connections>,
     mapping: Mapping,
     /// What the server knows of this session.
     reported: Option<NatProfile>,
@@ -66,6 +73,7 @@ pub(crate) struct Nat {
     limits: Limits,
     loopback: bool,
     next_socket: SocketId,
+    next_port: SocketId,
     /// Sockets of punches that are over, held by the peers that are reached through them.
     kept: BTreeSet<SocketId>,
     ways: VecDeque<Way>,
@@ -101,6 +109,8 @@ impl Nat {
             lifetime_test: None,
             lifetime_due: None,
             lifetime: None,
+            tcp_test: None,
+            connections: None,
             mapping,
             reported: None,
             measured: false,
@@ -109,6 +119,7 @@ impl Nat {
             limits: Limits::default(),
             loopback: choices.loopback,
             next_socket: SocketId::FIRST_PUNCHING,
+            next_port: SocketId::FIRST_TCP,
             kept: BTreeSet::new(),
             ways: VecDeque::new(),
         }
@@ -145,7 +156,7 @@ impl Nat {
             self.mapping.handle_network(now, router, port);
         }
         if moved {
-            self.found = None;
+            (self.found, self.connections) = (None, None);
             self.end_lifetime_test(outputs);
             (self.lifetime, self.lifetime_due) = (None, None);
             self.discover(now, outputs);
@@ -161,18 +172,24 @@ impl Nat {
         preparation: &PunchPreparation,
         outputs: &mut VecDeque<Output>,
     ) {
-        let PunchPreparation { punch, peer, .. } = *preparation;
-        let count = preparation.sockets.min(MAX_PUNCHING_SOCKETS);
+        let PunchPreparation { punch, peer, tcp, .. } = *preparation;
+        let count = if tcp { 0 } else { preparation.sockets.min(MAX_PUNCHING_SOCKETS) };
         if self.punches.get(&punch.number).is_some_and(|attempt| attempt.may_measure_again(punch, peer)) {
             return self.measure_again(now, punch.number, count, outputs);
         }
-        let running = self.punches.values().map(|one| (one.punch.id(), one.peer, one.sockets.len()));
-        if !self.limits.allow(now, punch, count, running, peer) {
+        let running = self.punches.values().map(|one| (one.punch.id(), one.peer, one.weight()));
+        let weight = if tcp { TCP_WEIGHT } else { count };
+        if !self.limits.allow(now, punch, weight, running, peer) {
             tracing::debug!(%peer, "a punch was refused: too many, or one that was seen before");
             return;
         }
         let sockets = self.open_sockets(count, outputs);
-        let measurement = self.measurement(now, count);
+        let dialling = tcp.then(|| {
+            let port = self.tcp_port();
+            outputs.push_back(Output::Open(port));
+            Dialling { port, dial: Dial::new(self.random.random()), found: None }
+        });
+        let measurement = if tcp { self.measurement_over_tcp(now) } else { self.measurement(now, count) };
         let ready = PunchReady {
             punch,
             observations: Vec::new(),
@@ -189,6 +206,8 @@ impl Nat {
             measurement,
             punch: Punch::new(now, punch, self.random.random()),
             sockets,
+            dialling,
+            reflectors: BTreeSet::new(),
             found: BTreeSet::new(),
             ready,
         };
@@ -199,8 +218,12 @@ impl Nat {
     /// PREPARE once more: the measurement got old while the pair waited for its turn. The ports of sockets that asked before
     /// are known to the NAT and show nothing new.
     fn measure_again(&mut self, now: Instant, number: u64, count: u16, outputs: &mut VecDeque<Output>) {
+        if self.punches.get(&number).is_some_and(|attempt| attempt.dialling.is_some()) {
+            // The port is the same whenever it is asked about: that is what was prepared for.
+            return self.measure_tcp_again(now, number, outputs);
+        }
         let others = self.punches.iter().filter(|(other, _)| **other != number);
-        let open = others.map(|(_, attempt)| attempt.sockets.len()).sum();
+        let open = others.map(|(_, attempt)| attempt.weight()).sum();
         if !self.limits.allow_sockets(now, count, open) {
             return;
         }
@@ -231,11 +254,20 @@ impl Nat {
         Some(begin(now, sockets, session.reflectors, session.tag, seed))
     }
 
+    fn measurement_over_tcp(&mut self, now: Instant) -> Option<Measurement> {
+        let seed = self.random.random();
+        let session = self.session.as_ref()?;
+        Some(Measurement::over_tcp(now, session.reflectors, session.tag, seed))
+    }
+
     /// GO.
     pub(crate) fn handle_order(&mut self, now: Instant, mut order: PunchOrder, outputs: &mut VecDeque<Output>) {
         let from = Standpoint { seen: self.seen(), loopback: self.loopback };
         if let Some(attempt) = self.punches.get_mut(&order.punch.number) {
             order.candidates.retain(|candidate| limits::may_send(from, candidate));
+            if let Some(dialling) = attempt.dialling.as_mut().filter(|_| order.strategy == Strategy::Tcp) {
+                dialling.dial.handle_order(now, &order);
+            }
             attempt.punch.handle_order(now, order);
         }
         self.drain(now, outputs);
@@ -272,6 +304,9 @@ impl Nat {
                     }
                     if let (Some(test), Some(name)) = (&mut self.lifetime_test, discovering(socket)) {
                         test.handle_answer(now, name, from, reflected.clone());
+                    }
+                    if let Some(test) = self.tcp_test.as_mut().filter(|_| socket == SocketId::TCP_TEST) {
+                        test.handle_answer(Socket::Tcp, from, reflected.clone());
                     }
                     for attempt in self.punches.values_mut() {
                         attempt.handle_reflected(now, socket, from, reflected.clone());
@@ -336,6 +371,9 @@ impl Nat {
         if let Some(test) = &mut self.lifetime_test {
             test.handle_timeout(now);
         }
+        if let Some(test) = &mut self.tcp_test {
+            test.handle_timeout(now);
+        }
         self.mapping.handle_deadline(now);
         for attempt in self.punches.values_mut() {
             attempt.handle_timeout(now);
@@ -348,7 +386,8 @@ impl Nat {
         let discovery = self.discovery.as_ref().and_then(Discovery::poll_timeout);
         let lifetime = self.lifetime_test.as_ref().and_then(Lifetime::poll_timeout);
         let mapping = self.mapping.poll_deadline();
-        [attempts, discovery, lifetime, self.refresh, self.lifetime_due, mapping].into_iter().flatten().min()
+        let tcp_test = self.tcp_test.as_ref().and_then(TcpTest::poll_timeout);
+        [attempts, discovery, lifetime, tcp_test, self.refresh, self.lifetime_due, mapping].into_iter().flatten().min()
     }
 
     /// A way that was found. Its socket stays open until [`Nat::release`].
@@ -376,7 +415,8 @@ impl Nat {
         let profile = self.found.as_ref()?.profile;
         let lifetime_s = self.lifetime.and_then(|lifetime| u16::try_from(lifetime.as_secs()).ok());
         let port_mapping = self.mapping.counts(self.seen()).is_some();
-        Some(NatProfile { lifetime_s, port_mapping, ..profile })
+        let tcp = self.connections.map(|connections| connections.mapping);
+        Some(NatProfile { lifetime_s, port_mapping, tcp, ..profile })
     }
 
     /// The port mapping that is to be given back at the end.
@@ -417,6 +457,7 @@ impl Nat {
         let spread: f64 = self.random.random_range(0.8..1.2);
         self.refresh = Some(now + REFRESH.mul_f64(spread));
         self.mapping.renew(now);
+        self.begin_tcp_test(now, outputs);
         self.drain(now, outputs);
     }
 
@@ -431,13 +472,15 @@ impl Nat {
     }
 
     fn seen(&self) -> Option<IpAddr> {
-        self.found.as_ref()?.address
+        let over_udp = self.found.as_ref().and_then(|found| found.address);
+        over_udp.or(self.connections.map(|connections| connections.seen.ip()))
     }
 
     /// Moves what the machines want to the outputs.
     fn drain(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
         self.drain_discovery(now, outputs);
         self.drain_lifetime(outputs);
+        self.drain_tcp_test(outputs);
         outputs.extend(self.mapping.poll_wish(now).map(Output::MapPort));
         self.report(outputs);
         let mut over = Vec::new();
@@ -450,10 +493,16 @@ impl Nat {
                         if socket.is_punching() {
                             attempt.found.insert(socket);
                         }
+                        if let Some(dialling) = attempt.dialling.as_mut().filter(|_| socket.is_tcp()) {
+                            dialling.found = Some(endpoint);
+                        }
                         let endpoint = Endpoint { socket, address: endpoint };
                         self.ways.push_back(Way { peer: attempt.peer, endpoint, rtt });
                     }
                     punch::Event::Finished(report) => {
+                        if let Some(dialling) = &mut attempt.dialling {
+                            dialling.dial.handle_finished();
+                        }
                         outputs.push_back(Output::Say(ClientFrame::PunchReport(report)));
                     }
                     punch::Event::Over => over.push(number),
@@ -462,8 +511,14 @@ impl Nat {
         }
         for attempt in over.iter().filter_map(|number| self.punches.remove(number)) {
             self.limits.end(attempt.punch.id());
-            let lost = attempt.sockets.iter().filter(|socket| !attempt.found.contains(socket));
-            outputs.extend(lost.map(|&socket| Output::Close(socket)));
+            let port = attempt.dialling.as_ref().map(|dialling| dialling.port);
+            let lost = attempt.sockets.iter().copied().chain(port).filter(|socket| !attempt.found.contains(socket));
+            outputs.extend(lost.map(Output::Close));
+            if let Some(Dialling { port, found: Some(peer), .. }) = attempt.dialling
+                && attempt.found.contains(&port)
+            {
+                outputs.push_back(Output::Call { port, peer, call: Call::Keep });
+            }
             self.kept.extend(attempt.found);
         }
     }
@@ -522,6 +577,10 @@ impl Nat {
         if profile == self.reported || !self.measured {
             return;
         }
+        // Without UDP nothing can begin before it is known what connections do, and that will not take long.
+        if self.tcp_test.is_some() && profile.is_some_and(|profile| !profile.udp && !profile.ipv6) {
+            return;
+        }
         if let (Some(profile), Some(found)) = (profile, &self.found) {
             self.reported = Some(profile);
             let observations = found.observations.clone();
@@ -540,7 +599,8 @@ impl Nat {
     fn socket(&mut self) -> SocketId {
         loop {
             let socket = self.next_socket;
-            self.next_socket = socket.0.checked_add(1).map_or(SocketId::FIRST_PUNCHING, SocketId);
+            let next = SocketId(socket.0 + 1);
+            self.next_socket = if next.is_tcp() { SocketId::FIRST_PUNCHING } else { next };
             let used = self.punches.values().any(|attempt| attempt.sockets.contains(&socket));
             if !used && !self.kept.contains(&socket) {
                 return socket;
@@ -563,7 +623,8 @@ fn asked(datagram: &[u8]) -> Option<TransactionId> {
 /// The socket that discovery and lifetime test call `name`.
 const fn measuring(name: Socket) -> SocketId {
     match name {
-        Socket::Main | Socket::Punching(_) | Socket::Tcp => SocketId::MAIN,
+        Socket::Main | Socket::Punching(_) => SocketId::MAIN,
+        Socket::Tcp => SocketId::TCP_TEST,
         Socket::Spare => SocketId::SPARE,
         Socket::Burst(place) => SocketId::burst(place),
         Socket::Lifetime(place) => SocketId::lifetime(place),
@@ -587,7 +648,9 @@ const fn is_discovery(name: Socket) -> bool {
     matches!(name, Socket::Spare | Socket::Burst(_))
 }
 
-/// While nothing changes (NAT.md, section 2).
+/// While nothing changes.
 const REFRESH: Duration = Duration::from_secs(30 * 60);
 /// From the first discovery to the first test of the lifetime, at least.
 const LIFETIME_FIRST: Duration = Duration::from_secs(60);
+/// A punch over TCP costs up to 42 connections to each of four ports: it counts like a sweep of so many sockets.
+const TCP_WEIGHT: u16 = 16;

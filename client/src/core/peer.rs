@@ -277,6 +277,15 @@ impl Peer {
         self.session_on_new_way(turn);
     }
 
+    /// The connection that was a way is no more.
+    pub(crate) fn handle_closed(&mut self, turn: &mut Turn<'_>, way: Endpoint) {
+        if self.endpoints.contains(&way) {
+            self.endpoints.retain(|endpoint| *endpoint != way);
+            self.path.handle_closed(turn.now, way.address);
+            self.drain_path(turn);
+        }
+    }
+
     /// This machine's network changed: the relay learns the new address at once, and through it the peer.
     pub(crate) fn handle_network_change(&mut self, turn: &mut Turn<'_>) {
         for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
@@ -440,7 +449,10 @@ impl Peer {
 
     /// For the next start: where the peer is, best first, and the leg.
     pub(crate) fn saved_ways(&self) -> (Vec<SocketAddr>, Option<RelayOffer>) {
-        let mut hints: Vec<SocketAddr> = self.path.proven().collect();
+        // A connection does not outlive this process.
+        let lasting =
+            |address: &SocketAddr| !self.endpoints.iter().any(|way| way.address == *address && way.socket.is_tcp());
+        let mut hints: Vec<SocketAddr> = self.path.proven().filter(lasting).collect();
         let older = self.hints.iter().copied().filter(|hint| !hints.contains(hint)).collect::<Vec<_>>();
         hints.extend(older);
         hints.truncate(Frame::MAX_HINTS);

@@ -431,6 +431,7 @@ impl Node {
                 | Output::Members(_)
                 | Output::Open(_)
                 | Output::Close(_)
+                | Output::Call { .. }
                 | Output::MapPort(_)
                 | Output::Pong { .. }
                 | Output::Save(_)) => rest.push_back(other),
@@ -603,6 +604,7 @@ impl Lab {
                 | Output::Members(_)
                 | Output::Open(_)
                 | Output::Close(_)
+                | Output::Call { .. }
                 | Output::MapPort(_)
                 | Output::Save(_) => {}
             }

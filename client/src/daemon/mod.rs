@@ -28,7 +28,7 @@ use crate::{
     network::{self, Surroundings},
     portmap::{self, Granted, Wish},
     settings::Settings,
-    sockets::{Arrival, DATAGRAM_ROOM, Sockets},
+    sockets::{Arrival, Arrived, DATAGRAM_ROOM, Sockets},
 };
 use requests::Requests;
 use watches::Watches;
@@ -335,6 +335,7 @@ impl Daemon {
                     self.asking.spawn(async move { (wish, portmap::ask(wish).await) });
                 }
                 Output::Close(socket) => self.sockets.close(socket),
+                Output::Call { port, peer, call } => self.sockets.call(port, peer, call),
                 Output::Pong { number, rtt, route, .. } => self.watches.handle_pong(number, rtt, route),
                 Output::Save(saved) => self.saving = Some(saved),
             }
@@ -351,7 +352,12 @@ impl Daemon {
     }
 
     fn handle_arrival(&mut self, arrival: Arrival, datagram: &[u8]) {
-        self.core.handle_datagram(now(), arrival.socket, arrival.from, &datagram[..arrival.size]);
+        let Arrival { socket, from, size, what } = arrival;
+        match what {
+            Arrived::Datagram => self.core.handle_datagram(now(), socket, from, &datagram[..size]),
+            Arrived::Connected => self.core.handle_stream(now(), socket, from),
+            Arrived::Disconnected => self.core.handle_stream_lost(now(), socket, from),
+        }
     }
 
     fn handle_event(&mut self, event: ControlEvent) {

@@ -16,7 +16,7 @@ use rand::Rng as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-use super::{Arrival, SocketId};
+use super::{Arrival, Arrived, SocketId};
 use crate::readiness::readable;
 
 /// The sockets beside the main one.
@@ -89,7 +89,7 @@ impl Fresh {
             match socket.recv_from(datagram) {
                 Ok((size, from)) => {
                     self.ready.push_back(id);
-                    return Some(Arrival { socket: id, from, size });
+                    return Some(Arrival { socket: id, from, size, what: Arrived::Datagram });
                 }
                 // Nothing more; or an ICMP error, and epoll names the socket again if there is more.
                 Err(error) => tracing::trace!(%error, "nothing more in a fresh socket"),

@@ -1,5 +1,7 @@
 //! Fresh sockets, measurements, and what a hostile server can make of them.
 
+mod connecting;
+
 use std::collections::BTreeSet;
 
 use domain::{NatProfile, PunchKind, PunchPacket, PunchReady, Reflected, SessionTag, Spray, TransactionId};
@@ -244,6 +246,7 @@ struct Sole {
     /// Whether reflectors wait as long as they are asked to.
     patient: bool,
     wishes: Vec<Wish>,
+    calls: Vec<(SocketId, SocketAddr, crate::sockets::Call)>,
     log: Vec<&'static str>,
 }
 
@@ -281,6 +284,7 @@ impl Sole {
             questions: Vec::new(),
             patient: false,
             wishes: Vec::new(),
+            calls: Vec::new(),
             log: Vec::new(),
         };
         lab.drain();
@@ -293,7 +297,11 @@ impl Sole {
     }
 
     fn prepare(&mut self, number: u64, sockets: u16) {
-        let preparation = PunchPreparation { punch: punch(number), peer: self.peer, key: [8; 32], sockets, tcp: false };
+        self.prepare_for(number, sockets, false);
+    }
+
+    fn prepare_for(&mut self, number: u64, sockets: u16, tcp: bool) {
+        let preparation = PunchPreparation { punch: punch(number), peer: self.peer, key: [8; 32], sockets, tcp };
         self.core.handle_frame(self.now, ServerFrame::Prepare(preparation));
         self.drain();
     }
@@ -436,6 +444,7 @@ impl Sole {
             }
             Output::Say(frame) => self.said.push(frame),
             Output::MapPort(wish) => self.wishes.push(wish),
+            Output::Call { port, peer, call } => self.calls.push((port, peer, call)),
             Output::Deliver(_)
             | Output::Ask(_)
             | Output::Configure(_)
