@@ -30,6 +30,11 @@ fn the_lan_is_an_ethernet_too() {
 }
 
 #[test]
+fn a_home_without_udp_goes_direct_over_tcp() {
+    World::on(Seams::Cluster).a_home_without_udp_goes_direct_over_tcp();
+}
+
+#[test]
 fn a_home_reaches_a_full_cone_directly() {
     World::on(Seams::Cluster).a_pair_goes_direct(Nat::Home, Nat::FullCone, "direct");
 }

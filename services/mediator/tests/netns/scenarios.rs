@@ -147,6 +147,27 @@ impl World {
         assert!(!pair.anna.gets(pair.bert_at, "direct", "3s"), "nobody is told of it");
     }
 
+    /// Control goes over TCP, and so does the tunnel; when its router forgets the connection there is another one.
+    pub(crate) fn a_home_without_udp_goes_direct_over_tcp(mut self) {
+        let pair = self.pair(Nat::UdpBlocked, Nat::Home);
+        pair.wait("direct");
+        Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 3).assert_uninterrupted();
+        Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna.address6(), 2).assert_uninterrupted();
+        traffic::transfer(&pair.anna, &pair.bert);
+        traffic::transfer(&pair.bert, &pair.anna);
+
+        let why = pair.anna.why(pair.bert_at).unwrap();
+        assert_eq!((&why["outcome"], &why["strategy"]), (&"direct".into(), &"tcp".into()), "{why}");
+        assert_eq!(why["via"], "tcp", "{why}");
+        assert!(why["hint"].as_str().unwrap().contains("TCP"), "{why}");
+
+        self.lab.reboot_router_of(pair.anna.host());
+        let ping = Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 40);
+        assert!(ping.longest_gap() < 30 * 5, "half a minute after the reboot there is another connection: {ping:?}");
+        pair.wait("direct");
+        Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 2).assert_uninterrupted();
+    }
+
     /// The specification of traversal runs on simulated NATs: the same client must see the kernel's as it sees those.
     pub(crate) fn the_kernels_nats_are_seen_like_simulated_ones(mut self) {
         let kinds = [
