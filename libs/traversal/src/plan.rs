@@ -420,9 +420,8 @@ fn candidates(own: &Measured, peer: &Measured, expected: Option<SocketAddr>) -> 
 
 /// Where `own` is told to connect to: the port that a reflector saw, and no other. LAN addresses and mapped ports are UDP's.
 fn connectable(own: &Measured, peer: &Measured) -> Vec<Candidate> {
-    let meets = |seen: &SocketAddr| own.seen.is_none_or(|own| may_meet(own.ip(), seen.ip()));
-    let seen = peer.seen.filter(meets).map(|endpoint| Candidate { endpoint, local: false, main: false });
-    seen.into_iter().collect()
+    let both = own.seen.zip(peer.seen).filter(|(own, peer)| may_meet(own.ip(), peer.ip()));
+    both.map(|(_, endpoint)| Candidate { endpoint, local: false, main: false }).into_iter().collect()
 }
 
 /// Whether an observed address may be told to a peer: a private one only in a deployment that lies in the same site.
@@ -542,6 +541,31 @@ mod tests {
         assert_eq!(outlook(ALL, &mapped, &NatProfile::BLOCKED), Outlook::Hopeless);
         let dual_blocked = NatProfile { ipv6: true, ..NatProfile::BLOCKED };
         assert_eq!(outlook(ALL, &dual_blocked, &dual), direct);
+    }
+
+    #[test]
+    fn connections_lead_to_the_observed_port_of_the_peer_and_nowhere_else() {
+        let tcp = Some(Mapping::EndpointIndependent);
+        let blocked = Measured { profile: NatProfile { tcp, ..NatProfile::BLOCKED }, ..easy("203.0.113.1:1000") };
+        let profile = NatProfile { tcp, hops: 12, ..easy_profile() };
+        let mapped = Some("198.51.100.1:9999".parse().unwrap());
+        let local = vec!["192.168.1.7:2000".parse().unwrap()];
+        let home = Measured { profile, mapped, local, ttl: 0, ..easy("198.51.100.1:2000") };
+        for number in 1..=3 {
+            let plan = attempt(number, &blocked, &home);
+            assert_eq!(plan.strategy, Strategy::Tcp);
+            assert_eq!(plan.orders[0].candidates, [candidate("198.51.100.1:2000", false)]);
+            assert_eq!(plan.orders[1].candidates, [candidate("203.0.113.1:1000", false)]);
+            assert!(preparation(ALL, Variation::of(number), &blocked.profile, &home.profile).1);
+        }
+        for inside in ["192.168.1.7:2000", "127.0.0.1:22", "169.254.1.1:80"] {
+            let inside = Measured { seen: Some(inside.parse().unwrap()), ..home.clone() };
+            assert_eq!(attempt(1, &blocked, &inside).orders[0].candidates, []);
+        }
+        let off = Strategies { tcp: false, ..ALL };
+        assert_eq!(outlook(off, &blocked.profile, &home.profile), Outlook::Hopeless);
+        let moving = NatProfile { tcp: Some(Mapping::AddressAndPortDependent), ..home.profile };
+        assert_eq!(outlook(ALL, &blocked.profile, &moving), Outlook::Hopeless);
     }
 
     #[test]
