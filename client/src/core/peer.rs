@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use domain::{ClientId, PeerPresence, RelayId, RelayOffer, VirtualAddresses};
+use domain::{ClientId, PeerPresence, RelayId, RelayOffer, Scope, VirtualAddresses, scope};
 use rand::{Rng as _, rngs::StdRng};
 use traversal::path::{self, Path};
 use tunnel::{Frame, Incoming, Local, PairKey, Party, Received, Refusal, Route, Session};
@@ -484,6 +484,7 @@ impl Peer {
             }
             Frame::Hints(hints) => {
                 self.path.handle_moved(turn.now, origin.path());
+                let hints = credible(turn.own_hints, &hints);
                 self.hints = self.path.proven().chain(hints).take(Frame::MAX_HINTS).collect();
                 if self.doubt.is_some() && turn.policy != PathPolicy::Relay {
                     for hint in &self.hints {
@@ -560,6 +561,22 @@ fn send_to(turn: &mut Turn<'_>, endpoint: Endpoint, datagram: BytesMut) {
     turn.outputs.push_back(Output::Send { socket, to: address, ttl: None, datagram });
 }
 
+/// Of the addresses that a peer claims for itself, those that may be asked whether it is there: a member must not make others
+/// scan their own networks. A private address is for those who show the same public one, or none.
+fn credible(own: &[SocketAddr], claimed: &[SocketAddr]) -> Vec<SocketAddr> {
+    let is = |wanted: Scope| move |at: &&SocketAddr| scope(at.ip()) == wanted;
+    let mut public = own.iter().filter(is(Scope::Public)).map(SocketAddr::ip).peekable();
+    let near = public.peek().is_none() || public.any(|own| claimed.iter().any(|hint| hint.ip() == own));
+    let alone = own.iter().any(|own| scope(own.ip()) == Scope::Loopback);
+    let may = |hint: &&SocketAddr| match scope(hint.ip()) {
+        Scope::Public => true,
+        Scope::Private => near,
+        Scope::Loopback => alone,
+        Scope::LinkLocal | Scope::Unusable => false,
+    };
+    claimed.iter().filter(may).filter(|hint| hint.port() >= LEAST_PORT).copied().collect()
+}
+
 fn fresh_path(turn: &mut Turn<'_>) -> Path {
     let mut path = Path::new(turn.random.random());
     path.handle_lifetime(turn.lifetime);
@@ -572,6 +589,8 @@ fn micros(turn: &Turn<'_>) -> u64 {
 
 /// Probes that a user waits for; the oldest is forgotten for a newer one.
 const MAX_PINGS: usize = 64;
+/// Below are the ports of services of the system, which no client uses.
+const LEAST_PORT: u16 = 1024;
 /// Idle tunnels beyond the eager ones are kept for this long.
 const LAPSE: Duration = Duration::from_secs(600);
 const FIRST_WISH: Duration = Duration::from_secs(2);

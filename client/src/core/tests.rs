@@ -1,5 +1,6 @@
 //! Two cores back to back, with a relay between them and a clock of their own.
 
+mod hostile;
 mod punching;
 mod roaming;
 

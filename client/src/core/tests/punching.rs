@@ -234,15 +234,15 @@ fn a_day_of_measurements_leaves_no_socket_open_and_the_lifetime_known() {
 }
 
 /// One core, whose sockets and reflectors are played here.
-struct Sole {
-    core: Core,
-    now: Instant,
-    peer: ClientId,
+pub(super) struct Sole {
+    pub(super) core: Core,
+    pub(super) now: Instant,
+    pub(super) peer: ClientId,
     open: BTreeSet<SocketId>,
     /// Punch packets.
-    sent: Vec<(SocketId, SocketAddr)>,
+    pub(super) sent: Vec<(SocketId, SocketAddr)>,
     said: Vec<ClientFrame>,
-    questions: Vec<(SocketId, SocketAddr, Vec<u8>, Instant)>,
+    pub(super) questions: Vec<(SocketId, SocketAddr, Vec<u8>, Instant)>,
     /// Whether reflectors wait as long as they are asked to.
     patient: bool,
     wishes: Vec<Wish>,
@@ -251,7 +251,7 @@ struct Sole {
 }
 
 impl Sole {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Instant::now();
         let mut node = Node::new(now, Side::Alice, PathPolicy::Any);
         let choices = Choices { path: PathPolicy::Any, port_mapping: true, loopback: false };
@@ -296,7 +296,7 @@ impl Sole {
         self.open.iter().copied().filter(|socket| socket.is_punching()).collect()
     }
 
-    fn prepare(&mut self, number: u64, sockets: u16) {
+    pub(super) fn prepare(&mut self, number: u64, sockets: u16) {
         self.prepare_for(number, sockets, false);
     }
 
@@ -306,7 +306,7 @@ impl Sole {
         self.drain();
     }
 
-    fn go(&mut self, number: u64, candidates: &[&str], sockets: u16) {
+    pub(super) fn go(&mut self, number: u64, candidates: &[&str], sockets: u16) {
         self.core.handle_frame(self.now, ServerFrame::Go(order(number, candidates, sockets)));
         self.drain();
     }
@@ -350,7 +350,7 @@ impl Sole {
     }
 
     /// Reflectors answer all that was asked, as if there were no NAT.
-    fn measure(&mut self) {
+    pub(super) fn measure(&mut self) {
         for _ in 0..60 {
             self.reflect();
             self.step(Duration::from_millis(50));
@@ -390,7 +390,7 @@ impl Sole {
         profiles.next().unwrap()
     }
 
-    fn run(&mut self, time: Duration) {
+    pub(super) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.core.poll_deadline() <= end {
             self.now = self.now.max(self.core.poll_deadline());
@@ -418,7 +418,7 @@ impl Sole {
         self.core.outputs = kept;
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         while let Some(output) = self.core.poll_output() {
             self.take(output);
         }
@@ -455,7 +455,7 @@ impl Sole {
     }
 }
 
-fn order(number: u64, candidates: &[&str], sockets: u16) -> PunchOrder {
+pub(super) fn order(number: u64, candidates: &[&str], sockets: u16) -> PunchOrder {
     let candidate = |endpoint: &&str| Candidate { endpoint: endpoint.parse().unwrap(), local: false, main: false };
     PunchOrder {
         punch: punch(number),
@@ -475,7 +475,7 @@ const fn punch(number: u64) -> PunchId {
 }
 
 /// A binding success with an XOR-MAPPED-ADDRESS of IPv4 (RFC 8489, section 14.2).
-fn stun_answer(reflected: &Reflected) -> Vec<u8> {
+pub(super) fn stun_answer(reflected: &Reflected) -> Vec<u8> {
     let SocketAddr::V4(seen) = reflected.seen else { panic!("IPv4 only") };
     let cookie = [0x21, 0x12, 0xa4, 0x42];
     let port = (seen.port() ^ 0x2112).to_be_bytes();
@@ -484,5 +484,5 @@ fn stun_answer(reflected: &Reflected) -> Vec<u8> {
     [&head[..], &[0, 0x20, 0, 8, 0, 1], &port, &address].concat()
 }
 
-const PEER: &str = "198.51.100.1:40002";
+pub(super) const PEER: &str = "198.51.100.1:40002";
 const REFLECTORS: [&str; 3] = ["192.0.2.10:3478", "192.0.2.10:3479", "192.0.2.11:3478"];
