@@ -312,11 +312,11 @@ fn measured() -> impl Generator<Value = Measured> {
             Just("0.0.0.0"),
             Just("255.255.255.255")
         ]
-        .prop_map(|text| text.parse::<IpAddr>().unwrap())
+        .prop_map(|text| text.parse::<IpAddr>().expect("a literal address"))
     };
     let at = move || (address(), 0..4_u16).prop_map(|(address, port)| SocketAddr::new(address, 7_000 * port));
     let six = prop_oneof![Just("2001:db8::1"), Just("fe80::1"), Just("::1"), Just("ff02::1"), Just("fd00::1")]
-        .prop_map(|text: &str| SocketAddr::new(text.parse().unwrap(), 7_000));
+        .prop_map(|text: &str| SocketAddr::new(text.parse().expect("a literal address"), 7_000));
     let profile = (0..3_u8, 0..4_u8, any::<bool>(), -3..4_i16, any::<u16>()).prop_map(
         |(mapping, allocation, pool, step, rate)| {
             let allocation = match allocation {
