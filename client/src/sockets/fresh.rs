@@ -139,7 +139,7 @@ fn ephemeral_ports() -> (u16, u16) {
     parsed.filter(|(low, high)| *low >= 1024 && low < high).unwrap_or(DEFAULT_PORTS)
 }
 
-/// Two punches of 256 sockets (NAT.md, section 6), a discovery, and tunnels that stay where they were found.
+/// Two punches of 256 sockets, a discovery, and tunnels that stay where they were found.
 pub(super) const MAX_FRESH: usize = 800;
 /// Sockets that one look may find ready.
 const AT_ONCE: usize = 64;

@@ -5,7 +5,7 @@
 //! clients say to each other inside of the channel ([`Frame`]).
 //!
 //! The protocol is WireGuard's (Noise IKpsk2), by the Noise core of `gotatun`: its replay window of 8,192 packets covers the
-//! reordering of a change of path (NAT.md, section 10). A session knows nothing of addresses, so that the same bytes travel
+//! reordering of a change of path. A session knows nothing of addresses, so that the same bytes travel
 //! directly or through a relay, and a change of path never touches it. Each pair mixes in a [`PairKey`] made of the secret of
 //! a network that both are members of: the server, which names the members' public keys, cannot join a tunnel without it.
 //!

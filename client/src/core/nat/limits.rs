@@ -88,7 +88,7 @@ pub(super) fn may_send(from: Standpoint, candidate: &Candidate) -> bool {
 const WINDOW: Duration = Duration::from_secs(60);
 /// A network of 250 that comes up at once, with some that are tried again.
 const MAX_PREPARATIONS: usize = 400;
-/// One birthday a minute and all the sweeps that fit beside it (NAT.md, section 6), doubled.
+/// One birthday a minute and all the sweeps that fit beside it, doubled.
 const MAX_SOCKETS_LATELY: usize = 1024;
 const MAX_SOCKETS: usize = 512;
 const MAX_PUNCHES: usize = 64;
