@@ -161,7 +161,7 @@ impl World {
         assert_eq!(why["via"], "tcp", "{why}");
         assert!(why["hint"].as_str().unwrap().contains("TCP"), "{why}");
 
-        self.lab.reboot_router_of(pair.anna.host());
+        pair.anna.host().router().reboot();
         let ping = Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 40);
         assert!(ping.longest_gap() < 30 * 5, "half a minute after the reboot there is another connection: {ping:?}");
         pair.wait("direct");
