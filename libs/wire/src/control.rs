@@ -15,6 +15,9 @@ use minicbor::{Decode, Encode};
 
 use crate::Code;
 
+/// What a control connection asks for when its stream becomes a WebSocket.
+pub const PATH: &str = "/control";
+
 /// The protocol version that this code speaks.
 pub const VERSION: u16 = 1;
 

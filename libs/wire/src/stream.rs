@@ -38,7 +38,7 @@ pub struct StreamId(pub u64);
 /// Why a message is no sequence of frames. It ends the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    #[error("a frame is larger than {MAX_DATAGRAM} bytes")]
+    #[error("a frame is larger than {MAX_DATAGRAM} bytes, or a message larger than {MAX_MESSAGE}")]
     TooLarge,
     #[error("a frame is smaller than {HEADER_SIZE} bytes")]
     TooSmall,
@@ -98,6 +98,9 @@ impl FrameError {
 /// # Errors
 /// [`FrameError`].
 pub fn frames(message: &[u8]) -> Result<impl Iterator<Item = &[u8]>, FrameError> {
+    if message.len() > MAX_MESSAGE {
+        return Err(FrameError::TooLarge);
+    }
     let mut rest = message;
     let mut count = 0;
     while !rest.is_empty() {

@@ -51,6 +51,10 @@ fn limits_hold_exactly() {
     assert_eq!(frames(&[0]).err(), Some(FrameError::Truncated));
     assert_eq!(frames(&frame(HEADER_SIZE).repeat(MAX_FRAMES)).unwrap().count(), MAX_FRAMES);
     assert_eq!(frames(&frame(HEADER_SIZE).repeat(MAX_FRAMES + 1)).err(), Some(FrameError::TooMany));
+    let largest = [frame(MAX_DATAGRAM).repeat(7), frame(MAX_MESSAGE - 7 * (2 + MAX_DATAGRAM) - 2)].concat();
+    assert_eq!((largest.len(), frames(&largest).unwrap().count()), (MAX_MESSAGE, 8));
+    let larger = [frame(MAX_DATAGRAM).repeat(7), frame(MAX_MESSAGE - 7 * (2 + MAX_DATAGRAM) - 1)].concat();
+    assert_eq!(frames(&larger).err(), Some(FrameError::TooLarge));
     assert_eq!(frames(&[]).unwrap().count(), 0);
     assert_eq!(
         [FrameError::TooLarge, FrameError::TooSmall, FrameError::Text].map(FrameError::close_code),

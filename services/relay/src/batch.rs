@@ -47,6 +47,8 @@ pub(crate) struct Arrivals {
     names: Box<[Name; MESSAGES]>,
     controls: Box<[Control; MESSAGES]>,
     messages: ArrayVec<Arrived, MESSAGES>,
+    /// Bytes of the buffer that [`Self::lay`] has used.
+    laid: usize,
 }
 
 /// Pieces of equal size from one source; the last may be shorter.
@@ -72,7 +74,22 @@ impl Arrivals {
             names: Box::new([Name::default(); MESSAGES]),
             controls: Box::new([Control::default(); MESSAGES]),
             messages: ArrayVec::new(),
+            laid: 0,
         }
+    }
+
+    /// Forgets what arrived, to make room for [`Self::lay`].
+    pub(crate) fn clear(&mut self) {
+        self.messages.clear();
+        self.laid = 0;
+    }
+
+    /// Puts in what came another way than over a socket; `None` when there is no room.
+    pub(crate) fn lay(&mut self, bytes: &[u8]) -> Option<Piece> {
+        let piece = Piece { start: self.laid, length: bytes.len() };
+        self.buffer.get_mut(self.laid..self.laid + bytes.len())?.copy_from_slice(bytes);
+        self.laid += bytes.len();
+        Some(piece)
     }
 
     /// Takes what is there. With `waits`, waits for the first as long as the socket has as its time-out.

@@ -25,10 +25,11 @@ use subtle::ConstantTimeEq as _;
 use wire::{
     Code,
     relay::{Cookie, Join, MAX_ANSWER, Message, Slot},
+    stream::StreamId,
     ticket::{LegSide, TicketError, TicketKey},
 };
 
-use crate::{bucket::Bucket, joins::Joins, slab::Slab, steer::Workers};
+use crate::{bucket::Bucket, joins::Joins, slab::Slab, steer::Workers, stream::source_of};
 
 /// A leg moves to another address at most this often.
 const MOVE_PAUSE: u64 = 1_000_000_000;
@@ -253,7 +254,11 @@ impl Relay {
             let cookie = self.cookie(now / COOKIE_PERIOD, from.address);
             return Verdict::Answer(Answer::of(&Message::Challenge { cookie }));
         }
-        if !self.joins.take(now, SourcePrefix::of(from.address.ip())) {
+        let source = match StreamId::of(&from.address) {
+            Some(stream) => source_of(stream),
+            None => SourcePrefix::of(from.address.ip()).bits(),
+        };
+        if !self.joins.take(now, source) {
             return Verdict::Drop(DropReason::JoinsTooOften);
         }
         match self.admit(now, wall, from, join) {

@@ -1,7 +1,5 @@
 //! How many tickets one source address shows: each costs three HMACs, and behind the cookie nobody is anonymous.
 
-use domain::SourcePrefix;
-
 use crate::steer::Workers;
 
 /// Tickets of one source in a second, and at once: enough for the clients of a carrier's NAT after a relay restarted,
@@ -37,9 +35,9 @@ impl Joins {
         }
     }
 
-    /// Takes one from the budget of `source` at `now` (nanoseconds); false when it is used up.
-    pub(crate) fn take(&mut self, now: u64, source: SourcePrefix) -> bool {
-        let place = source.bits().wrapping_mul(self.factor) >> (u64::BITS - PLACES.ilog2());
+    /// Takes one from the budget of `source`, a number that names it, at `now` (nanoseconds); false when it is used up.
+    pub(crate) fn take(&mut self, now: u64, source: u64) -> bool {
+        let place = source.wrapping_mul(self.factor) >> (u64::BITS - PLACES.ilog2());
         let whole_at = &mut self.whole_at[place as usize];
         let next = (*whole_at).max(now) + self.interval;
         let granted = next - now <= DEPTH;
@@ -54,12 +52,14 @@ impl Joins {
 mod tests {
     use std::net::IpAddr;
 
+    use domain::SourcePrefix;
+
     use super::*;
 
     #[test]
     fn a_source_gets_its_rate_and_others_theirs() {
         let mut joins = Joins::new([0x9b; 32], Workers::ONE);
-        let [one, other] = [1, 2].map(|host| SourcePrefix::of(IpAddr::from([203, 0, 113, host])));
+        let [one, other] = [1, 2].map(|host| SourcePrefix::of(IpAddr::from([203, 0, 113, host])).bits());
         let taken = |joins: &mut Joins, now, source| (0..5_000).filter(|_| joins.take(now, source)).count();
         assert_eq!(taken(&mut joins, 0, one), 1_000);
         assert_eq!(taken(&mut joins, 0, other), 1_000);
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn workers_grant_a_source_its_rate_together() {
         let workers = Workers::new(4);
-        let source = SourcePrefix::of(IpAddr::from([203, 0, 113, 1]));
+        let source = SourcePrefix::of(IpAddr::from([203, 0, 113, 1])).bits();
         let granted = |_| {
             let mut joins = Joins::new([0x9b; 32], workers);
             (0..5_000).filter(|_| joins.take(0, source)).count()
@@ -81,7 +81,7 @@ mod tests {
     fn every_source_has_a_place() {
         let mut joins = Joins::new([0xff; 32], Workers::ONE);
         for bits in [0, 1, u32::MAX, 0x8000_0000] {
-            assert!(joins.take(0, SourcePrefix::of(IpAddr::V4(bits.into()))));
+            assert!(joins.take(0, SourcePrefix::of(IpAddr::V4(bits.into())).bits()));
         }
     }
 }

@@ -11,6 +11,8 @@
 //! Where an interface of the host allows it, the kernel forwards what two proven IPv4 legs send each other before the workers
 //! see it (`xdp.rs`), by the same rules; this is an accelerator, and missing is no failure.
 //!
+//! Clients that no UDP gets out of reach it by TLS on TCP 443; see [`stream`].
+//!
 //! Every relay is a reflector, too: STUN on its port is told apart by the first bytes, answered with the same sealed
 //! observations as at rendezvous and within budgets per source. With one port it cannot answer from elsewhere and refuses
 //! to (420); but rendezvous processes with a single address have it send their answers that must come from another. Over TCP it does not answer: there the port belongs to the gateway.
@@ -24,13 +26,14 @@ pub mod metrics;
 mod slab;
 mod socket;
 pub mod steer;
+pub mod stream;
 mod xdp;
 
 use std::{
     convert::Infallible,
     error::Error as _,
     io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     num::NonZeroUsize,
     path::PathBuf,
     sync::{
@@ -42,9 +45,10 @@ use std::{
 
 use bus::{Bus, Served};
 use contract::rendezvous::ReflectFrom;
-use domain::{InstanceId, RelayId};
+use domain::{InstanceId, RelayId, StreamEndpoint};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::{
     probe::{Budget, Desk, MAX_ANSWER_SIZE, Mirror, ObservationKey, Sources, is_stun},
@@ -52,11 +56,16 @@ use wire::{
 };
 
 pub use metrics::Metrics;
+pub use stream::{HandedStreams, StreamConfig, StreamDoor};
 
 use crate::{
     core::{Limits, Relay},
     socket::{DOORS, Door, Worker},
     steer::Workers,
+    stream::{
+        gate::{self, Gate},
+        port::{Inlet, Port},
+    },
     xdp::Accelerator,
 };
 
@@ -95,6 +104,8 @@ pub struct Config {
     /// How long a draining relay goes on forwarding, so that pairs can move.
     #[serde(with = "domain::human_duration")]
     pub drain: Duration,
+    /// Legs over TLS on TCP, for clients without UDP.
+    pub streams: StreamConfig,
 }
 
 impl Default for Config {
@@ -112,6 +123,7 @@ impl Default for Config {
             max_slots: 100_000,
             idle: Duration::from_secs(60),
             drain: Duration::from_secs(3),
+            streams: StreamConfig::default(),
         }
     }
 }
@@ -136,6 +148,10 @@ pub enum Error {
     TooManyWorkers { named: u8, most: u8 },
     #[error("relay.public names {named} addresses for {bound} listeners")]
     Public { named: usize, bound: usize },
+    #[error("relay.streams.public names endpoints, but relay.streams.listen no listener")]
+    NoStreamListener,
+    #[error("a stream listener has no certificate")]
+    Tls(#[from] stream::TlsError),
     #[error("{path} is no key of 32 bytes")]
     Key { path: PathBuf },
     #[error("the system gives no random bytes")]
@@ -157,6 +173,8 @@ pub struct Bound {
     relay: RelayId,
     workers: Workers,
     listeners: Vec<Listener>,
+    streams: Vec<(TcpListener, Arc<rustls::ServerConfig>)>,
+    handed: Option<HandedStreams>,
 }
 
 /// A port of the relay.
@@ -196,7 +214,20 @@ pub fn bind(config: &Config, instance: InstanceId) -> Result<Bound, Error> {
         listeners.push(Listener { sockets, endpoint: SocketAddr::new(public, bound.port()) });
     }
     let relay = RelayId::from_bytes(*instance.as_bytes());
-    Ok(Bound { config: config.clone(), relay, workers, listeners })
+    let streams = bind_streams(&config.streams)?;
+    Ok(Bound { config: config.clone(), relay, workers, listeners, streams, handed: None })
+}
+
+fn bind_streams(config: &StreamConfig) -> Result<Vec<(TcpListener, Arc<rustls::ServerConfig>)>, Error> {
+    if config.listen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tls = gate::tls(&config.tls_certificate, &config.tls_key)?;
+    let one = |&address: &SocketAddr| {
+        let listener = gate::bind(address).map_err(|source| Error::Listen { address, source })?;
+        Ok((listener, tls.clone()))
+    };
+    config.listen.iter().map(one).collect()
 }
 
 impl Bound {
@@ -204,6 +235,22 @@ impl Bound {
     #[must_use]
     pub fn endpoints(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|listener| listener.endpoint).collect()
+    }
+
+    /// Where clients reach it with streams.
+    #[must_use]
+    pub fn stream_endpoints(&self) -> Vec<StreamEndpoint> {
+        if !self.config.streams.public.is_empty() {
+            return self.config.streams.public.clone();
+        }
+        let bound = self.streams.iter().filter_map(|(listener, _)| listener.local_addr().ok());
+        let handed = self.handed.iter().flat_map(HandedStreams::endpoints);
+        bound.map(StreamEndpoint::from).chain(handed).collect()
+    }
+
+    /// Takes the streams that somebody else in this process accepts.
+    pub fn take_streams(&mut self, handed: HandedStreams) {
+        self.handed = Some(handed);
     }
 
     /// The relay's id.
@@ -221,7 +268,7 @@ impl Bound {
         let observations = ObservationKey::new(&read_key(&self.config.observation_key)?);
         let mut secret = [0; 32];
         SystemRandom::new().fill(&mut secret).map_err(|_| Error::Random)?;
-        let endpoints = self.endpoints();
+        let (endpoints, stream_endpoints) = (self.endpoints(), self.stream_endpoints());
         let drains = Arc::new(AtomicBool::new(false));
         let stops = Arc::new(AtomicBool::new(false));
         let spread = u64::from_le_bytes(std::array::from_fn(|nth| secret[nth]));
@@ -240,6 +287,16 @@ impl Bound {
             }
         }
         let mut accelerator = accelerate(&self.config);
+        let streams = !self.streams.is_empty() || self.handed.is_some();
+        if !streams && !stream_endpoints.is_empty() {
+            return Err(Error::NoStreamListener);
+        }
+        let mut inlets = Vec::new();
+        if streams {
+            for _ in 0..self.workers.count() {
+                inlets.push(Arc::new(Inlet::new().map_err(Error::Thread)?));
+            }
+        }
         let mut workers = Vec::with_capacity(doors.len());
         for (worker, doors) in (0..).zip(doors) {
             let bound = doors.iter().map(|door: &Door| door.socket.local_addr()).collect::<io::Result<_>>();
@@ -249,6 +306,9 @@ impl Bound {
                 doors,
                 relay: Relay::new(Instant::now(), root.key(self.relay), secret, limits, (worker, self.workers)),
                 table,
+                port: inlets
+                    .get(usize::from(worker))
+                    .map(|inlet| Port::new((worker, self.workers), Arc::clone(inlet), Arc::clone(&seams.metrics))),
                 metrics: Arc::clone(&seams.metrics),
                 drains: Arc::clone(&drains),
                 stops: Arc::clone(&stops),
@@ -258,10 +318,18 @@ impl Bound {
         tracing::info!(relay = %self.relay, workers = workers.len(), "relay forwards");
 
         let metrics = Arc::clone(&seams.metrics);
+        let ends = CancellationToken::new();
+        let _ends = ends.clone().drop_guard();
+        let gate = Gate::new(self.config.streams.clone(), self.workers, inlets, Arc::clone(&seams.metrics), spread);
+        let listeners = self.streams.into_iter().map(|(listener, tls)| Ok((listener.try_into()?, tls.into())));
+        let listeners = listeners.collect::<io::Result<_>>().map_err(Error::Socket)?;
+        let mut gates = JoinSet::new();
+        gates.spawn(Arc::new(gate).run(listeners, self.handed, ends.clone()));
+
         let beat = beat::Beat {
             relay: self.relay,
             endpoints,
-            streams: Vec::new(),
+            streams: stream_endpoints,
             region: self.config.region.clone(),
             max_slots: self.config.max_slots,
             seams,
@@ -279,6 +347,8 @@ impl Bound {
         drains.store(true, Ordering::Relaxed);
         let gone = tokio::time::timeout(self.config.drain, &mut ended).await;
         stops.store(true, Ordering::Relaxed);
+        ends.cancel();
+        while gates.join_next().await.is_some() {}
         match gone {
             Ok(ended) => ended,
             Err(_) => ended.await,

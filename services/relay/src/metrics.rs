@@ -2,7 +2,10 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use crate::core::{DropReason, Event};
+use crate::{
+    core::{DropReason, Event},
+    stream::StreamMetrics,
+};
 
 /// The figures of this role.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub struct Metrics {
     pub pairs: IntGauge,
     /// Beats that the bus did not take.
     pub beats_failed: IntCounter,
+    /// Of legs over streams.
+    pub streams: StreamMetrics,
     dropped: [IntCounter; DropReason::ALL.len()],
     events: IntCounterVec,
 }
@@ -57,6 +62,7 @@ impl Metrics {
             refused_rows: counter("relay_refused_rows_total", "Rows of datagrams that the kernel did not take as one")?,
             beats_failed: counter("relay_beats_failed_total", "Signs of life that the bus did not take")?,
             dropped: DropReason::ALL.map(|reason| dropped.with_label_values(&[reason.name()])),
+            streams: StreamMetrics::register(registry)?,
             pairs,
             events,
         })

@@ -24,13 +24,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 use wire::{
     probe::{Asked, Corner, Desk, MAX_ANSWER_SIZE, Verdict as Reflection, is_stun},
     relay::MAX_DATAGRAM,
+    stream::StreamId,
 };
 
 use crate::{
-    batch::{Arrivals, Departures, Waits},
+    batch::{Arrivals, Departures, Piece, Waits},
     core::{DropReason, Hop, Relay, Verdict},
     metrics::Metrics,
     steer::Workers,
+    stream::{self, port::Port},
     xdp::Table,
 };
 
@@ -45,6 +47,9 @@ const TURN: Duration = Duration::from_millis(100);
 
 /// Pairs whose end one turn looks at, and late answers that it sends: about a millisecond, while the kernel keeps what arrives.
 const DEADLINES: usize = 1_024;
+
+/// Frames of streams that one turn begins to serve, so that datagrams wait for few of them.
+const STREAM_FRAMES: u64 = 64;
 
 /// A socket with large buffers at `address` for every worker, and a way to them.
 pub(crate) fn bind(address: SocketAddr, workers: Workers) -> io::Result<Vec<UdpSocket>> {
@@ -100,6 +105,8 @@ pub(crate) struct Worker {
     pub(crate) relay: Relay,
     /// The pairs that the kernel forwards.
     pub(crate) table: Option<Table>,
+    /// Where streams come in, if any do.
+    pub(crate) port: Option<Port>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drains: Arc<AtomicBool>,
     pub(crate) stops: Arc<AtomicBool>,
@@ -121,17 +128,22 @@ impl Worker {
                 drained = true;
                 self.tell_draining();
             }
-            let waits = if self.doors.len() == 1 { Waits::ForOne } else { Waits::Not };
+            let waits = if self.waits_at_one_door() { Waits::ForOne } else { Waits::Not };
             for at in self.ready()? {
                 arrivals.receive(&self.doors[at].socket, waits)?;
                 let now = Instant::now();
                 let wall = UnixMillis::from(SystemTime::now());
                 for message in arrivals.messages() {
+                    if StreamId::of(&message.from).is_some() {
+                        // A neighbour that calls itself a stream.
+                        count.drop(DropReason::Malformed);
+                        continue;
+                    }
                     let from = Hop { address: message.from, door: u8::try_from(at).unwrap_or(u8::MAX) };
                     for piece in message.pieces() {
                         let datagram = arrivals.bytes(piece);
                         match self.decide(now, wall, from, datagram, &mut outgoing, &mut count) {
-                            Some(to) => outgoing[usize::from(to.door)].push(to.address, piece),
+                            Some(to) => self.forward(to, piece, &arrivals, &mut outgoing),
                             None => self.count_events(),
                         }
                         if outgoing.iter().any(Departures::is_full) {
@@ -142,6 +154,7 @@ impl Worker {
                 self.send(now, &arrivals, &mut outgoing, &mut count)?;
                 count.flush(&self.metrics);
             }
+            self.serve_streams(&mut arrivals, &mut outgoing, &mut count)?;
             let now = Instant::now();
             self.send_late(now);
             for _ in 0..DEADLINES {
@@ -156,16 +169,95 @@ impl Worker {
 
     /// The doors where something may have arrived. Waits for that, but not for long.
     fn ready(&self) -> io::Result<ArrayVec<usize, DOORS>> {
-        if self.doors.len() == 1 {
+        if self.waits_at_one_door() {
             return Ok(std::iter::once(0).collect());
         }
-        let mut polled: ArrayVec<_, DOORS> =
-            self.doors.iter().map(|door| PollFd::new(door.socket.as_fd(), PollFlags::POLLIN)).collect();
+        let streams = self.port.iter().map(Port::wake);
+        let mut polled: ArrayVec<_, { DOORS + 1 }> = (self.doors.iter().map(|door| door.socket.as_fd()))
+            .chain(streams)
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
+            .collect();
         match poll(&mut polled, PollTimeout::try_from(TURN).unwrap_or(PollTimeout::ZERO)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok((0..polled.len()).filter(|at| polled[*at].any() == Some(true)).collect())
+        Ok((0..self.doors.len()).filter(|at| polled[*at].any() == Some(true)).collect())
+    }
+
+    /// Whether there is nothing to wait for but one socket.
+    fn waits_at_one_door(&self) -> bool {
+        self.doors.len() == 1 && !self.port.as_ref().is_some_and(Port::is_live)
+    }
+
+    /// Takes what came over streams, within a budget; what is left is there in the next turn. Then lets streams write.
+    fn serve_streams(
+        &mut self,
+        arrivals: &mut Arrivals,
+        outgoing: &mut [Outgoing],
+        count: &mut Count,
+    ) -> io::Result<()> {
+        let Some(mut port) = self.port.take() else { return Ok(()) };
+        let (now, wall) = (Instant::now(), UnixMillis::from(SystemTime::now()));
+        arrivals.clear();
+        let mut served = 0;
+        while served < STREAM_FRAMES
+            && let Some(batch) = port.take()
+        {
+            let from = Hop { address: batch.from.address(), door: stream::DOOR };
+            for frame in port.own(&batch) {
+                served += 1;
+                match self.judge(now, wall, from, frame, count) {
+                    Verdict::Forward(to) if to.door == stream::DOOR => port.send(to.address, frame),
+                    Verdict::Forward(to) => {
+                        if outgoing.iter().any(Departures::is_full) {
+                            self.send(now, arrivals, outgoing, count)?;
+                        }
+                        if let (Some(piece), Some(outgoing)) =
+                            (arrivals.lay(frame), outgoing.get_mut(usize::from(to.door)))
+                        {
+                            outgoing.push(to.address, piece);
+                        }
+                    }
+                    Verdict::Answer(answer) => port.send(from.address, answer.as_bytes()),
+                    Verdict::Drop(_) => {}
+                }
+                self.count_events();
+            }
+        }
+        if served > 0 {
+            self.metrics.streams.frames.inc_by(served);
+            self.send(now, arrivals, outgoing, count)?;
+            count.flush(&self.metrics);
+        }
+        port.flush();
+        self.port = Some(port);
+        Ok(())
+    }
+
+    /// Has a piece sent on.
+    fn forward(&mut self, to: Hop, piece: Piece, arrivals: &Arrivals, outgoing: &mut [Outgoing]) {
+        match &mut self.port {
+            Some(port) if to.door == stream::DOOR => port.send(to.address, arrivals.bytes(piece)),
+            _ => {
+                if let Some(outgoing) = outgoing.get_mut(usize::from(to.door)) {
+                    outgoing.push(to.address, piece);
+                }
+            }
+        }
+    }
+
+    /// What the relay makes of a datagram or frame, counted.
+    fn judge(&mut self, now: Instant, wall: UnixMillis, from: Hop, bytes: &[u8], count: &mut Count) -> Verdict {
+        let verdict = self.ask(now, wall, from, bytes);
+        match verdict {
+            Verdict::Forward(_) => {
+                count.packets += 1;
+                count.bytes += bytes.len() as u64;
+            }
+            Verdict::Answer(_) => count.answers += 1,
+            Verdict::Drop(reason) => count.drop(reason),
+        }
+        verdict
     }
 
     /// Where this datagram goes on to, if it does. An answer to it is in `outgoing`.
@@ -195,21 +287,16 @@ impl Worker {
             }
             return None;
         }
-        match self.ask(now, wall, from, datagram) {
-            Verdict::Forward(to) => {
-                count.packets += 1;
-                count.bytes += datagram.len() as u64;
-                return Some(to);
-            }
+        match self.judge(now, wall, from, datagram, count) {
+            Verdict::Forward(to) => Some(to),
             Verdict::Answer(answer) => {
-                count.answers += 1;
                 let bytes = answer.as_bytes();
                 back.answer()[..bytes.len()].copy_from_slice(bytes);
                 back.push_answer(from.address, bytes.len());
+                None
             }
-            Verdict::Drop(reason) => count.drop(reason),
+            Verdict::Drop(_) => None,
         }
-        None
     }
 
     /// The relay's verdict, with what the kernel knows and has to know.
@@ -268,8 +355,12 @@ impl Worker {
     fn tell_draining(&mut self) {
         let notes: Vec<_> = self.relay.drain().collect();
         for (to, note) in notes {
-            // A note that is lost is made up for by the pings that stay unanswered later.
-            let _ = self.doors[usize::from(to.door)].socket.send_to(note.as_bytes(), to.address);
+            match (self.doors.get(usize::from(to.door)), &mut self.port) {
+                // A note that is lost is made up for by the pings that stay unanswered later.
+                (Some(door), _) => drop(door.socket.send_to(note.as_bytes(), to.address)),
+                (None, Some(port)) => port.send(to.address, note.as_bytes()),
+                (None, None) => {}
+            }
         }
     }
 

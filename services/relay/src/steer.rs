@@ -14,7 +14,10 @@ use nix::{
     libc::{sock_filter, sock_fprog},
     sys::socket::{setsockopt, sockopt},
 };
-use wire::{relay::Slot, ticket::PairNonce};
+use wire::{
+    relay::{Join, Message, Slot},
+    ticket::PairNonce,
+};
 
 /// Bits of a slot number that count the users of a place, at the top.
 pub(crate) const GENERATION_BITS: u32 = 8;
@@ -24,7 +27,8 @@ const BY_SLOT: [u32; 2] = [0xb0, 0xb6];
 
 /// First byte of JOIN, and where the pair's nonce stands in it: after the cookie, the head and the relay of the ticket.
 const JOIN: u32 = 0xb3;
-const NONCE_AT: u32 = 4 + 16 + 20;
+const NONCE_AT: u32 = 4 + 16 + TICKET_NONCE_AT as u32;
+const TICKET_NONCE_AT: usize = 20;
 
 /// Where the kernel has such a filter find the header of IP (`SKF_NET_OFF`).
 const IP_HEADER: u32 = -0x0010_0000_i32 as u32;
@@ -71,6 +75,25 @@ impl Workers {
         let [first, second, third, fourth, ..] = nonce.0;
         let worker = u32::from_be_bytes([first, second, third, fourth]) % u32::from(self.count());
         u8::try_from(worker).unwrap_or(0)
+    }
+
+    /// The worker that a frame of a stream is for: the one that the kernel would choose for the datagram. What names none is
+    /// for the first, to be dropped there.
+    pub(crate) fn of_frame(self, frame: &[u8]) -> u8 {
+        match Message::parse(frame) {
+            Some(Message::Data { slot, .. } | Message::Ping { slot, .. }) => self.of_slot(slot).unwrap_or(0),
+            Some(Message::Join(Join { ticket, .. })) => {
+                ticket[TICKET_NONCE_AT..].first_chunk().map_or(0, |nonce| self.of_pair(&PairNonce(*nonce)))
+            }
+            Some(
+                Message::Challenge { .. }
+                | Message::Joined { .. }
+                | Message::Refused { .. }
+                | Message::Pong { .. }
+                | Message::Note { .. },
+            )
+            | None => 0,
+        }
     }
 
     /// Has the kernel choose among the sockets of a port, in the order in which they were bound.
@@ -157,7 +180,7 @@ mod tests {
 
     use domain::{Bandwidth, RelayId, UnixMillis};
     use wire::{
-        relay::{Cookie, Join, Message},
+        relay::Cookie,
         ticket::{LegSide, Ticket, TicketRoot},
     };
 
@@ -194,12 +217,13 @@ mod tests {
                 for side in [LegSide::A, LegSide::B] {
                     let leg = leg(to);
                     leg.send(&join(nonce, side)).unwrap();
-                    assert_eq!(receiver(&doors), owner);
+                    assert_eq!((receiver(&doors), workers.of_frame(&join(nonce, side))), (owner, owner));
                     let slot = Slot(u32::from(seed) << 24 | 77 << workers.bits() | u32::from(owner));
-                    leg.send(&Message::Data { slot, payload: b"0123456789" }.to_vec()).unwrap();
-                    assert_eq!(receiver(&doors), owner);
-                    leg.send(&Message::Ping { slot, nonce: 9 }.to_vec()).unwrap();
-                    assert_eq!(receiver(&doors), owner);
+                    for message in [Message::Data { slot, payload: b"0123456789" }, Message::Ping { slot, nonce: 9 }] {
+                        let message = message.to_vec();
+                        leg.send(&message).unwrap();
+                        assert_eq!((receiver(&doors), workers.of_frame(&message)), (owner, owner));
+                    }
                 }
             }
             assert!(reached.iter().all(|reached| *reached), "{count} workers, {reached:?}");

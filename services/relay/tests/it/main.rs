@@ -5,6 +5,7 @@ mod fairness;
 mod hostile;
 mod lab;
 mod role;
+mod streams;
 
 use std::time::Duration;
 
