@@ -22,7 +22,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wire::{Code, secure::rejection};
 
-use crate::{hub::Hub, metrics::Turned, pipe::Pipe, session};
+use crate::{
+    hub::Hub,
+    metrics::Turned,
+    pipe::{Opened, Pipe},
+    session,
+};
 
 /// After the system had no descriptor left for a connection.
 const EXHAUSTED: Duration = Duration::from_millis(100);
@@ -143,8 +148,15 @@ fn admit(
         // Frames are small and somebody waits for each.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-        match Box::pin(open(stream, tls, hub.config.handshake_timeout)).await {
-            Some(pipe) => session::run(&hub, pipe, source, unfinished, &shutdown).await,
+        let relays = hub.seams.relay_streams.as_ref();
+        match Box::pin(open(stream, tls, relays.is_some(), hub.config.handshake_timeout)).await {
+            Some(Opened::Control(pipe)) => session::run(&hub, pipe, source, unfinished, &shutdown).await,
+            Some(Opened::Relay(web)) => {
+                hub.seams.metrics.handed_over.inc();
+                if let Some(relays) = relays {
+                    relays.take(*web, from);
+                }
+            }
             None => hub.seams.metrics.turned(Turned::Foreign).inc(),
         }
         hub.seams.metrics.connections.dec();
@@ -161,10 +173,10 @@ fn turn_away(hub: &Hub, stream: &TcpStream, web: bool, code: Code, away: Duratio
     }
 }
 
-async fn open(stream: TcpStream, tls: Option<TlsAcceptor>, patience: Duration) -> Option<Pipe> {
+async fn open(stream: TcpStream, tls: Option<TlsAcceptor>, relays: bool, patience: Duration) -> Option<Opened> {
     match tls {
-        None => Some(Pipe::Plain(stream)),
-        Some(tls) => timeout(patience, Pipe::web(stream, &tls)).await.ok()?.ok(),
+        None => Some(Opened::Control(Pipe::Plain(stream))),
+        Some(tls) => timeout(patience, Pipe::web(stream, &tls, relays)).await.ok()?.ok(),
     }
 }
 

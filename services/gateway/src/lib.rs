@@ -41,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use wire::{secure::ServerSecret, server_url::ServerKey};
 
 pub use metrics::Metrics;
+pub use pipe::Web;
 
 /// How this role behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -48,7 +49,7 @@ pub use metrics::Metrics;
 pub struct Config {
     /// Where the plain transport listens.
     pub listen: Vec<SocketAddr>,
-    /// Where WebSockets over TLS are taken.
+    /// Where WebSockets over TLS are taken: control connections, and streams for a relay that runs in the same process.
     pub listen_web: Vec<SocketAddr>,
     /// The file of the server's private key, which clients pin. Empty: `server.key` among the secrets.
     pub server_key: PathBuf,
@@ -112,6 +113,29 @@ pub struct Seams {
     /// This process on the bus: what is pushed to its clients is addressed to it.
     pub instance: InstanceId,
     pub metrics: Arc<Metrics>,
+    /// Takes the streams for the relay that runs in this process, if one does.
+    pub relay_streams: Option<RelayStreams>,
+}
+
+/// Takes WebSockets that ask for the path of a relay; at once, or not at all.
+#[derive(Clone)]
+pub struct RelayStreams(Arc<dyn Fn(Web, SocketAddr) + Send + Sync>);
+
+impl RelayStreams {
+    /// Gives them to `take`, with the address of their client.
+    pub fn new(take: impl Fn(Web, SocketAddr) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(take))
+    }
+
+    fn take(&self, web: Web, from: SocketAddr) {
+        (self.0)(web, from);
+    }
+}
+
+impl std::fmt::Debug for RelayStreams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RelayStreams(..)")
+    }
 }
 
 /// Why the role cannot run.

@@ -51,6 +51,8 @@ pub struct Metrics {
     pub slow_readers: IntCounter,
     /// Renewals in presence that failed.
     pub renewals_failed: IntCounter,
+    /// Streams given to the relay of this process.
+    pub handed_over: IntCounter,
     turned: [IntCounter; Turned::ALL.len()],
 }
 
@@ -86,6 +88,7 @@ impl Metrics {
             pushes_missed: counter("gateway_missed_pushes_total", "Notices for sessions that had ended")?,
             slow_readers: counter("gateway_slow_readers_total", "Sessions ended because they did not read in time")?,
             renewals_failed: counter("gateway_failed_renewals_total", "Renewals in presence that failed")?,
+            handed_over: counter("gateway_streams_handed_over_total", "Streams given to the relay of this process")?,
             turned: Turned::ALL.map(|how| turned.with_label_values(&[how.name()])),
         })
     }

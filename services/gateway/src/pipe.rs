@@ -1,4 +1,7 @@
 //! The stream under a connection: plain TCP, or the messages of a WebSocket over TLS.
+//!
+//! The path that a WebSocket is asked for says what it is for: a control connection, or a relay's frames. The latter are
+//! handed over where a relay runs in this process, and refused where none does.
 
 use std::{io, time::Duration};
 
@@ -11,8 +14,13 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_tungstenite::{
-    WebSocketStream, accept_async_with_config,
-    tungstenite::{Message, protocol::WebSocketConfig},
+    WebSocketStream, accept_hdr_async_with_config,
+    tungstenite::{
+        Message,
+        handshake::server::{ErrorResponse, Request, Response},
+        http::StatusCode,
+        protocol::WebSocketConfig,
+    },
 };
 
 /// A client that takes longer to read what was written is too slow.
@@ -23,23 +31,44 @@ const READ: usize = 4 * 1024;
 /// The largest message of a WebSocket, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
 
+/// A WebSocket over TLS.
+pub type Web = WebSocketStream<TlsStream<TcpStream>>;
+
 /// One stream.
 pub(crate) enum Pipe {
     Plain(TcpStream),
-    Web(Box<WebSocketStream<TlsStream<TcpStream>>>),
+    Web(Box<Web>),
+}
+
+/// What a stream is for.
+pub(crate) enum Opened {
+    Control(Pipe),
+    Relay(Box<Web>),
 }
 
 impl Pipe {
-    /// The server's side of TLS and the WebSocket handshake.
-    pub(crate) async fn web(stream: TcpStream, tls: &TlsAcceptor) -> io::Result<Self> {
+    /// The server's side of TLS and the WebSocket handshake. What is for a relay is refused unless `relays`.
+    pub(crate) async fn web(stream: TcpStream, tls: &TlsAcceptor, relays: bool) -> io::Result<Opened> {
         let stream = tls.accept(stream).await?;
+        let mut relay = false;
+        #[expect(clippy::result_large_err, reason = "the library's callback")]
+        let check = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+            relay = request.uri().path() == wire::stream::PATH && relays;
+            if relay || request.uri().path() == wire::control::PATH {
+                return Ok(response);
+            }
+            let mut refusal = ErrorResponse::new(None);
+            *refusal.status_mut() = StatusCode::NOT_FOUND;
+            Err(refusal)
+        };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ)
             .write_buffer_size(0)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
-        let web = accept_async_with_config(stream, Some(config)).await.map_err(io::Error::other)?;
-        Ok(Self::Web(Box::new(web)))
+        let web = accept_hdr_async_with_config(stream, check, Some(config)).await.map_err(io::Error::other)?;
+        let web = Box::new(web);
+        Ok(if relay { Opened::Relay(web) } else { Opened::Control(Self::Web(web)) })
     }
 
     /// The next bytes. Nothing is lost when the future is dropped.

@@ -100,6 +100,12 @@ fn settle_addresses(config: &mut Config, args: &All, notes: &mut Vec<String>) ->
     for address in &mut config.gateway.listen_web {
         settle_port(address, "WebSockets over TLS", |address| TcpListener::bind(address).map(drop), notes);
     }
+    // The gateway's listener is the relay's, too; behind a NAT only we know what clients see of it.
+    let streams = &mut config.relay.streams;
+    if streams.listen.is_empty() && streams.public.is_empty() {
+        let seen = args.public.iter().zip(&config.gateway.listen_web).filter(|(_, listen)| listen.port() != 0);
+        streams.public = seen.map(|(public, listen)| SocketAddr::new(*public, listen.port()).into()).collect();
+    }
     for address in &mut config.relay.listen {
         settle_port(address, "the relay", |address| UdpSocket::bind(address).map(drop), notes);
     }
@@ -160,6 +166,10 @@ mod tests {
             (vec!["127.0.0.1".into(), "::1".into()], vec!["192.0.2.1".into(), "2001:db8::1".into()])
         );
         assert_eq!(config.gateway.listen.len(), 4);
+        let streams = config.relay.streams.public.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let port = config.gateway.listen_web[0].port();
+        assert_eq!(streams.first(), Some(&format!("[2001:db8::1]:{port}")));
+        assert_eq!(streams.len(), 4);
     }
 
     #[test]

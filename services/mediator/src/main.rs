@@ -28,7 +28,7 @@ use crate::{
     embedded::Embedded,
     lifecycle::Roles,
     process::Process,
-    roles::{Reached, Role},
+    roles::{Reached, Role, Together},
 };
 
 fn main() -> ExitCode {
@@ -71,7 +71,7 @@ async fn all(args: All) -> anyhow::Result<ExitCode> {
     let (mut roles, mut reached) = (Roles::new(), Reached::default());
     for role in Role::ALL {
         process
-            .start_role(role, &mut roles, &mut reached)
+            .start_role(role, Together::All, &mut roles, &mut reached)
             .await
             .with_context(|| format!("the role {} cannot start", role.name()))?;
     }
@@ -132,7 +132,7 @@ async fn one(role: Role, args: cli::Role) -> anyhow::Result<ExitCode> {
     telemetry::logs::init(&config.log.filter, config.log.json)?;
     let mut process = Process::start(config, role.name()).await?;
     let (mut roles, mut reached) = (Roles::new(), Reached::default());
-    process.start_role(role, &mut roles, &mut reached).await?;
+    process.start_role(role, Together::One, &mut roles, &mut reached).await?;
     let ops = process.start_ops(&mut roles)?;
     if args.json {
         let server =

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context as _;
+use domain::StreamEndpoint;
 use telemetry::ops::Ops;
 use wire::server_url::ServerKey;
 
@@ -20,9 +21,10 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// All of them; admin last, because its readiness tells about the others' seams.
+    /// All of them; the relay after the gateway, which accepts its streams; admin last, because its readiness tells about the
+    /// others' seams.
     pub(crate) const ALL: [Self; 6] =
-        [Self::Auth, Self::Network, Self::Rendezvous, Self::Relay, Self::Gateway, Self::Admin];
+        [Self::Auth, Self::Network, Self::Rendezvous, Self::Gateway, Self::Relay, Self::Admin];
 
     /// As it is called on the command line.
     pub(crate) const fn name(self) -> &'static str {
@@ -37,9 +39,18 @@ impl Role {
     }
 }
 
+/// Which roles share a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Together {
+    One,
+    All,
+}
+
 /// Where a process can be reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Reached {
+    /// The streams that its gateway hands over, for its relay.
+    pub(crate) relay_streams: Option<relay::HandedStreams>,
     /// The control connection over plain TCP, and the server's public key.
     pub(crate) control: Option<(SocketAddr, ServerKey)>,
     pub(crate) admin: Option<SocketAddr>,
@@ -47,9 +58,12 @@ pub(crate) struct Reached {
 
 impl Process {
     /// Opens the ports of `role`, connects its seams and starts it.
+    ///
+    /// A gateway hands streams over to the relay when all roles are `together` in this process.
     pub(crate) async fn start_role(
         &mut self,
         role: Role,
+        together: Together,
         roles: &mut Roles,
         reached: &mut Reached,
     ) -> anyhow::Result<()> {
@@ -100,9 +114,17 @@ impl Process {
                 let config = relay::Config {
                     observation_key: or(&self.config.relay.observation_key, self.secrets.observation_key()),
                     ticket_root: or(&self.config.relay.ticket_root, self.secrets.ticket_root()),
+                    streams: relay::StreamConfig {
+                        tls_certificate: or(&self.config.relay.streams.tls_certificate, self.secrets.tls_certificate()),
+                        tls_key: or(&self.config.relay.streams.tls_key, self.secrets.tls_key()),
+                        ..self.config.relay.streams.clone()
+                    },
                     ..self.config.relay.clone()
                 };
-                let bound = relay::bind(&config, self.instance)?;
+                let mut bound = relay::bind(&config, self.instance)?;
+                if let Some(handed) = reached.relay_streams.take() {
+                    bound.take_streams(handed);
+                }
                 let seams = relay::Seams { bus, metrics: Arc::new(relay::Metrics::register(&self.registry)?) };
                 roles.start(role.name(), async move { Ok(bound.run(seams, shutdown).await?) });
             }
@@ -114,12 +136,20 @@ impl Process {
                     ..self.config.gateway.clone()
                 };
                 let bound = gateway::bind(config)?;
+                let relay_streams = (together == Together::All).then(|| {
+                    let (door, handed) = relay::stream::door();
+                    let reachable = bound.web().into_iter().filter(|address| !address.ip().is_unspecified());
+                    door.serve_at(reachable.map(StreamEndpoint::from).collect());
+                    reached.relay_streams = Some(handed);
+                    gateway::RelayStreams::new(move |web, from| door.take(web, from))
+                });
                 reached.control = bound.plain().first().map(|at| (*at, bound.key()));
                 let seams = gateway::Seams {
                     bus,
                     presence: self.presence().await?,
                     instance: self.instance,
                     metrics: Arc::new(gateway::Metrics::register(&self.registry)?),
+                    relay_streams,
                 };
                 roles.start(role.name(), async move { Ok(bound.run(seams, shutdown).await?) });
             }

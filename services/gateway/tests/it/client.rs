@@ -51,16 +51,7 @@ impl Client {
 
     /// An open connection over a WebSocket.
     pub(crate) async fn web(gateway: &Gateway) -> Self {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(gateway.certificate.clone()).unwrap();
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let stream = TcpStream::connect(gateway.web).await.unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(NAME.try_into().unwrap(), stream).await.unwrap();
-        let (stream, _) = client_async(format!("wss://{NAME}/control"), stream).await.unwrap();
+        let stream = upgraded(gateway, "/control").await.unwrap();
         let mut client = Self { stream: Stream::Web(Box::new(stream)), channel: Channel::client(Some(gateway.key)) };
         assert_eq!(client.open().await, Ok(gateway.key));
         client
@@ -232,4 +223,22 @@ pub(crate) fn id(seed: u8) -> ClientId {
 
 pub(crate) fn code(refused: &Refused) -> Code {
     Code::from_number(refused.code).unwrap()
+}
+
+/// A WebSocket over TLS to `path`; the status when it was refused.
+pub(crate) async fn upgraded(gateway: &Gateway, path: &str) -> Result<WebSocketStream<TlsStream<TcpStream>>, u16> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(gateway.certificate.clone()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(gateway.web).await.unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(NAME.try_into().unwrap(), stream).await.unwrap();
+    match client_async(format!("wss://{NAME}{path}"), stream).await {
+        Ok((stream, _)) => Ok(stream),
+        Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
+        Err(error) => panic!("{error}"),
+    }
 }

@@ -22,7 +22,7 @@ use domain::{
     ClientId, Epoch, IdentityKey, InstanceId, Member, NetworkChange, NetworkId, Revision, TunnelKey, UnixMillis,
     VirtualAddresses,
 };
-use gateway::{Config, Metrics, Seams};
+use gateway::{Config, Metrics, RelayStreams, Seams, Web};
 use presence::Presence;
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use rustls_pki_types::CertificateDer;
@@ -47,6 +47,8 @@ pub(crate) struct Lab {
     pub(crate) changed: mpsc::Receiver<SessionChanged>,
     pub(crate) words: mpsc::Receiver<PunchWord>,
     pub(crate) gateways: Vec<Gateway>,
+    /// What the first gateway gave to its relay; the others have none.
+    pub(crate) handed: Arc<Mutex<Vec<(Web, SocketAddr)>>>,
     dir: tempfile::TempDir,
     config: Config,
     _served: Vec<Served>,
@@ -105,8 +107,9 @@ impl Lab {
         let memory = presence::memory::Memory::default();
         let presence = Presence::Memory(memory.clone());
         let gateways = Vec::new();
+        let handed = Arc::default();
         let mut lab =
-            Self { hub, bus, memory, presence, script, changed, words, gateways, dir, config, _served: served };
+            Self { hub, bus, memory, presence, script, changed, words, gateways, handed, dir, config, _served: served };
         lab.add_gateway(made.cert.der().clone()).await;
         lab
     }
@@ -125,6 +128,12 @@ impl Lab {
             presence: self.presence.clone(),
             instance,
             metrics: Arc::clone(&metrics),
+            relay_streams: self.gateways.is_empty().then(|| {
+                let handed = Arc::clone(&self.handed);
+                RelayStreams::new(move |web, from| {
+                    handed.lock().unwrap_or_else(PoisonError::into_inner).push((web, from));
+                })
+            }),
         };
         let bound = gateway::bind(self.config.clone()).unwrap();
         let (plain, web, key) = (bound.plain()[0], bound.web()[0], bound.key());

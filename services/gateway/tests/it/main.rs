@@ -6,4 +6,5 @@ mod ending;
 mod lab;
 mod limits;
 mod login;
+mod paths;
 mod requests;
