@@ -79,7 +79,7 @@ pub enum Answer {
     Waited(Waited),
     /// One packet of a ping; more follow.
     Pong(Pong),
-    Why(Box<PairRecord>),
+    Why(Box<Why>),
     Done(Done),
 }
 
@@ -204,12 +204,22 @@ pub struct Peer {
     pub networks: Vec<NetworkName>,
     pub presence: PeerPresence,
     pub path: PathKind,
-    /// Where datagrams go now.
-    pub endpoint: Option<SocketAddr>,
+    /// Where datagrams go now: an address, or `tls://HOST:PORT` for the stream of a relay.
+    pub endpoint: Option<String>,
     pub relay: Option<RelayId>,
     pub rtt_ms: Option<f64>,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
+}
+
+/// The record of a pair, and what only this client knows of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Why {
+    #[serde(flatten)]
+    pub record: PairRecord,
+    /// In plain words: how datagrams go just now, where that is not what the record says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub now: Option<String>,
 }
 
 /// How datagrams reach a peer.

@@ -4,7 +4,7 @@
 //! secure channel wins, and is tried first the next time from the same local network. After a loss the delay that the
 //! server named is kept; without one it is random up to half a second, doubling to thirty (full jitter).
 
-mod way;
+pub(crate) mod way;
 
 use std::{
     collections::BTreeMap,

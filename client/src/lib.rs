@@ -1,7 +1,7 @@
 //! The reference client: one daemon a user, and the commands that talk to it.
 //!
-//! `control` keeps the session with the servers, `core` decides what happens to packets and paths, `sockets` and `adapter`
-//! move bytes, `local` takes commands, `home` keeps what must survive a restart.
+//! `control` keeps the session with the servers, `core` decides what happens to packets and paths, `sockets`, `streams` and
+//! `adapter` move bytes, `local` takes commands, `home` keeps what must survive a restart.
 
 pub mod adapter;
 pub mod command;
@@ -17,3 +17,4 @@ mod readiness;
 pub mod service;
 pub mod settings;
 pub mod sockets;
+pub mod streams;

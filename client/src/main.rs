@@ -244,7 +244,8 @@ fn joined_text(joined: &JoinedNetwork) -> String {
 fn why_text(answer: &Value) -> String {
     let text = |key: &str| answer[key].as_str().filter(|text| !text.is_empty()).unwrap_or("unknown");
     let sentence = answer["hint"].as_str().filter(|hint| !hint.is_empty()).unwrap_or_else(|| text("outcome"));
-    format!("{sentence} (routers: {} and {}; strategy: {})", text("class_a"), text("class_b"), text("strategy"))
+    let now = answer["now"].as_str().map(|now| format!("; {now}")).unwrap_or_default();
+    format!("{sentence}{now} (routers: {} and {}; strategy: {})", text("class_a"), text("class_b"), text("strategy"))
 }
 
 /// The word that a unit-like value has in JSON.

@@ -1,5 +1,7 @@
 //! Ways to a server: plain TCP, or a WebSocket over TLS, which passes where a browser does; both also through an HTTP proxy.
 //!
+//! Streams to relays take the latter way, too.
+//!
 //! TLS is for the network in between only. Its certificate is not checked: who the server is decides the secure channel
 //! inside, whose key is pinned, so a middlebox that replaces the certificate gains nothing.
 
@@ -25,7 +27,7 @@ use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{Message, protocol::WebSocketConfig},
 };
-use wire::server_url::ServerUrl;
+use wire::{control::PATH, server_url::ServerUrl};
 
 /// How long a way may take to open.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,14 +58,17 @@ pub(super) enum Way {
 
 /// An HTTP proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     authority: String,
 }
+
+/// A WebSocket over TLS.
+pub(crate) type Web = WebSocketStream<TlsStream<TcpStream>>;
 
 /// An open way: a stream of bytes.
 pub(super) enum Pipe {
     Plain(TcpStream),
-    Web(Box<WebSocketStream<TlsStream<TcpStream>>>),
+    Web(Box<Web>),
 }
 
 impl Way {
@@ -91,33 +96,36 @@ impl Way {
     }
 
     async fn opened(self, url: &ServerUrl, proxy: Option<&Proxy>) -> io::Result<Pipe> {
-        let port = match self {
-            Self::Plain => url.port(),
-            Self::Web(port) => port,
-        };
-        let stream = match proxy {
-            None => TcpStream::connect((url.host(), port)).await?,
-            Some(proxy) => proxy.connect(url.host(), port).await?,
-        };
-        stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
         match self {
-            Self::Plain => Ok(Pipe::Plain(stream)),
-            Self::Web(_) => {
-                let name = ServerName::try_from(url.host().to_owned()).map_err(io::Error::other)?;
-                let tls = TlsConnector::from(tls_config()?).connect(name, stream).await?;
-                let host = if url.host().contains(':') { format!("[{}]", url.host()) } else { url.host().to_owned() };
-                let config = WebSocketConfig::default()
-                    .read_buffer_size(4 * 1024)
-                    .max_message_size(Some(MAX_MESSAGE))
-                    .max_frame_size(Some(MAX_MESSAGE));
-                let (web, _) = client_async_with_config(format!("wss://{host}/control"), tls, Some(config))
-                    .await
-                    .map_err(io::Error::other)?;
-                Ok(Pipe::Web(Box::new(web)))
-            }
+            Self::Plain => Ok(Pipe::Plain(tcp(url.host(), url.port(), proxy).await?)),
+            Self::Web(port) => Ok(Pipe::Web(Box::new(web(url.host(), port, PATH, proxy).await?))),
         }
     }
+}
+
+/// A WebSocket over TLS to `host` (a name or an address), where it asks for `path`.
+pub(crate) async fn web(host: &str, port: u16, path: &str, proxy: Option<&Proxy>) -> io::Result<Web> {
+    let stream = tcp(host, port, proxy).await?;
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let tls = TlsConnector::from(tls_config()?).connect(name, stream).await?;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let config = WebSocketConfig::default()
+        .read_buffer_size(4 * 1024)
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    let opened = client_async_with_config(format!("wss://{host}{path}"), tls, Some(config)).await;
+    opened.map(|(web, _)| web).map_err(io::Error::other)
+}
+
+async fn tcp(host: &str, port: u16, proxy: Option<&Proxy>) -> io::Result<TcpStream> {
+    let stream = match proxy {
+        None => TcpStream::connect((host, port)).await?,
+        Some(proxy) => proxy.connect(host, port).await?,
+    };
+    stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    Ok(stream)
 }
 
 /// The largest message of a WebSocket: a few records of the secure channel.
@@ -125,7 +133,7 @@ const MAX_MESSAGE: usize = 256 * 1024;
 
 impl Proxy {
     /// The proxy at `http://HOST:PORT`.
-    pub(super) fn parse(url: &str) -> Option<Self> {
+    pub(crate) fn parse(url: &str) -> Option<Self> {
         let authority = url.strip_prefix("http://")?.trim_end_matches('/');
         let (host, port) = authority.rsplit_once(':')?;
         let valid = !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok();

@@ -3,6 +3,12 @@
 //! The leg joins with its ticket: the relay answers the first try with a challenge, which proves that the leg has the address
 //! it sends from, and the second with a slot. From then on a datagram travels with eight bytes in front. A ping every 20 s
 //! keeps the NATs open; a leg whose pings stay unanswered joins again, from whatever address it has by then.
+//!
+//! There are two roads to a relay, UDP and a stream over TLS; one of them carries. A leg that UDP does not get through for
+//! [`UNANSWERED`] asks for the stream, and joins over it as soon as it is open: the relay takes a leg that moved like any
+//! other. What is sent into silence is noticed after [`ROADS`]' patience, so that a way that is cut under traffic is replaced
+//! within three seconds. From the stream UDP is tried again every [`PROBE`], by a question that moves nothing: only when its
+//! answer came does the leg go back.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +17,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use domain::{RelayId, RelayOffer};
+use domain::{RelayId, RelayOffer, StreamEndpoint};
 use wire::{
     Code,
     relay::{Cookie, HEADER_SIZE, Join, JoinId, Message, Slot, join_id, prove},
@@ -24,13 +30,21 @@ pub(crate) struct Leg {
     offer: RelayOffer,
     /// `None` in an offer that this version cannot use.
     ticket: Option<[u8; TICKET_SIZE]>,
-    /// Which of the relay's endpoints is used.
+    /// Which of the relay's UDP endpoints is used.
     place: usize,
-    phase: Phase,
-    /// When the phase is looked at again.
-    due: Instant,
-    tries: u32,
-    nonce: u64,
+    udp: Road,
+    stream: Road,
+    /// Names the relay's stream while that is open.
+    stream_address: Option<SocketAddr>,
+    /// UDP does not get through: the stream is wanted.
+    falls: bool,
+    /// The stream is open, but nothing comes back.
+    stream_fails: bool,
+    /// Which road carries.
+    carrier: Option<Kind>,
+    /// A pair that joins again from elsewhere keeps it.
+    slot: Option<Slot>,
+    ended: bool,
     transmits: VecDeque<(SocketAddr, BytesMut)>,
 }
 
@@ -46,64 +60,101 @@ pub(crate) enum News {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Udp,
+    Stream,
+}
+
+/// One way to the relay.
+#[derive(Debug)]
+struct Road {
+    phase: Phase,
+    /// When the phase is looked at again.
+    due: Instant,
+    /// When it began to join.
+    since: Instant,
+    tries: u32,
+    nonce: u64,
+    heard: Instant,
+    /// The first datagram that was sent since something was heard.
+    sent: Option<Instant>,
+    /// Pings into that silence.
+    doubts: u32,
+    /// When the silence is looked at again.
+    doubted: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The slot is that of before: a pair that joins again from elsewhere keeps it.
+    /// Nothing was asked for.
+    Idle,
     Joining {
         cookie: Cookie,
         join: JoinId,
-        slot: Option<Slot>,
     },
     Joined {
-        slot: Slot,
         unanswered: u32,
     },
-    Ended,
+    /// Not wanted any more, but the relay may still take this join.
+    Left {
+        join: JoinId,
+    },
 }
 
 impl Leg {
-    /// A leg that joins at once; with a cookie for this client's address it need not be challenged.
-    pub(crate) fn new(now: Instant, offer: RelayOffer, cookies: &Cookies) -> Self {
+    /// A leg that joins over UDP at once; with a cookie for this client's address it need not be challenged. It joins over the
+    /// stream as well when UDP `is_blocked` for others.
+    pub(crate) fn new(now: Instant, offer: RelayOffer, cookies: &Cookies, is_blocked: bool) -> Self {
         let ticket = offer.ticket.as_slice().try_into().ok();
         let mut leg = Self {
-            offer,
             ticket,
             place: 0,
-            phase: UNCHALLENGED,
-            due: now,
-            tries: 0,
-            nonce: 0,
+            udp: Road::new(now),
+            stream: Road::new(now),
+            stream_address: None,
+            falls: is_blocked && !offer.streams.is_empty(),
+            stream_fails: false,
+            carrier: None,
+            slot: None,
+            ended: false,
             transmits: VecDeque::new(),
+            offer,
         };
-        if let Some(cookie) = cookies.of(now, leg.address()) {
-            leg.phase = Phase::Joining { cookie, join: JoinId([0; 8]), slot: None };
+        leg.udp.begin(now);
+        if let Some(cookie) = cookies.of(now, leg.udp_address()) {
+            leg.udp.phase = Phase::Joining { cookie, join: JoinId([0; 8]) };
         }
         leg.handle_deadline(now);
         leg
     }
 
     /// A message of the relay for this leg.
-    pub(crate) fn handle_message(&mut self, now: Instant, message: &Message<'_>) -> Option<News> {
-        match (self.phase, message) {
-            (Phase::Joining { cookie: old, join, slot }, Message::Challenge { cookie }) if old != *cookie => {
-                self.phase = Phase::Joining { cookie: *cookie, join, slot };
-                self.join(now);
-                slot.map(|_| News::Returned)
+    pub(crate) fn handle_message(&mut self, now: Instant, from: SocketAddr, message: &Message<'_>) -> Option<News> {
+        let kind = if Some(from) == self.stream_address { Kind::Stream } else { Kind::Udp };
+        self.hear(now, kind);
+        match (self.road(kind).phase, message) {
+            (Phase::Joining { cookie: old, join }, Message::Challenge { cookie }) if old != *cookie => {
+                self.road(kind).phase = Phase::Joining { cookie: *cookie, join };
+                self.join(now, kind);
+                (self.carrier.is_none() && self.carries()).then_some(News::Returned)
             }
-            (Phase::Joining { .. }, Message::Joined { slot, .. }) => {
-                self.phase = Phase::Joined { slot: *slot, unanswered: 0 };
-                self.tries = 0;
-                self.due = now + PING;
-                Some(News::Joined)
+            (Phase::Joining { .. }, Message::Joined { slot, .. }) => self.handle_joined(now, kind, *slot),
+            // The relay took a join that this side had given up, and sends there now: UDP has to join anew.
+            (Phase::Left { .. }, Message::Joined { .. }) => {
+                self.stream.phase = Phase::Idle;
+                self.join_again(now);
+                None
             }
             (Phase::Joining { .. }, Message::Refused { code, .. }) => {
                 let code = Code::from_number(*code).map_or("unknown", Code::name);
                 tracing::info!(relay = %self.offer.relay, code, "the relay refused");
-                self.phase = Phase::Ended;
+                self.ended = true;
                 Some(News::Ended)
             }
-            (Phase::Joined { slot, .. }, Message::Pong { nonce, .. }) if *nonce == self.nonce => {
-                self.phase = Phase::Joined { slot, unanswered: 0 };
-                self.due = now + PING;
+            (Phase::Joined { .. }, Message::Pong { nonce, .. }) if self.road(kind).asked(*nonce) => {
+                let road = self.road(kind);
+                road.phase = Phase::Joined { unanswered: 0 };
+                road.due = now + PING;
                 None
             }
             // The pair is capped, or the relay drains: the server has seen to the latter already.
@@ -116,39 +167,162 @@ impl Leg {
         }
     }
 
+    fn handle_joined(&mut self, now: Instant, kind: Kind, slot: Slot) -> Option<News> {
+        let before = self.carrier.replace(kind);
+        self.slot = Some(slot);
+        let road = self.road(kind);
+        road.phase = Phase::Joined { unanswered: 0 };
+        road.tries = 0;
+        road.due = now + PING;
+        match kind {
+            Kind::Udp => {
+                self.falls = false;
+                if let Phase::Joining { join, .. } = self.stream.phase {
+                    self.stream.phase = Phase::Left { join };
+                } else if before == Some(Kind::Stream) {
+                    tracing::info!(relay = %self.offer.relay, "UDP works again: back from the stream");
+                    self.stream.phase = Phase::Idle;
+                }
+            }
+            Kind::Stream => {
+                tracing::info!(relay = %self.offer.relay, "UDP is blocked: over a stream");
+                self.udp.begin(now);
+                let soon = now.saturating_duration_since(self.udp.heard) < FRESH;
+                self.udp.due = now + if soon { MOVE_PAUSE } else { PROBE };
+            }
+        }
+        before.is_none().then_some(News::Joined)
+    }
+
+    /// The relay's stream opened, or closed.
+    pub(crate) fn handle_stream(&mut self, now: Instant, address: Option<SocketAddr>) {
+        if self.stream_address == address || self.ended {
+            return;
+        }
+        self.stream_address = address;
+        self.stream_fails = false;
+        self.stream.phase = Phase::Idle;
+        if address.is_some() && self.falls {
+            self.stream.begin(now);
+            self.join(now, Kind::Stream);
+        } else if address.is_none() && self.carrier == Some(Kind::Stream) {
+            self.join_again(now);
+        }
+    }
+
+    /// A datagram of the tunnel goes over this leg.
+    pub(crate) fn handle_sent(&mut self, now: Instant) {
+        if let Some(kind) = self.carrier
+            && !self.offer.streams.is_empty()
+        {
+            self.road(kind).handle_sent(now, kind.rhythm());
+        }
+    }
+
+    /// A datagram of the tunnel came over this leg.
+    pub(crate) fn handle_data(&mut self, now: Instant, from: SocketAddr) {
+        if Some(from) == self.stream_address {
+            self.hear(now, Kind::Stream);
+        } else if from == self.udp_address() {
+            self.hear(now, Kind::Udp);
+        }
+    }
+
     /// The relay knows this leg by an address that it may not have any more: it joins again, from where it is now.
     pub(crate) fn handle_network_change(&mut self, now: Instant) {
-        if self.phase != Phase::Ended {
+        if !self.ended {
+            self.stream_address = None;
+            self.stream.phase = Phase::Idle;
             self.join_again(now);
         }
     }
 
     pub(crate) fn handle_deadline(&mut self, now: Instant) {
-        if self.due > now {
+        if self.ended {
             return;
         }
-        match self.phase {
-            Phase::Joining { .. } if self.tries >= MAX_TRIES => self.phase = Phase::Ended,
-            Phase::Joining { .. } => {
-                if self.tries > 0 && self.tries.is_multiple_of(TRIES_AT_ONE) {
+        if self.falls_at().is_some_and(|due| due <= now) {
+            self.fall(now);
+        }
+        if self.udp.due <= now {
+            self.handle_udp(now);
+        }
+        if self.stream_address.is_some() && self.stream.due <= now {
+            self.handle_stream_deadline(now);
+        }
+        let Some(kind) = self.carrier else { return };
+        let rhythm = kind.rhythm();
+        if self.road(kind).doubts_now(now, rhythm) {
+            self.ping(kind);
+            let doubts = self.road(kind).doubts;
+            match kind {
+                Kind::Udp if doubts >= rhythm.gives_up => self.fall(now),
+                Kind::Udp => {}
+                Kind::Stream => self.stream_fails |= doubts >= rhythm.gives_up,
+            }
+        }
+    }
+
+    fn handle_udp(&mut self, now: Instant) {
+        let streams = self.carrier == Some(Kind::Stream);
+        match self.udp.phase {
+            Phase::Idle | Phase::Left { .. } => {}
+            Phase::Joining { cookie, .. } if streams => {
+                if cookie == Cookie::default() || self.udp.tries >= TRIES_AT_ONE {
                     self.place += 1;
-                    self.phase = UNCHALLENGED;
+                    self.udp.begin(now);
                 }
-                self.join(now);
+                self.join(now, Kind::Udp);
+                if self.udp.is_unchallenged() {
+                    self.udp.due = now + PROBE;
+                }
             }
-            Phase::Joined { unanswered, .. } if unanswered >= MAX_UNANSWERED => self.join_again(now),
-            Phase::Joined { slot, unanswered } => {
-                self.phase = Phase::Joined { slot, unanswered: unanswered + 1 };
-                self.nonce += 1;
-                self.due = now + PING_AGAIN;
-                self.transmit(&Message::Ping { slot, nonce: self.nonce }.to_vec());
+            Phase::Joining { .. } if self.udp.tries >= MAX_TRIES => self.ended = true,
+            Phase::Joining { .. } => {
+                if self.udp.tries > 0 && self.udp.tries.is_multiple_of(TRIES_AT_ONE) {
+                    self.place += 1;
+                    self.udp.phase = UNCHALLENGED;
+                }
+                self.join(now, Kind::Udp);
             }
-            Phase::Ended => {}
+            Phase::Joined { unanswered } if unanswered >= MAX_UNANSWERED => self.join_again(now),
+            Phase::Joined { unanswered } => {
+                self.udp.phase = Phase::Joined { unanswered: unanswered + 1 };
+                self.udp.due = now + PING_AGAIN;
+                self.ping(Kind::Udp);
+            }
+        }
+    }
+
+    fn handle_stream_deadline(&mut self, now: Instant) {
+        match self.stream.phase {
+            Phase::Idle | Phase::Left { .. } => {}
+            Phase::Joining { .. } if self.stream.tries >= TRIES_AT_ONE => self.stream_fails = true,
+            Phase::Joining { .. } => self.join(now, Kind::Stream),
+            // The stream is there, but the relay has forgotten the pair.
+            Phase::Joined { unanswered } if unanswered >= MAX_UNANSWERED => {
+                self.stream.begin(now);
+                self.join(now, Kind::Stream);
+            }
+            Phase::Joined { unanswered } => {
+                self.stream.phase = Phase::Joined { unanswered: unanswered + 1 };
+                self.stream.due = now + PING_AGAIN;
+                self.ping(Kind::Stream);
+            }
         }
     }
 
     pub(crate) fn poll_deadline(&self) -> Option<Instant> {
-        (self.phase != Phase::Ended).then_some(self.due)
+        if self.ended {
+            return None;
+        }
+        let stream =
+            self.stream_address.filter(|_| !self.stream_fails && self.stream.is_active()).map(|_| self.stream.due);
+        let doubted = self.carrier.and_then(|kind| match kind {
+            Kind::Udp => self.udp.doubted,
+            Kind::Stream => self.stream.doubted,
+        });
+        [Some(self.udp.due), stream, self.falls_at(), doubted].into_iter().flatten().min()
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<(SocketAddr, BytesMut)> {
@@ -157,7 +331,7 @@ impl Leg {
 
     /// The datagram for the relay that carries a datagram of the tunnel; `None` while the relay would not take it.
     pub(crate) fn wrap(&self, datagram: &[u8]) -> Option<(SocketAddr, BytesMut)> {
-        let (_, slot) = self.slot().filter(|_| self.carries())?;
+        let slot = self.slot.filter(|_| self.carries())?;
         let mut bytes = BytesMut::zeroed(HEADER_SIZE + datagram.len());
         Message::Data { slot, payload: datagram }.write(&mut bytes);
         Some((self.address(), bytes))
@@ -165,55 +339,65 @@ impl Leg {
 
     /// Whether a message without a slot, or for this slot, is for this leg.
     pub(crate) fn is_for(&self, from: SocketAddr, message: &Message<'_>) -> bool {
-        if from != self.address() {
+        let road = if Some(from) == self.stream_address {
+            &self.stream
+        } else if from == self.udp_address() {
+            &self.udp
+        } else {
             return false;
-        }
-        match (message, self.phase) {
+        };
+        match (message, road.phase) {
             (
                 Message::Data { slot, .. } | Message::Pong { slot, .. } | Message::Note { slot, .. },
-                Phase::Joined { slot: own, .. },
-            ) => *slot == own,
+                Phase::Joined { .. },
+            ) => self.carrier.is_some() && self.slot == Some(*slot),
             // A cookie is for the address, whichever leg it was that asked.
             (Message::Challenge { .. }, Phase::Joining { .. }) => true,
-            (Message::Joined { join, .. } | Message::Refused { join, .. }, Phase::Joining { join: own, .. }) => {
-                *join == own
-            }
+            (
+                Message::Joined { join, .. } | Message::Refused { join, .. },
+                Phase::Joining { join: own, .. } | Phase::Left { join: own },
+            ) => *join == own,
             _ => false,
         }
     }
 
-    pub(crate) fn is_joined(&self) -> bool {
-        matches!(self.phase, Phase::Joined { .. })
+    pub(crate) const fn is_joined(&self) -> bool {
+        self.carrier.is_some()
     }
 
     /// Whether the relay takes datagrams: it answered, or what proves this leg is under way just ahead of them.
     pub(crate) fn carries(&self) -> bool {
-        match self.phase {
-            Phase::Joined { .. } => true,
-            Phase::Joining { cookie, slot, .. } => slot.is_some() && cookie != Cookie::default(),
-            Phase::Ended => false,
-        }
+        let proves = matches!(self.udp.phase, Phase::Joining { cookie, .. } if cookie != Cookie::default());
+        !self.ended && (self.carrier.is_some() || self.slot.is_some() && proves)
     }
 
-    pub(crate) fn is_ended(&self) -> bool {
-        self.phase == Phase::Ended
+    pub(crate) const fn is_ended(&self) -> bool {
+        self.ended
     }
 
-    /// Where datagrams of this leg come from, under which slot.
-    pub(crate) fn slot(&self) -> Option<(SocketAddr, Slot)> {
-        match self.phase {
-            Phase::Joined { slot, .. } | Phase::Joining { slot: Some(slot), .. } => Some((self.address(), slot)),
-            Phase::Joining { slot: None, .. } | Phase::Ended => None,
-        }
+    /// Where datagrams of this leg come from, under which slot: what was on its way when the leg moved comes by the old road.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (SocketAddr, Slot)> {
+        self.slot.into_iter().flat_map(|slot| {
+            [Some(self.udp_address()), self.stream_address].into_iter().flatten().map(move |address| (address, slot))
+        })
     }
 
-    /// The relay's endpoint in use.
+    /// The relay's endpoint in use; the name of the stream when that carries.
     pub(crate) fn address(&self) -> SocketAddr {
-        let endpoints = &self.offer.endpoints;
-        match endpoints.get(self.place % endpoints.len().max(1)) {
-            Some(endpoint) => *endpoint,
-            None => SocketAddr::from(([0, 0, 0, 0], 0)),
+        match (self.carrier, self.stream_address) {
+            (Some(Kind::Stream), Some(address)) => address,
+            _ => self.udp_address(),
         }
+    }
+
+    /// Where a stream to the relay is wanted; `None` while UDP does.
+    pub(crate) fn wished_stream(&self) -> Option<&[StreamEndpoint]> {
+        (self.falls && !self.ended).then_some(&self.offer.streams)
+    }
+
+    /// The stream that is open is of no use: another one may be.
+    pub(crate) const fn rejects_stream(&self) -> Option<SocketAddr> {
+        if self.stream_fails { self.stream_address } else { None }
     }
 
     pub(crate) const fn relay(&self) -> RelayId {
@@ -224,31 +408,167 @@ impl Leg {
         &self.offer
     }
 
-    /// From an address that the relay may not know yet.
-    fn join_again(&mut self, now: Instant) {
-        let slot = self.slot().map(|(_, slot)| slot);
-        self.phase = Phase::Joining { cookie: Cookie::default(), join: JoinId([0; 8]), slot };
-        self.tries = 0;
-        self.join(now);
+    fn road(&mut self, kind: Kind) -> &mut Road {
+        match kind {
+            Kind::Udp => &mut self.udp,
+            Kind::Stream => &mut self.stream,
+        }
     }
 
-    fn join(&mut self, now: Instant) {
-        let Phase::Joining { cookie, slot, .. } = self.phase else { return };
+    fn udp_address(&self) -> SocketAddr {
+        let endpoints = &self.offer.endpoints;
+        match endpoints.get(self.place % endpoints.len().max(1)) {
+            Some(endpoint) => *endpoint,
+            None => SocketAddr::from(([0, 0, 0, 0], 0)),
+        }
+    }
+
+    /// When a leg that nobody answers over UDP asks for a stream.
+    fn falls_at(&self) -> Option<Instant> {
+        let waits = !self.falls && self.carrier.is_none() && !self.offer.streams.is_empty();
+        waits.then(|| self.udp.since + UNANSWERED)
+    }
+
+    fn fall(&mut self, now: Instant) {
+        self.falls = true;
+        if self.stream_address.is_some() && !self.stream.is_active() {
+            self.stream.begin(now);
+            self.join(now, Kind::Stream);
+        }
+    }
+
+    fn hear(&mut self, now: Instant, kind: Kind) {
+        self.road(kind).handle_heard(now);
+        // A join that is under way over the stream is not taken back: the relay may have taken it already.
+        if kind == Kind::Udp && self.carrier == Some(Kind::Udp) && !self.stream.is_active() {
+            self.falls = false;
+        }
+    }
+
+    /// From an address that the relay may not know yet.
+    fn join_again(&mut self, now: Instant) {
+        self.carrier = None;
+        self.udp.begin(now);
+        self.join(now, Kind::Udp);
+    }
+
+    fn join(&mut self, now: Instant, kind: Kind) {
+        let Phase::Joining { cookie, .. } = self.road(kind).phase else { return };
         let Some(ticket) = self.ticket.filter(|_| !self.offer.endpoints.is_empty()) else {
-            self.phase = Phase::Ended;
+            self.ended = true;
             return;
         };
         let proof = prove(&LegKey(self.offer.leg_key), cookie, &ticket);
-        self.phase = Phase::Joining { cookie, join: join_id(&proof), slot };
-        self.due = now + RETRY * (1 << self.tries.min(3));
-        self.tries += 1;
-        self.transmit(&Message::Join(Join { cookie, ticket: &ticket, proof: &proof }).to_vec());
+        let road = self.road(kind);
+        road.phase = Phase::Joining { cookie, join: join_id(&proof) };
+        road.due = now + RETRY * (1 << road.tries.min(3));
+        road.tries += 1;
+        self.transmit(kind, &Message::Join(Join { cookie, ticket: &ticket, proof: &proof }).to_vec());
     }
 
-    fn transmit(&mut self, message: &[u8]) {
-        self.transmits.push_back((self.address(), BytesMut::from(message)));
+    fn ping(&mut self, kind: Kind) {
+        let Some(slot) = self.slot else { return };
+        let road = self.road(kind);
+        road.nonce += 1;
+        let nonce = road.nonce;
+        self.transmit(kind, &Message::Ping { slot, nonce }.to_vec());
+    }
+
+    fn transmit(&mut self, kind: Kind, message: &[u8]) {
+        let to = match kind {
+            Kind::Udp => Some(self.udp_address()),
+            Kind::Stream => self.stream_address,
+        };
+        self.transmits.extend(to.map(|to| (to, BytesMut::from(message))));
     }
 }
+
+impl Road {
+    const fn new(now: Instant) -> Self {
+        Self {
+            phase: Phase::Idle,
+            due: now,
+            since: now,
+            tries: 0,
+            nonce: 0,
+            heard: now,
+            sent: None,
+            doubts: 0,
+            doubted: None,
+        }
+    }
+
+    /// From the first question on.
+    fn begin(&mut self, now: Instant) {
+        let (nonce, heard) = (self.nonce, self.heard);
+        *self = Self { phase: UNCHALLENGED, nonce, heard, ..Self::new(now) };
+    }
+
+    fn is_unchallenged(&self) -> bool {
+        matches!(self.phase, Phase::Joining { cookie, .. } if cookie == Cookie::default())
+    }
+
+    const fn is_active(&self) -> bool {
+        matches!(self.phase, Phase::Joining { .. } | Phase::Joined { .. })
+    }
+
+    /// Whether this is the number of one of the last pings.
+    const fn asked(&self, nonce: u64) -> bool {
+        nonce <= self.nonce && nonce + RECENT_PINGS > self.nonce
+    }
+
+    const fn handle_heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.sent = None;
+        self.doubts = 0;
+    }
+
+    fn handle_sent(&mut self, now: Instant, rhythm: &Rhythm) {
+        self.sent.get_or_insert(now);
+        self.doubted.get_or_insert(now + rhythm.patience);
+    }
+
+    /// Whether the silence after what was sent is long enough to ask for a sign of life.
+    fn doubts_now(&mut self, now: Instant, rhythm: &Rhythm) -> bool {
+        if self.doubted.is_none_or(|due| due > now) {
+            return false;
+        }
+        match self.sent {
+            None => self.doubted = None,
+            Some(sent) if sent + rhythm.patience > now => self.doubted = Some(sent + rhythm.patience),
+            Some(_) => {
+                self.doubts += 1;
+                let pause = if self.doubts > rhythm.gives_up { PING_AGAIN } else { rhythm.again };
+                self.doubted = Some(now + pause);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Kind {
+    const fn rhythm(self) -> &'static Rhythm {
+        &ROADS[self as usize]
+    }
+}
+
+/// How a silence is judged while datagrams are sent.
+#[derive(Debug)]
+struct Rhythm {
+    /// Before the first ping.
+    patience: Duration,
+    /// Between two.
+    again: Duration,
+    /// With so many sent the road is given up.
+    gives_up: u32,
+}
+
+/// UDP is given up after a second and a half, a stream, which loses nothing and may be slow, after nine seconds.
+const ROADS: [Rhythm; 2] = [
+    Rhythm { patience: Duration::from_secs(1), again: Duration::from_millis(500), gives_up: 2 },
+    Rhythm { patience: Duration::from_secs(3), again: Duration::from_secs(2), gives_up: 4 },
+];
 
 /// What relays gave to prove this client's address by: good for every leg, as long as the address stays.
 #[derive(Debug, Default)]
@@ -282,11 +602,20 @@ impl Cookies {
 const MAX_COOKIES: usize = 16;
 /// A relay takes a cookie in the minute that it was made in and in the next one.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(60);
-const UNCHALLENGED: Phase = Phase::Joining { cookie: Cookie([0; 16]), join: JoinId([0; 8]), slot: None };
+const UNCHALLENGED: Phase = Phase::Joining { cookie: Cookie([0; 16]), join: JoinId([0; 8]) };
+/// How long UDP may stay unanswered before a stream is wanted: three tries.
+const UNANSWERED: Duration = Duration::from_millis(1_250);
+/// Between two tries of UDP while the stream carries.
+const PROBE: Duration = Duration::from_secs(30);
+/// UDP that was heard this recently is tried again as soon as the relay lets a leg move again.
+const FRESH: Duration = Duration::from_secs(3);
+const MOVE_PAUSE: Duration = Duration::from_millis(1_200);
 const PING: Duration = Duration::from_secs(20);
 /// When no pong came.
 const PING_AGAIN: Duration = Duration::from_secs(3);
 const MAX_UNANSWERED: u32 = 3;
+/// A pong may be overtaken by so many pings.
+const RECENT_PINGS: u64 = 4;
 const RETRY: Duration = Duration::from_millis(250);
 const TRIES_AT_ONE: u32 = 4;
 const MAX_TRIES: u32 = 12;

@@ -18,6 +18,7 @@ mod nat;
 mod peer;
 mod roster;
 mod saved;
+mod streams;
 mod traffic;
 pub mod view;
 
@@ -31,12 +32,15 @@ use std::{
 };
 
 use bytes::BytesMut;
-use domain::{ClientId, NetworkId, Nickname, PairRecord, PeerPresence, RelayOffer, VirtualAddresses};
+use domain::{
+    ClientId, NetworkId, Nickname, PairRecord, PeerPresence, RelayId, RelayOffer, StreamEndpoint, VirtualAddresses,
+};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tunnel::{Flood, Local, NetworkSecret, Route, is_tunnel_datagram};
 use wire::{
     control::{ClientFrame, Joined, Request, ServerFrame, Welcome},
     relay::Message,
+    stream::StreamId,
 };
 
 use crate::{
@@ -52,6 +56,7 @@ use leg::Cookies;
 use nat::Nat;
 use peer::{Endpoint, Origin, Peer, Turn};
 pub use saved::Saved;
+use streams::Streams;
 use view::View;
 
 /// The parts of a core that a peer may touch, leaving the peers themselves free.
@@ -64,6 +69,7 @@ macro_rules! turn {
             changed: &mut $core.changed,
             online: $core.online,
             policy: $core.policy,
+            udp_blocked: $core.streams.are_needed(),
             own_hints: &$core.own_hints,
             lifetime: $core.nat.lifetime(),
             random: &mut $core.random,
@@ -86,6 +92,7 @@ pub struct Core {
     index: Index,
     flood: Flood,
     nat: Nat,
+    streams: Streams,
     online: bool,
     /// Prefix lengths of the virtual LAN.
     prefixes: (u8, u8),
@@ -136,6 +143,13 @@ pub enum Output {
         peer: SocketAddr,
         call: Call,
     },
+    /// To a relay, over TLS: the first of the endpoints that answers. From then on, what is sent to the stream's address goes
+    /// there. What comes of it goes to [`Core::handle_relay_stream_opened`] and [`Core::handle_relay_stream_closed`].
+    OpenStream {
+        stream: StreamId,
+        endpoints: Vec<StreamEndpoint>,
+    },
+    CloseStream(StreamId),
     /// To be asked of the router; the answer goes to [`Core::handle_mapped`].
     MapPort(Wish),
     /// The answer to [`Core::ping`].
@@ -156,11 +170,28 @@ pub struct PeerView<'a> {
     pub networks: Vec<domain::NetworkName>,
     pub presence: PeerPresence,
     pub path: PathKind,
-    pub endpoint: Option<SocketAddr>,
+    pub endpoint: Option<Place>,
     pub relay: Option<domain::RelayId>,
     pub rtt: Option<Duration>,
     pub received_bytes: u64,
     pub sent_bytes: u64,
+}
+
+/// Where datagrams for a peer go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    Udp(SocketAddr),
+    /// Of a relay.
+    Stream(StreamEndpoint),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Udp(address) => write!(f, "{address}"),
+            Self::Stream(endpoint) => write!(f, "tls://{endpoint}"),
+        }
+    }
 }
 
 /// Why a word does not name one peer.
@@ -188,6 +219,7 @@ impl Core {
             index: Index::default(),
             flood: Flood::new(now),
             nat,
+            streams: Streams::default(),
             online: false,
             prefixes: DEFAULT_PREFIXES,
             lan: None,
@@ -229,6 +261,7 @@ impl Core {
         if moved && !first {
             self.cookies.clear();
             tracing::info!("the network of this machine changed");
+            self.streams.handle_network_change(now, &mut self.outputs);
             for peer in self.peers.keys().copied().collect::<Vec<_>>() {
                 self.with(now, peer, |peer, turn| peer.handle_network_change(turn));
             }
@@ -374,6 +407,29 @@ impl Core {
         }
     }
 
+    /// A message came in over an open stream.
+    pub fn handle_relay_stream_message(&mut self, now: Instant, stream: StreamId, message: &[u8]) {
+        for frame in wire::stream::valid_frames(message) {
+            if let Some(message) = Message::parse(frame) {
+                self.handle_relay(now, stream.address(), &message);
+            }
+        }
+    }
+
+    /// A stream is open at one of its endpoints.
+    pub fn handle_relay_stream_opened(&mut self, now: Instant, stream: StreamId, endpoint: StreamEndpoint) {
+        if let Some(relay) = self.streams.handle_opened(stream, endpoint) {
+            self.tell_stream(now, relay);
+        }
+    }
+
+    /// A stream ended, or did not open.
+    pub fn handle_relay_stream_closed(&mut self, now: Instant, stream: StreamId) {
+        if let Some(relay) = self.streams.handle_closed(now, stream) {
+            self.tell_stream(now, relay);
+        }
+    }
+
     /// Does what is due.
     pub fn handle_deadline(&mut self, now: Instant) {
         while let Some(&(due, peer)) = self.index.deadlines.first()
@@ -392,6 +448,7 @@ impl Core {
                 self.with(now, peer, |peer, turn| peer.handle_lifetime(turn));
             }
         }
+        self.streams.handle_deadline(now, &mut self.outputs);
         self.take_ways(now);
         if self.choose <= now {
             self.choose_eager(now);
@@ -407,7 +464,10 @@ impl Core {
     #[must_use]
     pub fn poll_deadline(&self) -> Instant {
         let peers = self.index.deadlines.first().map(|(due, _)| *due);
-        [peers, self.nat.poll_deadline(), self.save].into_iter().flatten().fold(self.choose, Instant::min)
+        [peers, self.nat.poll_deadline(), self.streams.poll_deadline(), self.save]
+            .into_iter()
+            .flatten()
+            .fold(self.choose, Instant::min)
     }
 
     /// The next thing to do.
@@ -511,6 +571,14 @@ impl Core {
         }
     }
 
+    /// All legs at `relay` learn whether its stream is open: a look at each of them is enough.
+    fn tell_stream(&mut self, now: Instant, relay: RelayId) {
+        let there = self.peers.iter().filter(|(_, peer)| peer.has_leg_at(relay)).map(|(id, _)| *id);
+        for peer in there.collect::<Vec<_>>() {
+            self.with(now, peer, |_, _| ());
+        }
+    }
+
     fn doubt_all(&mut self, now: Instant) {
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.with(now, peer, |peer, turn| peer.begin_doubt(turn));
@@ -534,12 +602,18 @@ impl Core {
         let peer = self.peers.get_mut(&id)?;
         let mut turn = turn!(self, now);
         let result = act(peer, &mut turn);
+        self.streams.wish(now, id, peer.wished_streams(), &mut self.outputs);
+        let rejected = peer.rejected_stream().and_then(|at| self.streams.reject(now, at, &mut self.outputs));
+        peer.follow_streams(&mut turn!(self, now), &self.streams);
         let unused = self.index.update(now, id, peer, self.online);
         for socket in unused {
             self.nat.release(socket, &mut self.outputs);
         }
         if std::mem::replace(&mut self.changed, false) {
             self.save.get_or_insert(now + SAVE_AFTER);
+        }
+        if let Some(relay) = rejected {
+            self.tell_stream(now, relay);
         }
         Some(result)
     }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use domain::{ClientId, PeerPresence, RelayId, RelayOffer, Scope, VirtualAddresses, scope};
+use domain::{ClientId, PeerPresence, RelayId, RelayOffer, Scope, StreamEndpoint, VirtualAddresses, scope};
 use rand::{Rng as _, rngs::StdRng};
 use traversal::path::{self, Path};
 use tunnel::{Frame, Incoming, Local, PairKey, Party, Received, Refusal, Route, Session};
@@ -27,6 +27,7 @@ use wire::{
 use super::{
     Output,
     leg::{self, Cookies, Leg},
+    streams::Streams,
     view::Acquaintance,
 };
 use crate::{command::PathKind, settings::PathPolicy, sockets::SocketId};
@@ -89,6 +90,8 @@ pub(crate) struct Turn<'a> {
     /// Whether there is a control session.
     pub(crate) online: bool,
     pub(crate) policy: PathPolicy,
+    /// A relay had to be reached over a stream.
+    pub(crate) udp_blocked: bool,
     /// Where this client can be reached, for the peer to remember.
     pub(crate) own_hints: &'a [SocketAddr],
     /// How long the own NAT remembers a silent flow, if that was measured.
@@ -191,6 +194,7 @@ impl Peer {
             Some(datagram) => {
                 self.sent_bytes += packet.len() as u64;
                 self.send_in_order(turn, datagram);
+                self.note_sent(turn.now);
                 self.path.handle_sent(turn.now);
                 self.drain_path(turn);
             }
@@ -215,7 +219,7 @@ impl Peer {
         let mut news = None;
         for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
             if leg.is_for(from, message) {
-                news = news.or(leg.handle_message(turn.now, message));
+                news = news.or(leg.handle_message(turn.now, from, message));
             }
         }
         // What proves a leg goes ahead of what it carries.
@@ -253,12 +257,50 @@ impl Peer {
         self.flush_legs(turn);
     }
 
+    /// The relays whose streams the legs wish for.
+    pub(crate) fn wished_streams(&self) -> impl Iterator<Item = (RelayId, &[StreamEndpoint])> {
+        let legs = [&self.leg, &self.next_leg].into_iter().flatten();
+        legs.filter_map(|leg| leg.wished_stream().map(|endpoints| (leg.relay(), endpoints)))
+    }
+
+    /// A stream that is open and of no use.
+    pub(crate) fn rejected_stream(&self) -> Option<SocketAddr> {
+        [&self.leg, &self.next_leg].into_iter().flatten().find_map(Leg::rejects_stream)
+    }
+
+    /// Takes the streams as they are now.
+    pub(crate) fn follow_streams(&mut self, turn: &mut Turn<'_>, streams: &Streams) {
+        for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
+            leg.handle_stream(turn.now, streams.open(leg.relay()));
+        }
+        self.flush_legs(turn);
+    }
+
+    /// A datagram of the tunnel came from a relay.
+    pub(crate) fn hear_relay(&mut self, now: Instant, from: SocketAddr) {
+        for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
+            leg.handle_data(now, from);
+        }
+    }
+
+    fn note_sent(&mut self, now: Instant) {
+        if self.is_relayed()
+            && let Some(leg) = &mut self.leg
+        {
+            leg.handle_sent(now);
+        }
+    }
+
+    pub(crate) fn has_leg_at(&self, relay: RelayId) -> bool {
+        [&self.leg, &self.next_leg].into_iter().flatten().any(|leg| leg.relay() == relay)
+    }
+
     /// The server offers a leg on a relay.
     pub(crate) fn handle_offer(&mut self, turn: &mut Turn<'_>, offer: RelayOffer) {
         if turn.policy == PathPolicy::Direct {
             return;
         }
-        let leg = Leg::new(turn.now, offer, turn.cookies);
+        let leg = Leg::new(turn.now, offer, turn.cookies, turn.udp_blocked);
         if self.leg.as_ref().is_some_and(Leg::is_joined) {
             self.next_leg = Some(leg);
         } else {
@@ -337,6 +379,7 @@ impl Peer {
         for route in [sends.first, sends.also].into_iter().flatten() {
             self.probe(turn, route, number);
         }
+        self.note_sent(turn.now);
         self.path.handle_sent(turn.now);
         self.drain_path(turn);
         sends.first.is_some()
@@ -435,7 +478,7 @@ impl Peer {
 
     /// The legs that may get datagrams: where from, under which slot.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (SocketAddr, Slot)> {
-        [&self.leg, &self.next_leg].into_iter().flatten().filter_map(Leg::slot)
+        [&self.leg, &self.next_leg].into_iter().flatten().flat_map(Leg::slots)
     }
 
     /// Whether a message of the relay that names no slot is for one of the legs.

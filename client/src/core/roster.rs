@@ -11,7 +11,7 @@ use tunnel::Party;
 use wire::control::Request;
 
 use super::{
-    Core, NoPeer, Output, PeerView, Turn,
+    Core, NoPeer, Output, PeerView, Place, Turn,
     peer::Peer,
     turn,
     view::{self, Applied},
@@ -112,6 +112,7 @@ impl Core {
         for id in gone {
             self.peers.remove(&id);
             self.records.remove(&id);
+            self.streams.forget(now, id, &mut self.outputs);
             for socket in self.index.forget(id) {
                 self.nat.release(socket, &mut self.outputs);
             }
@@ -184,7 +185,10 @@ impl Core {
                 .collect(),
             presence: peer.presence,
             path: peer.path(),
-            endpoint: peer.endpoint(),
+            endpoint: peer.endpoint().map(|at| match self.streams.endpoint(at) {
+                Some(endpoint) => Place::Stream(endpoint.clone()),
+                None => Place::Udp(at),
+            }),
             relay: peer.relay(),
             rtt: peer.rtt(),
             received_bytes: peer.received_bytes,

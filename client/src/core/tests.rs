@@ -3,6 +3,7 @@
 mod hostile;
 mod punching;
 mod roaming;
+mod streaming;
 
 use std::cmp::Reverse;
 
@@ -359,6 +360,10 @@ struct Lab {
     turns: u64,
     relay_works: bool,
     direct_works: bool,
+    /// Which of them UDP gets through for, to and from the relay.
+    udp_works: [bool; 2],
+    /// Where the relay takes streams, and those that are open.
+    streams: streaming::Streams,
     /// One way to or from the relay, and directly.
     delays: (Duration, Duration),
     /// Where Alice is now.
@@ -434,6 +439,8 @@ impl Node {
                 | Output::Close(_)
                 | Output::Call { .. }
                 | Output::MapPort(_)
+                | Output::OpenStream { .. }
+                | Output::CloseStream(_)
                 | Output::Pong { .. }
                 | Output::Save(_)) => rest.push_back(other),
             }
@@ -459,6 +466,8 @@ impl Lab {
             turns: 0,
             relay_works: true,
             direct_works: true,
+            udp_works: [true; 2],
+            streams: streaming::Streams::default(),
             delays: (DELAY, DELAY * 2),
             alice_at: endpoint(Side::Alice),
             legs: BTreeMap::new(),
@@ -497,7 +506,7 @@ impl Lab {
                 leg_key: LEG_KEY,
                 rate: Bandwidth::UNLIMITED,
                 expires: domain::UnixMillis(0),
-                streams: Vec::new(),
+                streams: self.streams.offered.clone(),
             };
             self.tell(side, ServerFrame::Relay(Box::new(offer)));
         }
@@ -593,6 +602,11 @@ impl Lab {
     fn drain(&mut self, side: Side) {
         while let Some(output) = self.node_mut(side).core.poll_output() {
             match output {
+                Output::OpenStream { stream, .. } => self.open_stream(side, stream),
+                Output::CloseStream(stream) => self.streams.close(side, stream),
+                Output::Send { to, datagram, .. } if StreamId::of(&to).is_some() => {
+                    self.carry_stream(side, &to, datagram.to_vec());
+                }
                 Output::Send { to, ttl, datagram, .. } if ttl.is_none() && self.node(side).alive => {
                     self.carry(self.at(side), to, datagram.to_vec());
                 }
@@ -614,7 +628,9 @@ impl Lab {
 
     fn carry(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
         let relayed = from == relay_endpoint() || to == relay_endpoint();
-        let works = if relayed { self.relay_works } else { self.direct_works };
+        let udp = self.udp_works[usize::from([from, to].contains(&self.at(Side::Bob)))];
+        let udp = udp || streaming::side_of(to).is_some();
+        let works = if relayed { self.relay_works && udp } else { self.direct_works };
         if works {
             self.sent += 1;
             self.carried += 1;
@@ -627,6 +643,9 @@ impl Lab {
         if to == relay_endpoint() {
             return self.relay(from, datagram);
         }
+        if let Some(side) = streaming::side_of(to) {
+            return self.arrive_stream(side, from, datagram);
+        }
         // What goes to where Alice was is lost.
         let Some(side) = [Side::Alice, Side::Bob].into_iter().find(|&side| self.at(side) == to) else { return };
         let now = self.now;
@@ -638,7 +657,8 @@ impl Lab {
 
     /// As the real one, but trusting.
     fn relay(&mut self, from: SocketAddr, datagram: &[u8]) {
-        let side = if from == self.at(Side::Bob) { Side::Bob } else { Side::Alice };
+        let bob = from == self.at(Side::Bob) || streaming::side_of(from) == Some(Side::Bob);
+        let side = if bob { Side::Bob } else { Side::Alice };
         match Message::parse(datagram).unwrap() {
             Message::Join(join) if join.cookie == Cookie::default() => {
                 self.challenged += 1;

@@ -88,9 +88,15 @@ impl Core {
     pub(super) fn handle_relay(&mut self, now: Instant, from: SocketAddr, message: &Message<'_>) {
         if let Message::Data { slot, payload } = message {
             if let Some(&peer) = self.index.slots.get(&(from, *slot)) {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.hear_relay(now, from);
+                }
                 self.handle_tunnel(now, from, Origin::Relay, Some(peer), payload);
             }
             return;
+        }
+        if let Message::Joined { .. } = message {
+            self.streams.handle_use(from);
         }
         let expecting = self.peers.iter().filter(|(_, peer)| peer.expects(from, message)).map(|(id, _)| *id);
         let expecting = expecting.collect::<Vec<_>>();

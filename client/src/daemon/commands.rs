@@ -8,8 +8,8 @@ use wire::control::ClientFrame;
 
 use super::{Daemon, requests};
 use crate::{
-    command::{Answer, Asked, Command, CommandError, ControlState, Peer, Status},
-    core::{NoPeer, PeerView},
+    command::{Answer, Asked, Command, CommandError, ControlState, Peer, Status, Why},
+    core::{NoPeer, PeerView, Place},
 };
 
 impl Daemon {
@@ -84,7 +84,15 @@ impl Daemon {
     /// Answers with the record that is known of a pair.
     pub(super) fn answer_why(&self, peer: ClientId, answers: &requests::Answers) {
         match self.core.record(peer) {
-            Some(record) => drop(answers.try_send(Ok(Answer::Why(Box::new(record.clone()))))),
+            Some(record) => {
+                let now = self.core.peer(peer).and_then(|peer| match peer.endpoint {
+                    Some(Place::Stream(endpoint)) => {
+                        Some(format!("relayed over TCP {} because UDP is blocked here", endpoint.port()))
+                    }
+                    Some(Place::Udp(_)) | None => None,
+                });
+                drop(answers.try_send(Ok(Answer::Why(Box::new(Why { record: record.clone(), now })))));
+            }
             None => requests::refuse(
                 answers,
                 CommandError::new(CommandError::FAILED, "this pair never looked for a direct path"),
@@ -154,7 +162,7 @@ fn shown(peer: PeerView<'_>) -> Peer {
         networks: peer.networks,
         presence: peer.presence,
         path: peer.path,
-        endpoint: peer.endpoint,
+        endpoint: peer.endpoint.map(|place| place.to_string()),
         relay: peer.relay,
         rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
         rx_bytes: peer.received_bytes,

@@ -1,7 +1,7 @@
 //! The daemon: moves bytes between sockets, adapter, server and commands, and lets the core decide.
 //!
 //! One task owns all of it. Each turn waits for whatever comes first and then serves every source within a budget, in this
-//! order: events of the server, datagrams, packets of the adapter, commands, deadlines. So a flood on one of them delays the
+//! order: events of the server, datagrams, streams, packets of the adapter, commands, deadlines. So a flood on one of them delays the
 //! others by a budget, not for ever. Nothing in a turn blocks: datagrams that do not fit are lost, as on any link.
 
 mod commands;
@@ -18,7 +18,10 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use wire::control::{ClientFrame, ServerFrame, Welcome};
+use wire::{
+    control::{ClientFrame, ServerFrame, Welcome},
+    stream::StreamId,
+};
 
 use crate::{
     adapter::{Adapter, PACKET_ROOM},
@@ -29,6 +32,7 @@ use crate::{
     portmap::{self, Granted, Wish},
     settings::Settings,
     sockets::{Arrival, Arrived, DATAGRAM_ROOM, Sockets},
+    streams::{StreamEvent, Streams},
 };
 use requests::Requests;
 use watches::Watches;
@@ -80,6 +84,7 @@ pub struct Daemon {
     own: ClientId,
     core: Core,
     sockets: Sockets,
+    streams: Streams,
     adapter: Adapter,
     ends: Ends,
     requests: Requests,
@@ -133,6 +138,7 @@ impl Daemon {
             None => None,
         };
         let port = saved.as_ref().map_or(0, |saved| saved.port);
+        let streams = Streams::new(settings.proxy.as_deref());
         let sockets = Sockets::bind(port).map_err(Error::Sockets)?;
         let adapter = Adapter::open(settings.adapter, &settings.interface).map_err(Error::Adapter)?;
         let now = Instant::now();
@@ -154,6 +160,7 @@ impl Daemon {
             own,
             core,
             sockets,
+            streams,
             adapter,
             ends,
             requests: Requests::default(),
@@ -189,6 +196,7 @@ impl Daemon {
                 () = shutdown.cancelled() => break,
                 Some(event) = self.ends.events.recv() => self.handle_event(event),
                 arrival = self.sockets.receive(&mut datagram) => self.handle_arrival(arrival, &datagram),
+                event = self.streams.receive() => self.handle_relay_stream(event),
                 size = self.adapter.receive(&mut packet) => {
                     let size = size.map_err(Error::AdapterLost)?;
                     self.core.handle_packet(now(), &packet[..size]);
@@ -203,6 +211,7 @@ impl Daemon {
         }
         self.core.say_farewell(now());
         self.settle()?;
+        self.streams.shut_down().await;
         if let Some(wish) = self.core.leftover_mapping() {
             portmap::release(wish).await;
         }
@@ -220,6 +229,11 @@ impl Daemon {
         for _ in 0..BUDGET {
             let Some(arrival) = self.sockets.try_receive(datagram) else { break };
             self.handle_arrival(arrival, datagram);
+            self.drain();
+        }
+        for _ in 0..BUDGET {
+            let Some(event) = self.streams.try_receive() else { break };
+            self.handle_relay_stream(event);
             self.drain();
         }
         for _ in 0..BUDGET {
@@ -309,6 +323,11 @@ impl Daemon {
     fn drain(&mut self) {
         while let Some(output) = self.core.poll_output() {
             match output {
+                Output::Send { to, datagram, .. } if let Some(stream) = StreamId::of(&to) => {
+                    self.streams.send(stream, &datagram);
+                }
+                Output::OpenStream { stream, endpoints } => self.streams.open(stream, endpoints),
+                Output::CloseStream(stream) => self.streams.close(stream),
                 Output::Send { socket, to, ttl, datagram } => {
                     if let Err(error) = self.sockets.send(socket, to, ttl, &datagram) {
                         tracing::trace!(%error, "a datagram could not be sent");
@@ -357,6 +376,14 @@ impl Daemon {
             Arrived::Datagram => self.core.handle_datagram(now(), socket, from, &datagram[..size]),
             Arrived::Connected => self.core.handle_stream(now(), socket, from),
             Arrived::Disconnected => self.core.handle_stream_lost(now(), socket, from),
+        }
+    }
+
+    fn handle_relay_stream(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::Opened(stream, endpoint) => self.core.handle_relay_stream_opened(now(), stream, endpoint),
+            StreamEvent::Message(stream, message) => self.core.handle_relay_stream_message(now(), stream, &message),
+            StreamEvent::Closed(stream) => self.core.handle_relay_stream_closed(now(), stream),
         }
     }
 

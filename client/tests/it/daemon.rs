@@ -77,7 +77,7 @@ async fn a_tunnel_lives_on_the_fresh_socket_that_found_it() {
     server.punch_from(&bob, 4, &alice);
     alice.asks(wait("100.64.0.2")).await.unwrap();
     let Answer::Peers(peers) = alice.asks(Command::Peers).await.unwrap() else { panic!("not the peers") };
-    assert_ne!(peers[0].endpoint, Some(bob.endpoint()), "not the main socket");
+    assert_ne!(peers[0].endpoint, Some(bob.endpoint().to_string()), "not the main socket");
     assert_eq!(alice.pings("100.64.0.2").await, 3);
     assert_eq!(bob.pings("100.64.0.1").await, 3);
     bob.stop().await;

@@ -449,6 +449,8 @@ impl Sole {
             | Output::Ask(_)
             | Output::Configure(_)
             | Output::Members(_)
+            | Output::OpenStream { .. }
+            | Output::CloseStream(_)
             | Output::Pong { .. }
             | Output::Save(_) => {}
         }
