@@ -45,6 +45,9 @@ impl Client {
         let mut command = self.host.namespace.command(executable("buri"));
         command.arg("--home").arg(&self.home).args(["daemon", "--server", &self.server]);
         command.args(["--adapter", self.adapter, "--interface", INTERFACE]);
+        if let Some(proxy) = self.host.proxy() {
+            command.args(["--proxy", &format!("http://{proxy}")]);
+        }
         command.env("RUST_LOG", "info");
         self.daemon = Some(Process::start(self.name, &mut command, &self.home));
         eventually("the daemon answers", PATIENCE, || {
@@ -117,6 +120,12 @@ impl Client {
             });
         }));
         assert!(done.is_ok(), "{what}: not within {patience:?}; last: {last:?}");
+    }
+
+    /// Whether datagrams for `other` go to a relay over TCP.
+    pub(crate) fn is_streamed_to(&self, other: Ipv4Addr) -> bool {
+        let endpoint = self.sees(other).map(|peer| peer["endpoint"].clone());
+        endpoint.is_some_and(|endpoint| endpoint.as_str().is_some_and(|at| at.starts_with("tls://")))
     }
 
     /// Waits until the control connection is there.

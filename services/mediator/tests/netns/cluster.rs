@@ -134,6 +134,26 @@ fn a_router_that_moves_its_ports_reboots_under_traffic() {
 }
 
 #[test]
+fn one_who_may_only_browse_is_relayed_over_tcp() {
+    World::on(Seams::Cluster).pairs_without_udp_are_relayed_over_tcp(Nat::HttpsOnly, Nat::Home);
+}
+
+#[test]
+fn two_without_udp_are_relayed_over_tcp() {
+    World::on(Seams::Cluster).pairs_without_udp_are_relayed_over_tcp(Nat::UdpBlocked, Nat::HttpsOnly);
+}
+
+#[test]
+fn one_behind_a_proxy_is_relayed_through_it() {
+    World::on(Seams::Cluster).pairs_without_udp_are_relayed_over_tcp(Nat::ProxyOnly, Nat::Home);
+}
+
+#[test]
+fn udp_that_is_blocked_under_traffic_is_replaced_and_comes_back() {
+    World::on(Seams::Cluster).udp_that_is_blocked_under_traffic_is_replaced_and_comes_back();
+}
+
+#[test]
 fn two_symmetric_nats_stay_on_the_relay() {
     World::on(Seams::Cluster).two_symmetric_nats_stay_on_the_relay();
 }
@@ -213,7 +233,7 @@ impl Cluster {
                  [secrets]\ndir = \"{}\"\n[ops]\nlisten = \"127.0.0.1:{}\"\n\
                  [gateway]\nlisten = [\"{first}:12975\"]\nlisten_web = [\"{first}:443\"]\n\
                  [rendezvous]\naddresses = [\"{first}\", \"{second}\", \"{six}\", \"{sixth}\"]\n\
-                 [relay]\nlisten = [\"{first}:443\"]\n",
+                 [relay]\nlisten = [\"{first}:443\"]\n[relay.streams]\nlisten = [\"{second}:443\"]\n",
                 base(&postgres),
                 base(&rabbitmq),
                 cluster.folder.join("data/secrets").display(),

@@ -12,6 +12,7 @@ use crate::{
     foreign::{self, Foreign},
     namespace::{Namespace, remove_leftovers},
     nat::Nat,
+    proxy,
     site::{Host, Router, Site},
     upnp,
 };
@@ -189,6 +190,9 @@ impl Lab {
         if access.port_mapping.is_some() {
             let router = site.router().namespace();
             self.daemons.push(upnp::Daemon::start(router, access, self.folder(&router.to_string())));
+        }
+        if access.nat == Nat::ProxyOnly {
+            proxy::start(site.router().namespace());
         }
         if access.foreign_flows_per_second > 0 {
             let neighbour = self.host(&mut site);

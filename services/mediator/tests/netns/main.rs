@@ -21,6 +21,7 @@ mod namespace;
 mod nat;
 mod nats;
 mod process;
+mod proxy;
 mod scenarios;
 mod server;
 mod site;

@@ -26,6 +26,8 @@ pub(crate) enum Nat {
     UdpBlocked,
     /// One that lets out TCP to port 443, and nothing else.
     HttpsOnly,
+    /// One that lets nothing out: what leaves goes through a proxy on the router.
+    ProxyOnly,
 }
 
 impl Nat {
@@ -47,6 +49,7 @@ impl Nat {
             Self::Pool => [&pool(wan), FORWARD, INPUT].concat(),
             Self::UdpBlocked => [MASQUERADE, NO_UDP, FORWARD, INPUT].concat(),
             Self::HttpsOnly => [MASQUERADE, HTTPS_ONLY, FORWARD, INPUT].concat(),
+            Self::ProxyOnly => [MASQUERADE, PROXY_ONLY, FORWARD, INPUT].concat(),
         }
     }
 }
@@ -140,7 +143,12 @@ table ip input {
     }
 }";
 
-const NO_UDP: &str = "
+const PROXY_ONLY: &str = "
+table ip proxy_only {
+    chain forward { type filter hook forward priority filter - 1; iifname lan drop; }
+}";
+
+pub(crate) const NO_UDP: &str = "
 table ip no_udp {
     chain forward { type filter hook forward priority filter - 1; meta l4proto udp drop; }
 }";

@@ -199,6 +199,44 @@ impl World {
         }
     }
 
+    /// Whoever of them has no UDP; at least the first has none.
+    pub(crate) fn pairs_without_udp_are_relayed_over_tcp(mut self, first: Nat, second: Nat) {
+        let pair = self.pair(first, second);
+        pair.wait("relay");
+        let ping = Ping::start(&self.lab, pair.anna.host(), pair.bert_at);
+        Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 3).assert_uninterrupted();
+        traffic::transfer(&pair.anna, &pair.bert);
+        traffic::transfer(&pair.bert, &pair.anna);
+        ping.stop().assert_uninterrupted();
+
+        assert!(pair.anna.is_streamed_to(pair.bert_at), "{:?}", pair.anna.sees(pair.bert_at));
+        assert_eq!(pair.bert.is_streamed_to(pair.anna_at), second != Nat::Home);
+        let why = pair.anna.why(pair.bert_at).unwrap();
+        assert_eq!(why["now"], "relayed over TCP 443 because UDP is blocked here", "{why}");
+    }
+
+    pub(crate) fn udp_that_is_blocked_under_traffic_is_replaced_and_comes_back(mut self) {
+        let pair = self.pair(Nat::Symmetric, Nat::Symmetric);
+        pair.wait("relay");
+        Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 3).assert_uninterrupted();
+        let ping = Ping::start(&self.lab, pair.bert.host(), pair.anna_at);
+        let router = pair.anna.host().router();
+        router.block_udp();
+        eventually("the stream carries", RECOVERY, || pair.anna.is_streamed_to(pair.bert_at).then_some(()));
+        Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 3).assert_uninterrupted();
+        let gap = ping.stop();
+        // Five a second; three seconds, and what a busy machine adds.
+        assert!((1..=20).contains(&gap.longest_gap()), "{gap:?}");
+
+        let ping = Ping::start(&self.lab, pair.bert.host(), pair.anna_at);
+        router.unblock_udp();
+        eventually("UDP carries again", RECOVERY, || (!pair.anna.is_streamed_to(pair.bert_at)).then_some(()));
+        Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 3).assert_uninterrupted();
+        let back = ping.stop();
+        assert!(back.longest_gap() <= 1, "{back:?}");
+        assert_eq!(pair.anna.sees(pair.bert_at).unwrap()["path"], "relay");
+    }
+
     pub(crate) fn two_symmetric_nats_stay_on_the_relay(mut self) {
         let pair = self.pair(Nat::Symmetric, Nat::Symmetric);
         pair.wait("relay");

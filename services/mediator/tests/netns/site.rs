@@ -1,8 +1,14 @@
 //! A LAN behind its own router, and the machines in it.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::{access::Access, lab::LAN_GATEWAY, namespace::Namespace};
+use crate::{
+    access::Access,
+    lab::LAN_GATEWAY,
+    namespace::Namespace,
+    nat::{self, Nat},
+    proxy,
+};
 
 /// A LAN behind its own router. A carrier's customers are one, too.
 #[derive(Debug)]
@@ -98,6 +104,16 @@ impl Router {
         &self.namespace
     }
 
+    /// Lets no UDP out any more, of flows that were open either.
+    pub(crate) fn block_udp(&self) {
+        self.namespace.nft(nat::NO_UDP);
+    }
+
+    /// Lets UDP out again.
+    pub(crate) fn unblock_udp(&self) {
+        self.namespace.nft("delete table ip no_udp");
+    }
+
     /// Forgets every mapping, as when the power was gone for a moment. Rules that draw lots at the start draw again.
     pub(crate) fn reboot(&self) {
         self.namespace.nft(&format!("flush ruleset\n{}", self.rules()));
@@ -134,6 +150,11 @@ impl Host {
             "addr flush dev eth0\naddr add {}/24 dev eth0\nroute add default via {LAN_GATEWAY}",
             self.address
         ));
+    }
+
+    /// The HTTP proxy that it has to use.
+    pub(crate) fn proxy(&self) -> Option<SocketAddr> {
+        (self.router.access.nat == Nat::ProxyOnly).then(proxy::address)
     }
 
     /// Pulls the network cable.
