@@ -100,7 +100,7 @@ fn each_role_sees_its_own_secrets_only() {
         ("auth", &[]),
         ("network", &["opaque.setup"]),
         ("rendezvous", &["observations.key", "tickets.key"]),
-        ("relay", &["observations.key", "tickets.key"]),
+        ("relay", &["observations.key", "tickets.key", "tls.crt", "tls.key"]),
         ("admin", &["operator.token"]),
         ("migrate", &[]),
     ]);
@@ -202,15 +202,14 @@ fn the_example_configuration_is_valid_and_listens_where_the_pods_say() {
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 
     let config: toml::Value = toml::from_str(&fs::read_to_string(example).unwrap()).unwrap();
-    let listens = |part: &str, key: &str| {
-        let listen = &config[part][key];
-        port(listen.as_array().map_or(listen, |all| &all[0]).as_str().unwrap())
-    };
+    let of = |listen: &toml::Value| port(listen.as_array().map_or(listen, |all| &all[0]).as_str().unwrap());
+    let listens = |part: &str, key: &str| of(&config[part][key]);
     let expected = BTreeMap::from([
         ("ops", listens("ops", "listen")),
         ("control", listens("gateway", "listen")),
         ("web", listens("gateway", "listen_web")),
         ("relay", listens("relay", "listen")),
+        ("relay-streams", of(&config["relay"]["streams"]["listen"])),
         ("api", listens("admin", "listen")),
         ("stun", 3478),
         ("stun-alt", 3479),
