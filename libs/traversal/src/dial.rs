@@ -1,10 +1,10 @@
 //! TCP simultaneous open (RFC 9293, section 3.5; RFC 5382, section 4.2): which connections are tried when.
 //!
 //! Both sides connect to the observed endpoint of the other, from the port that was observed and listening on it. Each
-//! first segment opens the filter of its own NAT for the other one's. At the common start a try with a small hop limit does
-//! that alone: it dies before the peer's NAT, some of which answer what comes too early with a reset, or give the port away.
-//! One gap later the tries that are meant to arrive leave, and a refused one is repeated after 50 to 150 ms, drawn, so that
-//! two sides that refuse each other do not go on doing so. What is lost TCP itself sends again.
+//! first segment opens the filter of its own NAT for the other one's. Where the order says so, a try with a small hop limit
+//! does that alone at the common start: it dies before the peer's NAT, some of which answer what comes too early with a
+//! reset, or give the port away. One gap later the tries that are meant to arrive leave, and a refused one is repeated after
+//! 50 to 150 ms, drawn, so that two sides that refuse each other do not go on doing so. What is lost TCP itself sends again.
 //!
 //! A connection counts when the peer has shown on it that it knows the key of the punch; whoever has not within three
 //! seconds is cut off, and only a few such strangers are let in at a time. Nothing but punch packets is taken from them.

@@ -247,7 +247,7 @@ pub fn plan(punch: PunchId, recipe: Recipe, strategies: Strategies, a: &Measured
             strategy,
             wait_us: micros((start + delay).saturating_sub(rtts[side] / 2)),
             gap_us: micros(gap + lead - delay),
-            opener_ttl: if opens(strategy, own, peer) { ttl } else { 0 },
+            opener_ttl: if opens(strategy, variation, own, peer) { ttl } else { 0 },
             candidates: match strategy {
                 Strategy::Tcp => connectable(own, peer),
                 Strategy::Direct
@@ -364,9 +364,14 @@ fn opener_ttl(variation: Variation, hops_a: u8, hops_b: u8) -> u8 {
 }
 
 /// Only the side whose filter is to be opened sends openers when the other one is to reveal itself.
-fn opens(strategy: Strategy, own: &Measured, peer: &Measured) -> bool {
+///
+/// A connection that died on its way leaves its sequence number with the own NAT: once the peer's first segment has passed
+/// there, Linux takes no segment of another try from the same port, because it lies outside of that window. So connections
+/// are opened on the second attempt only, for routers that answer early segments with a reset.
+fn opens(strategy: Strategy, variation: Variation, own: &Measured, peer: &Measured) -> bool {
     match strategy {
-        Strategy::Direct | Strategy::Predict | Strategy::Sweep | Strategy::Birthday | Strategy::Tcp => true,
+        Strategy::Direct | Strategy::Predict | Strategy::Sweep | Strategy::Birthday => true,
+        Strategy::Tcp => variation == Variation::Second,
         Strategy::Reveal => own.profile.class() < peer.profile.class(),
         Strategy::Relay => false,
     }
