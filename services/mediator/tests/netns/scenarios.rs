@@ -158,7 +158,7 @@ impl World {
 
         let why = pair.anna.why(pair.bert_at).unwrap();
         assert_eq!((&why["outcome"], &why["strategy"]), (&"direct".into(), &"tcp".into()), "{why}");
-        assert_eq!(why["via"], "tcp", "{why}");
+        assert_eq!((&why["via"], &why["attempts"]), (&"tcp".into(), &1.into()), "{why}");
         assert!(why["hint"].as_str().unwrap().contains("TCP"), "{why}");
 
         pair.anna.host().router().reboot();
