@@ -99,7 +99,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
     let command = match cli.action {
         Action::Daemon(settings) => {
             init_logs();
-            return client::service::run(Settings { home: cli.home, ..settings }).await;
+            return Box::pin(client::service::run(Settings { home: cli.home, ..settings })).await;
         }
         Action::Create(membership) => {
             let password = membership.password()?;

@@ -4,8 +4,8 @@
 //! A stream is a leg's address like any other: `100::/64` holds one for each, from where no datagram comes, and [`crate::core`]
 //! asks the same of it, cookie, ticket and proof. So legs of all kinds meet.
 //!
-//! - [`gate`]: who may come in, and one task a stream that turns messages into batches and back.
-//! - [`port`]: the worker's end. A batch is handed over with one lock and at most one wake; an answer or a forwarded datagram is
+//! - `gate`: who may come in, and one task a stream that turns messages into batches and back.
+//! - `port`: the worker's end. A batch is handed over with one lock and at most one wake; an answer or a forwarded datagram is
 //!   copied into the stream's outbox, and the stream woken once a turn.
 //!
 //! # Bounds
