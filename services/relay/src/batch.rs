@@ -23,8 +23,10 @@ use nix::{
     libc::{self, c_int, c_uint, iovec, mmsghdr},
 };
 
-/// Messages taken from the kernel at once.
+/// Messages taken from the kernel at once, at most and at least. In between, twice as many as came with the call before:
+/// to describe sixty-four places costs as much as to forward a datagram's bytes, and where the relay keeps up there is one.
 const MESSAGES: usize = 64;
+const FEW_MESSAGES: usize = 8;
 
 /// The largest message, and a distance that lets the messages' first bytes fall into different lines of the caches.
 const STRIDE: usize = 65_536 + 17 * 64;
@@ -47,6 +49,8 @@ pub(crate) struct Arrivals {
     names: Box<[Name; MESSAGES]>,
     controls: Box<[Control; MESSAGES]>,
     messages: ArrayVec<Arrived, MESSAGES>,
+    /// How many messages the next call may bring.
+    places: usize,
     /// Bytes of the buffer that [`Self::lay`] has used.
     laid: usize,
 }
@@ -74,6 +78,7 @@ impl Arrivals {
             names: Box::new([Name::default(); MESSAGES]),
             controls: Box::new([Control::default(); MESSAGES]),
             messages: ArrayVec::new(),
+            places: FEW_MESSAGES,
             laid: 0,
         }
     }
@@ -95,9 +100,11 @@ impl Arrivals {
     /// Takes what is there. With `waits`, waits for the first as long as the socket has as its time-out.
     pub(crate) fn receive(&mut self, socket: &impl AsFd, waits: Waits) -> io::Result<()> {
         self.messages.clear();
-        let mut slices: ArrayVec<iovec, MESSAGES> = (self.buffer.chunks_exact_mut(STRIDE))
-            .map(|chunk| iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: STRIDE.min(65_536) })
-            .collect();
+        let mut slices: ArrayVec<iovec, MESSAGES> = ArrayVec::new();
+        slices.extend(
+            (self.buffer.chunks_exact_mut(STRIDE).take(self.places))
+                .map(|chunk| iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: STRIDE.min(65_536) }),
+        );
         let mut headers: ArrayVec<mmsghdr, MESSAGES> = ArrayVec::new();
         for ((slice, name), control) in slices.iter_mut().zip(&mut *self.names).zip(&mut *self.controls) {
             *control = Control::default();
@@ -119,13 +126,14 @@ impl Arrivals {
         // SAFETY: each header points to a chunk, a name and a control block that this function borrows mutably until it
         // returns, with their lengths; the count is that of the headers.
         let received = Errno::result(unsafe {
-            libc::recvmmsg(descriptor, headers.as_mut_ptr(), MESSAGES as c_uint, flags as _, std::ptr::null_mut())
+            libc::recvmmsg(descriptor, headers.as_mut_ptr(), headers.len() as c_uint, flags as _, std::ptr::null_mut())
         });
         let count = match received {
             Ok(count) => usize::try_from(count).unwrap_or(0),
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => 0,
             Err(error) => return Err(error.into()),
         };
+        self.places = (2 * count).clamp(FEW_MESSAGES, MESSAGES);
         for (nth, header) in headers.iter().enumerate().take(count) {
             let whole = header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
             let length = if whole { header.msg_len as usize } else { 0 };
@@ -135,9 +143,14 @@ impl Arrivals {
         Ok(())
     }
 
-    /// Every message, in the order of arrival.
-    pub(crate) fn messages(&self) -> ArrayVec<Arrived, MESSAGES> {
-        self.messages.clone()
+    /// How many messages arrived.
+    pub(crate) fn count(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// One of them, in the order of arrival.
+    pub(crate) fn message(&self, nth: usize) -> Arrived {
+        self.messages[nth]
     }
 
     pub(crate) fn bytes(&self, piece: Piece) -> &[u8] {
@@ -303,11 +316,20 @@ impl<const ANSWER: usize> Departures<ANSWER> {
             headers.push(header);
         }
         let descriptor = socket.as_fd().as_raw_fd();
-        #[expect(unsafe_code, reason = "a system call that reads memory which the headers point to")]
+        // The kernel reads a datagram that goes alone with less ado, and where the relay keeps up most go alone.
+        let alone = (&*rows, &*slices, &*headers);
+        #[expect(unsafe_code, reason = "system calls that read memory which the arguments point to")]
         // SAFETY: names, slices, controls and the bytes behind the slices outlive the call, which only reads them; each
         // header has their lengths, and the count is that of the headers.
         let sent = Errno::result(unsafe {
-            libc::sendmmsg(descriptor, headers.as_mut_ptr(), headers.len() as c_uint, libc::MSG_DONTWAIT as _)
+            match alone {
+                ([Row { datagrams: 1, .. }], [slice], [header]) => {
+                    let (name, length) = (header.msg_hdr.msg_name.cast(), header.msg_hdr.msg_namelen);
+                    libc::sendto(descriptor, slice.iov_base, slice.iov_len, libc::MSG_DONTWAIT, name, length).min(1)
+                        as c_int
+                }
+                _ => libc::sendmmsg(descriptor, headers.as_mut_ptr(), headers.len() as c_uint, libc::MSG_DONTWAIT as _),
+            }
         });
         let messages = sent.map(|messages| usize::try_from(messages).unwrap_or(0).max(1));
         let datagrams = messages.map(|messages| rows.iter().take(messages).map(|row| row.datagrams).sum());
