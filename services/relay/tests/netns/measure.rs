@@ -1,5 +1,6 @@
-//! What a forwarded datagram costs the whole host, by who forwards it. Sender, forwarder and receiver are threads of this
-//! process, and what the kernel does for them is done in their time: the ratios are the ones to trust. By hand:
+//! What forwarding adds to the cost of a datagram on the whole host, and to its way, by who forwards it. Sender, forwarder and
+//! receiver are threads of this process, and what the kernel does for them is done in their time; what the same datagram costs
+//! over a cable from sender to receiver is taken off. The ratios are the ones to trust. By hand:
 //! `cargo test --release -p relay --test netns -- --ignored --nocapture`
 
 use std::{
@@ -25,35 +26,71 @@ const BURST: usize = 8;
 const LASTS: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 5;
 
+const SINGLES: usize = 4_000;
+
+/// What was measured once.
+#[derive(Clone, Copy)]
+struct Figures {
+    /// Microseconds of processor time for a datagram of a burst.
+    cost: f64,
+    /// Microseconds from sending to receiving one alone, the median.
+    way: f64,
+}
+
 #[test]
 #[ignore = "a measurement, not a rule"]
 fn what_a_datagram_costs_by_who_forwards_it() {
-    let mut costs: [Vec<f64>; 4] = Default::default();
+    let mut rounds: [Vec<Figures>; 5] = Default::default();
     for _ in 0..ROUNDS {
-        costs[0].push(naive());
-        costs[1].push(relayed(Path::Workers));
-        costs[2].push(relayed(Path::Learning));
-        costs[3].push(relayed(Path::Routing));
+        rounds[0].push(cable());
+        rounds[1].push(naive());
+        rounds[2].push(relayed(Path::Workers));
+        rounds[3].push(relayed(Path::Learning));
+        rounds[4].push(relayed(Path::Routing));
     }
-    let medians = costs.map(|mut rounds| {
-        rounds.sort_by(f64::total_cmp);
-        rounds[ROUNDS / 2]
+    let [cable, forwarders @ ..] = rounds.map(|rounds| Figures {
+        cost: median(rounds.iter().map(|round| round.cost)),
+        way: median(rounds.iter().map(|round| round.way)),
     });
-    for (name, cost) in ["recvfrom / sendto", "workers", "kernel, learning", "kernel, routing"].iter().zip(medians) {
-        println!("{name:20} {cost:6.2} us a datagram, {:4.2} x", cost / medians[0]);
+    println!("no forwarder          {:6.2} us a datagram, {:6.1} us on the way", cable.cost, cable.way);
+    let added = |figures: Figures| Figures { cost: figures.cost - cable.cost, way: figures.way };
+    let naive = added(forwarders[0]);
+    for (name, forwarder) in
+        ["recvfrom / sendto", "workers", "kernel, learning", "kernel, routing"].iter().zip(forwarders)
+    {
+        let Figures { cost, way } = added(forwarder);
+        let (costs, ways) = (cost / naive.cost, way / naive.way);
+        println!("{name:20} +{cost:6.2} us a datagram, {costs:4.2} x; {way:6.1} us on the way, {ways:4.2} x");
     }
 }
 
-fn relayed(path: Path) -> f64 {
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// From the sender right to the receiver.
+fn cable() -> Figures {
+    let lab = Lab::new(Path::Workers);
+    let legs: Vec<_> = (0..PAIRS).map(|_| (lab.stranger(), lab.beside_the_relay())).collect();
+    for (from, to) in &legs {
+        from.connect(to.local_addr().unwrap()).unwrap();
+    }
+    let datagrams = vec![vec![7; PAYLOAD + 8]; PAIRS];
+    figures(&legs.iter().map(|(from, to)| (from, to)).collect::<Vec<_>>(), &datagrams)
+}
+
+fn relayed(path: Path) -> Figures {
     let mut lab = Lab::new(path);
     let pairs: Vec<_> = (0..PAIRS).map(|_| lab.pair(Bandwidth::UNLIMITED)).collect();
-    let legs = pairs.iter().map(|Pair { legs: [from, to], .. }| (from, to)).collect();
+    let legs: Vec<_> = pairs.iter().map(|Pair { legs: [from, to], .. }| (from, to)).collect();
     let datagrams: Vec<_> = pairs.iter().map(|pair| pair.data(PAYLOAD)).collect();
-    cost(legs, &datagrams)
+    figures(&legs, &datagrams)
 }
 
 /// A forwarder without rules: a socket per pair would only make it faster, so there is one for all.
-fn naive() -> f64 {
+fn naive() -> Figures {
     let lab = Lab::new(Path::Workers);
     let socket = lab.beside_the_relay();
     let to = socket.local_addr().unwrap();
@@ -77,16 +114,16 @@ fn naive() -> f64 {
         }
     });
     let datagrams = vec![vec![7; PAYLOAD + 8]; PAIRS];
-    let cost = cost(legs.iter().map(|(from, to)| (from, to)).collect(), &datagrams);
+    let figures = figures(&legs.iter().map(|(from, to)| (from, to)).collect::<Vec<_>>(), &datagrams);
     ends.store(true, Ordering::Relaxed);
     forwarder.join().unwrap();
-    cost
+    figures
 }
 
-/// Microseconds of all threads for a datagram that arrived. A pair sends a burst when the last one has arrived or is late.
-fn cost(legs: Vec<(&UdpSocket, &UdpSocket)>, datagrams: &[Vec<u8>]) -> f64 {
+/// A pair sends a burst when the last one has arrived or is late; then single datagrams go, each when the last has arrived.
+fn figures(legs: &[(&UdpSocket, &UdpSocket)], datagrams: &[Vec<u8>]) -> Figures {
     let mut buffer = [0; 2_048];
-    for (_, to) in &legs {
+    for (_, to) in legs {
         to.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     }
     let (started, before, mut arrived) = (Instant::now(), used(), 0_u32);
@@ -96,7 +133,7 @@ fn cost(legs: Vec<(&UdpSocket, &UdpSocket)>, datagrams: &[Vec<u8>]) -> f64 {
                 from.send(datagram).unwrap();
             }
         }
-        for (_, to) in &legs {
+        for (_, to) in legs {
             for _ in 0..BURST {
                 if to.recv(&mut buffer).is_err() {
                     break;
@@ -105,7 +142,15 @@ fn cost(legs: Vec<(&UdpSocket, &UdpSocket)>, datagrams: &[Vec<u8>]) -> f64 {
             }
         }
     }
-    (used() - before) / f64::from(arrived)
+    let cost = (used() - before) / f64::from(arrived);
+    // What came late is no answer to what follows.
+    while legs.iter().any(|(_, to)| to.recv(&mut buffer).is_ok()) {}
+    let ways = legs.iter().zip(datagrams).cycle().take(SINGLES).filter_map(|((from, to), datagram)| {
+        let sent = Instant::now();
+        from.send(datagram).unwrap();
+        to.recv(&mut buffer).ok().map(|_| sent.elapsed().as_secs_f64() * 1e6)
+    });
+    Figures { cost, way: median(ways) }
 }
 
 /// Microseconds of processor time of this process.
