@@ -17,11 +17,13 @@ use socket2::SockRef;
 use wire::{
     Code,
     relay::{HEADER_SIZE, MAX_DATAGRAM, Message, Slot},
+    stream::MAX_FRAMES,
     ticket::{LegSide, PairNonce, Ticket, TicketKey},
 };
 
 use crate::{
     joiner::{self, Joiner, Pass},
+    link::Link,
     scenario::Scenario,
     server::{Access, KERNEL_BUFFER, Server},
     turn::{self, Answer, CHANNEL_HEADER, Request},
@@ -44,7 +46,7 @@ const MOVE_PAUSE: Duration = Duration::from_millis(1_100);
 pub(crate) struct Legs {
     access: Access,
     /// Two after another: those of the first and those of the second legs.
-    sockets: Vec<UdpSocket>,
+    links: Vec<Link>,
     /// Two after another are a pair.
     legs: Vec<Leg>,
     joiner: Joiner,
@@ -69,11 +71,17 @@ impl Legs {
     /// Legs for all groups of the scenario, not joined yet.
     pub(crate) fn new(server: &Server, scenario: &Scenario) -> anyhow::Result<Self> {
         let groups = scenario.pairs().min(MOST_GROUPS);
-        let sockets = (0..2 * groups).map(|number| socket(server.address, number / 2)).collect::<io::Result<Vec<_>>>();
-        let sockets = sockets.context("cannot make sockets")?;
+        let links = (0..2 * groups).map(|number| {
+            if !scenario.streams.has(number % 2) {
+                return Ok(Link::Udp(socket(server.address, number / 2).context("cannot make a socket")?));
+            }
+            let door = server.streams.as_ref().context("streams: for a relay of the tool's own")?;
+            Ok(Link::Stream(Box::new(door.open(own_address(number / 2))?)))
+        });
+        let links = links.collect::<anyhow::Result<Vec<_>>>()?;
         let epoll = Epoll::new(EpollCreateFlags::empty())?;
-        for (number, socket) in (0..).zip(&sockets) {
-            epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, number))?;
+        for (number, link) in (0..).zip(&links) {
+            epoll.add(link, EpollEvent::new(EpollFlags::EPOLLIN, number))?;
         }
         let rates = scenario.groups.iter().flat_map(|group| (0..group.pairs).map(|_| group.rate));
         let legs = rates.enumerate().flat_map(|(pair, rate)| {
@@ -87,8 +95,8 @@ impl Legs {
                 relayed: None,
             })
         });
-        let (legs, joiner) = (legs.collect(), Joiner::new(sockets.len()));
-        let mut legs = Self { access: server.access.clone(), sockets, legs, joiner, epoll };
+        let (legs, joiner) = (legs.collect(), Joiner::new(links.len()));
+        let mut legs = Self { access: server.access.clone(), links, legs, joiner, epoll };
         (0..legs.pairs()).for_each(|pair| legs.issue(pair));
         Ok(legs)
     }
@@ -109,18 +117,17 @@ impl Legs {
             }
             Access::Nothing => {
                 for leg in &self.legs {
-                    announce(&self.sockets[leg.socket], leg.number)?;
+                    announce(self.udp(leg.socket)?, leg.number)?;
                 }
             }
             Access::Credential(key) => {
-                for leg in &mut self.legs {
-                    if leg.relayed.is_none() {
-                        leg.relayed = ask_turn(&self.sockets[leg.socket], Request::Allocate, key)?;
-                    }
+                for number in 0..self.legs.len() {
+                    let Leg { relayed: None, socket, .. } = self.legs[number] else { continue };
+                    self.legs[number].relayed = ask_turn(self.udp(socket)?, Request::Allocate, key)?;
                 }
                 for (number, leg) in self.legs.iter().enumerate() {
                     let peer = self.legs[number ^ 1].relayed.context("the TURN server told no relayed address")?;
-                    ask_turn(&self.sockets[leg.socket], Request::Bind(peer), key)?;
+                    ask_turn(self.udp(leg.socket)?, Request::Bind(peer), key)?;
                 }
             }
         }
@@ -131,12 +138,8 @@ impl Legs {
     /// Sends the joins that may be sent now.
     pub(crate) fn ask(&mut self, now: Instant) -> anyhow::Result<()> {
         while let Some((socket, bytes)) = self.joiner.poll_send(now, |leg| self.legs[leg].pass.as_ref())? {
-            match self.sockets[socket].send(&bytes) {
-                Ok(_) => {}
-                // It is asked again.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
-            }
+            // When it is lost, it is asked again.
+            self.links[socket].send(&bytes)?;
         }
         Ok(())
     }
@@ -195,17 +198,34 @@ impl Legs {
 
     /// How many sockets there are.
     pub(crate) fn sockets(&self) -> usize {
-        self.sockets.len()
+        self.links.len()
     }
 
     /// The socket with this number.
-    pub(crate) fn socket(&self, number: usize) -> &UdpSocket {
-        &self.sockets[number]
+    pub(crate) fn link(&mut self, number: usize) -> &mut Link {
+        &mut self.links[number]
     }
 
     /// The socket of a leg.
-    pub(crate) fn socket_of(&self, leg: usize) -> &UdpSocket {
-        &self.sockets[self.legs[leg].socket]
+    pub(crate) fn link_of(&mut self, leg: usize) -> &mut Link {
+        &mut self.links[self.legs[leg].socket]
+    }
+
+    /// Lets streams write what waits.
+    pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
+        for link in &mut self.links {
+            if let Link::Stream(stream) = link {
+                stream.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn udp(&self, number: usize) -> anyhow::Result<&UdpSocket> {
+        match &self.links[number] {
+            Link::Udp(socket) => Ok(socket),
+            Link::Stream(_) => anyhow::bail!("streams: for the relay alone"),
+        }
     }
 
     /// Bytes in front of what a leg sends.
@@ -249,11 +269,28 @@ impl Legs {
         Ok(events.into_iter().take(ready).filter_map(|event| usize::try_from(event.data()).ok()))
     }
 
-    /// Takes one datagram that has arrived, outside of any measurement.
+    /// Takes what has arrived, outside of any measurement: a datagram, or what a stream has.
     fn hear(&mut self, socket: usize) -> anyhow::Result<()> {
-        let mut buffer = [0; MAX_DATAGRAM];
-        let length = self.sockets[socket].recv(&mut buffer)?;
-        self.payload(socket, &buffer[..length]).map(|_| ())
+        let mut buffers = [[0; MAX_DATAGRAM]; MAX_FRAMES];
+        let mut lengths = [0; MAX_FRAMES];
+        loop {
+            let (count, all) = match &mut self.links[socket] {
+                Link::Udp(socket) => {
+                    lengths[0] = socket.recv(&mut buffers[0])?;
+                    (1, true)
+                }
+                Link::Stream(stream) => {
+                    let count = stream.receive(&mut buffers, &mut lengths)?;
+                    (count, count == 0)
+                }
+            };
+            for (buffer, length) in buffers.iter().zip(lengths).take(count) {
+                self.payload(socket, &buffer[..length])?;
+            }
+            if all {
+                return Ok(());
+            }
+        }
     }
 
     /// New tickets for a pair.
@@ -272,13 +309,14 @@ fn pass(relay: RelayId, key: &TicketKey, pair: PairNonce, side: LegSide, rate: d
     Pass { ticket, key: key.leg_key(&ticket) }
 }
 
+/// An address of a group's own, as the relay budgets by source.
+fn own_address(group: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(127, 91, 0, 1).to_bits() + group)
+}
+
 fn socket(server: SocketAddr, group: u32) -> io::Result<UdpSocket> {
-    // Addresses of their own, as the relay budgets by source. A relay elsewhere is reached from wherever the route begins.
-    let own = if server.ip().is_loopback() {
-        Ipv4Addr::from_bits(Ipv4Addr::new(127, 91, 0, 1).to_bits() + group)
-    } else {
-        Ipv4Addr::UNSPECIFIED
-    };
+    // A relay elsewhere is reached from wherever the route begins.
+    let own = if server.ip().is_loopback() { own_address(group) } else { Ipv4Addr::UNSPECIFIED };
     let socket = UdpSocket::bind((own, 0))?;
     SockRef::from(&socket).set_recv_buffer_size(KERNEL_BUFFER)?;
     SockRef::from(&socket).set_send_buffer_size(KERNEL_BUFFER)?;

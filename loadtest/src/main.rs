@@ -7,6 +7,7 @@ mod forwarder;
 mod html;
 mod joiner;
 mod legs;
+mod link;
 mod measure;
 mod nat;
 mod relay;

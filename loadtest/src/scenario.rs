@@ -44,6 +44,9 @@ pub(crate) struct Scenario {
     pub(crate) duration: Duration,
     /// What takes turns with the relay.
     pub(crate) against: Vec<Kind>,
+    /// Legs that go through WebSockets over TLS; UDP is what the others go through.
+    #[serde(default)]
+    pub(crate) streams: Streams,
     /// Names of the groups that send in each phase of a round; the first group of a phase is the one that is measured. Without
     /// phases all send.
     #[serde(default)]
@@ -58,6 +61,16 @@ pub(crate) struct Scenario {
     #[serde(default)]
     pub(crate) fail_if: Vec<Threshold>,
     pub(crate) groups: Vec<Group>,
+}
+
+/// Which legs of every pair are streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Streams {
+    #[default]
+    None,
+    One,
+    Both,
 }
 
 /// Pairs that are alike.
@@ -173,6 +186,17 @@ impl Instead {
     }
 }
 
+impl Streams {
+    /// Whether the legs of this side, 0 or 1, are streams.
+    pub(crate) const fn has(self, side: u32) -> bool {
+        match self {
+            Self::None => false,
+            Self::One => side == 0,
+            Self::Both => true,
+        }
+    }
+}
+
 impl Scenario {
     /// The groups of each phase, by their places.
     pub(crate) fn phases(&self) -> Vec<Vec<usize>> {
@@ -218,6 +242,9 @@ impl Scenario {
         }
         let changes = self.joins_per_second > 0 || self.moves_per_second > 0;
         anyhow::ensure!(!changes || self.against.is_empty(), "joins and moves are for the relay alone: no against");
+        let plain = self.streams == Streams::None;
+        anyhow::ensure!(plain || self.against.is_empty(), "streams are for the relay alone: no against");
+        anyhow::ensure!(plain || self.groups.iter().all(|group| !group.offload), "offload: for UDP");
         anyhow::ensure!(self.joins_per_second.max(self.moves_per_second) <= 10_000, "joins and moves: at most 10000");
         for threshold in &self.fail_if {
             let measured = match threshold.against {
@@ -302,6 +329,7 @@ mod tests {
         refused(&|scenario| scenario.rounds = 0);
         refused(&|scenario| scenario.phases = vec![vec!["nobody".into()]]);
         refused(&|scenario| scenario.moves_per_second = 1);
+        refused(&|scenario| scenario.streams = Streams::One);
         refused(&|scenario| scenario.against.clear());
         refused(&|scenario| scenario.fail_if = vec!["cpu/first > 1".parse().unwrap()]);
         refused(&|scenario| {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wire::ticket::{TicketKey, TicketRoot};
 
-use crate::{coturn::Coturn, deployment, turn};
+use crate::{coturn::Coturn, deployment, link::StreamDoor, turn};
 
 /// What every socket here asks of the kernel, as the relay does.
 pub(crate) const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
@@ -47,6 +47,8 @@ pub(crate) struct Server {
     pub(crate) kind: Kind,
     pub(crate) address: SocketAddr,
     pub(crate) access: Access,
+    /// Where it takes streams, if it does and the tool knows.
+    pub(crate) streams: Option<StreamDoor>,
     process: Process,
 }
 
@@ -106,16 +108,17 @@ impl Server {
     /// The relay of a new deployment: one worker, room for every scenario, and no pair ends before a scenario does.
     pub(crate) fn deployed() -> anyhow::Result<Self> {
         let deployment = deployment::Server::start("[relay]\nworkers = 1\nmax_slots = 200000\nidle = \"1h\"\n")?;
-        let (id, address) = relay_of(&deployment)?;
+        let (id, address, streams) = relay_of(&deployment)?;
+        let streams = streams.map(|at| StreamDoor::new(at, &deployment.data().join("secrets/tls.crt"))).transpose()?;
         let root = ticket_root(&deployment.data().join("secrets/tickets.key"))?;
         let access = Access::Tickets(id, Arc::new(root.key(id)));
-        Ok(Self { kind: Kind::Relay, address, access, process: Process::Deployment(deployment) })
+        Ok(Self { kind: Kind::Relay, address, access, streams, process: Process::Deployment(deployment) })
     }
 
     /// A relay that runs already.
     pub(crate) fn running(address: SocketAddr, id: RelayId, root: &Path, pid: Option<u32>) -> anyhow::Result<Self> {
         let access = Access::Tickets(id, Arc::new(ticket_root(root)?.key(id)));
-        Ok(Self { kind: Kind::Relay, address, access, process: Process::Foreign(pid) })
+        Ok(Self { kind: Kind::Relay, address, access, streams: None, process: Process::Foreign(pid) })
     }
 
     /// A TURN server, if it is installed.
@@ -124,6 +127,7 @@ impl Server {
             kind: Kind::Coturn,
             address,
             access: Access::Credential(key),
+            streams: None,
             process: Process::Coturn(process),
         }))
     }
@@ -140,7 +144,7 @@ impl Server {
         let mut address = String::new();
         BufReader::new(out).read_line(&mut address)?;
         let address = address.trim().parse().context("the forwarder told no address")?;
-        Ok(Self { kind, address, access: Access::Nothing, process: Process::Forwarder(forwarder) })
+        Ok(Self { kind, address, access: Access::Nothing, streams: None, process: Process::Forwarder(forwarder) })
     }
 
     fn pid(&self) -> Option<u32> {
@@ -195,8 +199,8 @@ fn ticket_root(path: &Path) -> anyhow::Result<TicketRoot> {
     Ok(TicketRoot::new(secret))
 }
 
-/// The relay of a deployment, by its admin API.
-fn relay_of(deployment: &deployment::Server) -> anyhow::Result<(RelayId, SocketAddr)> {
+/// The relay of a deployment, by its admin API: its id, and where it takes datagrams and streams.
+fn relay_of(deployment: &deployment::Server) -> anyhow::Result<(RelayId, SocketAddr, Option<SocketAddr>)> {
     let admin = deployment.told("admin").trim_start_matches("http://").trim_end_matches('/');
     let token = fs::read_to_string(deployment.told("operator_token_file")).context("no operator's token")?;
     let until = Instant::now() + PATIENCE;
@@ -204,8 +208,9 @@ fn relay_of(deployment: &deployment::Server) -> anyhow::Result<(RelayId, SocketA
         let relays = get(admin, "/v1/relays", token.trim());
         if let Ok(Some(relay)) = relays.as_ref().map(|relays| relays["items"].get(0)) {
             let id = relay["relay"].as_str().and_then(|id| id.parse().ok());
-            let address = relay["endpoints"][0].as_str().and_then(|endpoint| endpoint.parse().ok());
-            return id.zip(address).with_context(|| format!("the admin API describes no relay: {relay}"));
+            let at = |kind: &str| relay[kind][0].as_str().and_then(|endpoint| endpoint.parse().ok());
+            let known = id.zip(at("endpoints")).map(|(id, address)| (id, address, at("streams")));
+            return known.with_context(|| format!("the admin API describes no relay: {relay}"));
         }
         if Instant::now() > until {
             relays?;

@@ -20,8 +20,9 @@ use wire::relay::MAX_DATAGRAM;
 
 use crate::{
     legs::Legs,
+    link::Link,
     measure::{Arrivals, latencies},
-    scenario::{Group, Scenario},
+    scenario::{Group, Scenario, Streams},
 };
 
 /// Epoch, leg, sequence number and sending time.
@@ -219,12 +220,14 @@ impl<'a> Generator<'a> {
             Stamp { epoch: self.epoch, leg, sequence: self.sequences[leg], sent_at }.write(&mut buffer[header..])?;
             *length = header + payload;
         }
+        let outgoing = &self.outgoing[..burst];
         let began = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
-        let socket = self.legs.socket_of(leg);
-        if group.offload {
-            send_as_one(socket, &self.outgoing[..burst], lengths[0])?;
-        } else {
-            send_each(socket, &mut self.outgoing_headers, &self.outgoing[..burst], &lengths)?;
+        match self.legs.link_of(leg) {
+            Link::Udp(socket) if group.offload => send_as_one(socket, outgoing, lengths[0])?,
+            Link::Udp(socket) => send_each(socket, &mut self.outgoing_headers, outgoing, &lengths)?,
+            Link::Stream(stream) => {
+                stream.send(outgoing.iter().zip(lengths).map(|(buffer, length)| &buffer[..length]))?
+            }
         }
         outcome.sending += Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)? - began);
         outcome.groups[at].sent += burst as u64;
@@ -235,24 +238,26 @@ impl<'a> Generator<'a> {
     fn receive(&mut self, now: Instant, outcome: &mut Outcome) -> anyhow::Result<bool> {
         let mut any = false;
         for socket in self.legs.arrived(0)? {
-            any |= self.take(socket, now, outcome)?;
+            while self.take(socket, now, outcome, &mut any)? {}
+        }
+        if self.scenario.streams != Streams::None {
+            self.legs.flush()?;
         }
         Ok(any)
     }
 
-    fn take(&mut self, socket: usize, turn: Instant, outcome: &mut Outcome) -> anyhow::Result<bool> {
+    /// Takes a batch of a socket. Whether there may be more that nobody would tell of: a stream has it decrypted already.
+    fn take(&mut self, socket: usize, turn: Instant, outcome: &mut Outcome, any: &mut bool) -> anyhow::Result<bool> {
         let mut lengths = [0; BATCH];
-        let mut slices = self.incoming.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
-        let headers = &mut self.incoming_headers;
-        let fd = self.legs.socket(socket).as_raw_fd();
-        match recvmmsg(fd, headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
-            Ok(messages) => messages.zip(&mut lengths).for_each(|(message, length)| *length = message.bytes),
-            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        }
+        let more = match self.legs.link(socket) {
+            Link::Udp(socket) => {
+                receive_each(socket, &mut self.incoming_headers, &mut self.incoming, &mut lengths)?;
+                false
+            }
+            Link::Stream(stream) => stream.receive(&mut *self.incoming, &mut lengths)? > 0,
+        };
         let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let header = self.legs.header() as u64;
-        let mut any = false;
         for (buffer, length) in self.incoming.iter().zip(lengths) {
             let Some(payload) = self.legs.payload(socket, &buffer[..length])? else { continue };
             let Some(stamp) = Stamp::read(payload).filter(|stamp| stamp.epoch == self.epoch) else { continue };
@@ -268,9 +273,9 @@ impl<'a> Generator<'a> {
             tally.delivered += 1;
             tally.bytes[pair - source.first_pair] += payload.len() as u64 + header;
             tally.latency.saturating_record(now.saturating_sub(stamp.sent_at));
-            any = true;
+            *any = true;
         }
-        Ok(any)
+        Ok(more)
     }
 }
 
@@ -318,6 +323,22 @@ impl Tally {
         let (sent, delivered, reordered, skipped) = (0, 0, 0, 0);
         Ok(Self { sent, delivered, reordered, skipped, latency: latencies()?, bytes: vec![0; pairs] })
     }
+}
+
+/// What has arrived, and how long each is; 0 where nothing is.
+fn receive_each(
+    socket: &UdpSocket,
+    headers: &mut MultiHeaders<SockaddrStorage>,
+    buffers: &mut [[u8; MAX_DATAGRAM]; BATCH],
+    lengths: &mut [usize; BATCH],
+) -> anyhow::Result<()> {
+    let mut slices = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
+    match recvmmsg(socket.as_raw_fd(), headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
+        Ok(messages) => messages.zip(lengths).for_each(|(message, length)| *length = message.bytes),
+        Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }
 
 fn send_each(
