@@ -97,6 +97,9 @@ pub(crate) struct Door {
     pub(crate) desk: Desk,
 }
 
+/// Between two notes to the legs of a relay that drains: one may be lost, and a leg may have joined since.
+const TELL_AGAIN: Duration = Duration::from_millis(500);
+
 /// One thread and what it owns.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -122,10 +125,10 @@ impl Worker {
         let mut arrivals = Arrivals::new();
         let mut outgoing: Vec<_> = self.doors.iter().map(|_| Outgoing::new()).collect();
         let mut count = Count::default();
-        let mut drained = false;
+        let mut told: Option<Instant> = None;
         while !self.stops.load(Ordering::Relaxed) {
-            if !drained && self.drains.load(Ordering::Relaxed) {
-                drained = true;
+            if self.drains.load(Ordering::Relaxed) && told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+                told = Some(Instant::now());
                 self.tell_draining();
             }
             let waits = if self.waits_at_one_door() { Waits::ForOne } else { Waits::Not };
@@ -357,7 +360,7 @@ impl Worker {
         let notes: Vec<_> = self.relay.drain().collect();
         for (to, note) in notes {
             match (self.doors.get(usize::from(to.door)), &mut self.port) {
-                // A note that is lost is made up for by the pings that stay unanswered later.
+                // One that is lost is made up for by the next.
                 (Some(door), _) => drop(door.socket.send_to(note.as_bytes(), to.address)),
                 (None, Some(port)) => port.send(to.address, note.as_bytes()),
                 (None, None) => {}
