@@ -207,6 +207,9 @@ pub struct Peer {
     /// Where datagrams go now: an address, or `tls://HOST:PORT` for the stream of a relay.
     pub endpoint: Option<String>,
     pub relay: Option<RelayId>,
+    /// The code of why there is no relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_error: Option<String>,
     pub rtt_ms: Option<f64>,
     pub rx_bytes: u64,
     pub tx_bytes: u64,

@@ -14,7 +14,7 @@ use client::{
     password::Password,
     settings::Settings,
 };
-use domain::{NetworkName, Nickname};
+use domain::{NetworkName, Nickname, RelayCandidate, RelayChoice};
 use serde_json::Value;
 
 /// The client of Buri, the zero-configuration virtual LAN.
@@ -227,7 +227,8 @@ fn peers_text(peers: &[Peer]) -> String {
         let name = peer.nick.as_ref().map_or_else(|| peer.id.to_string(), |nick| nick.as_str().to_owned());
         let address = peer.address4.map_or_else(|| peer.address6.to_string(), |address| address.to_string());
         let rtt = peer.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt:.1} ms"));
-        format!("{address:<40} {name:<32} {:<8} {:<7} {rtt:>10}", word(&peer.presence), word(&peer.path))
+        let error = peer.relay_error.as_ref().map(|code| format!("  {code}")).unwrap_or_default();
+        format!("{address:<40} {name:<32} {:<8} {:<7} {rtt:>10}{error}", word(&peer.presence), word(&peer.path))
     });
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -245,7 +246,22 @@ fn why_text(answer: &Value) -> String {
     let text = |key: &str| answer[key].as_str().filter(|text| !text.is_empty()).unwrap_or("unknown");
     let sentence = answer["hint"].as_str().filter(|hint| !hint.is_empty()).unwrap_or_else(|| text("outcome"));
     let now = answer["now"].as_str().map(|now| format!("; {now}")).unwrap_or_default();
-    format!("{sentence}{now} (routers: {} and {}; strategy: {})", text("class_a"), text("class_b"), text("strategy"))
+    let made_of = format!("(routers: {} and {}; strategy: {})", text("class_a"), text("class_b"), text("strategy"));
+    let choice = serde_json::from_value(answer["choice"].clone()).ok().flatten();
+    let relay = choice.as_ref().map(relay_text).unwrap_or_default();
+    format!("{sentence}{now} {made_of}{relay}")
+}
+
+/// Which relays there were for the pair, and why it has the one it has.
+fn relay_text(choice: &RelayChoice) -> String {
+    let of = |one: &RelayCandidate| {
+        let ms = |rtt: Option<u32>| rtt.map_or_else(|| "?".to_owned(), |us| format!("{:.1}", f64::from(us) / 1_000.0));
+        let [a, b] = one.rtts_us.map(ms);
+        let RelayCandidate { relay, region, slots, max_slots, verdict, .. } = one;
+        format!("\n  {relay} {region}: {a} + {b} ms, {slots} of {max_slots} pairs, {}", word(verdict))
+    };
+    let candidates: String = choice.candidates.iter().map(of).collect();
+    format!("\nrelay: {}{candidates}", choice.why.text())
 }
 
 /// The word that a unit-like value has in JSON.

@@ -57,6 +57,10 @@ pub(crate) enum News {
     Returned,
     /// The leg is over.
     Ended,
+    /// The leg is over before it began: the relay takes no more pairs.
+    Refused(Code),
+    /// The relay is being emptied.
+    Drains,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,11 +149,14 @@ impl Leg {
                 self.join_again(now);
                 None
             }
-            (Phase::Joining { .. }, Message::Refused { code, .. }) => {
-                let code = Code::from_number(*code).map_or("unknown", Code::name);
+            (Phase::Joining { .. }, Message::Refused { code: number, .. }) => {
+                let code = Code::from_number(*number).map_or("unknown", Code::name);
                 tracing::info!(relay = %self.offer.relay, code, "the relay refused");
                 self.ended = true;
-                Some(News::Ended)
+                match Code::from_number(*number) {
+                    Some(code @ (Code::RelayFull | Code::RelayDraining)) => Some(News::Refused(code)),
+                    Some(_) | None => Some(News::Ended),
+                }
             }
             (Phase::Joined { .. }, Message::Pong { nonce, .. }) if self.road(kind).asked(*nonce) => {
                 let road = self.road(kind);
@@ -157,11 +164,11 @@ impl Leg {
                 road.due = now + PING;
                 None
             }
-            // The pair is capped, or the relay drains: the server has seen to the latter already.
-            (Phase::Joined { .. }, Message::Note { code, .. }) => {
-                let code = Code::from_number(*code).map_or("unknown", Code::name);
-                tracing::debug!(relay = %self.offer.relay, code, "the relay has something to say");
-                None
+            (Phase::Joined { .. }, Message::Note { code: number, .. }) => {
+                let code = Code::from_number(*number);
+                let word = code.map_or("unknown", Code::name);
+                tracing::debug!(relay = %self.offer.relay, code = word, "the relay has something to say");
+                (code == Some(Code::RelayDraining)).then_some(News::Drains)
             }
             _ => None,
         }
@@ -309,6 +316,13 @@ impl Leg {
                 self.stream.due = now + PING_AGAIN;
                 self.ping(Kind::Stream);
             }
+        }
+    }
+
+    /// Asks the relay for a sign of life, out of turn.
+    pub(crate) fn ask(&mut self) {
+        if let Some(kind) = self.carrier {
+            self.ping(kind);
         }
     }
 

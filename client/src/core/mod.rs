@@ -2,7 +2,7 @@
 //!
 //! Inputs are `handle_*`; afterwards the shell drains [`Core::poll_output`] and sleeps until [`Core::poll_deadline`]. The
 //! parts: [`view`] knows networks and members, `peer` one tunnel and the ways to it, `leg` one end of a
-//! relayed pair, `nat` measures and punches.
+//! relayed pair, `nat` measures and punches, `relays` measures how far relays are.
 //!
 //! Data takes the relay at first and the direct way as soon as that works. Neither the loss of the control connection nor
 //! that of all servers ends a tunnel; see `peer` for how liveness is decided then. What a restarted client needs to find its
@@ -16,6 +16,7 @@ mod leg;
 mod mapping;
 mod nat;
 mod peer;
+mod relays;
 mod roster;
 mod saved;
 mod streams;
@@ -55,6 +56,7 @@ use index::Index;
 use leg::Cookies;
 use nat::Nat;
 use peer::{Endpoint, Origin, Peer, Turn};
+use relays::Relays;
 pub use saved::Saved;
 use streams::Streams;
 use view::View;
@@ -93,6 +95,7 @@ pub struct Core {
     flood: Flood,
     nat: Nat,
     streams: Streams,
+    relays: Relays,
     online: bool,
     /// Prefix lengths of the virtual LAN.
     prefixes: (u8, u8),
@@ -172,6 +175,8 @@ pub struct PeerView<'a> {
     pub path: PathKind,
     pub endpoint: Option<Place>,
     pub relay: Option<domain::RelayId>,
+    /// Why there is no relay.
+    pub relay_refused: Option<wire::Code>,
     pub rtt: Option<Duration>,
     pub received_bytes: u64,
     pub sent_bytes: u64,
@@ -208,6 +213,7 @@ impl Core {
     #[must_use]
     pub fn new(now: Instant, own: ClientId, private: [u8; 32], choices: Choices, seed: [u8; 32]) -> Self {
         let mut random = StdRng::from_seed(seed);
+        let relays = Relays::new(random.random());
         let nat = Nat::new(own, mapping::nonce(&private), random.random(), choices);
         Self {
             own,
@@ -220,6 +226,7 @@ impl Core {
             flood: Flood::new(now),
             nat,
             streams: Streams::default(),
+            relays,
             online: false,
             prefixes: DEFAULT_PREFIXES,
             lan: None,
@@ -262,6 +269,7 @@ impl Core {
             self.cookies.clear();
             tracing::info!("the network of this machine changed");
             self.streams.handle_network_change(now, &mut self.outputs);
+            self.relays.handle_network_change(now);
             for peer in self.peers.keys().copied().collect::<Vec<_>>() {
                 self.with(now, peer, |peer, turn| peer.handle_network_change(turn));
             }
@@ -287,6 +295,7 @@ impl Core {
             self.view.nick.clone_from(&welcome.nick);
         }
         self.nat.handle_session(now, welcome.tag, &welcome.reflectors, &mut self.outputs);
+        self.relays.handle_session(now, welcome.tag, &welcome.relays);
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.with(now, peer, |peer, turn| peer.handle_session(turn));
         }
@@ -327,8 +336,18 @@ impl Core {
                 self.take_ways(now);
             }
             ServerFrame::PunchOff(punch) => self.nat.handle_cancel(now, punch, &mut self.outputs),
-            ServerFrame::Record(record) => self.handle_record(*record),
-            ServerFrame::Resync => self.outputs.push_back(Output::Say(ClientFrame::Sync(self.view.known()))),
+            ServerFrame::Record(record) => {
+                if let Some(choice) = &record.choice {
+                    self.with(now, other(&record, self.own), |peer, turn| peer.handle_choice(turn, choice));
+                }
+                self.handle_record(*record);
+            }
+            ServerFrame::Resync => {
+                self.outputs.push_back(Output::Say(ClientFrame::Sync(self.view.known())));
+                self.relays.handle_resync();
+                self.drain_relays(now);
+            }
+            ServerFrame::Relays(places) => self.relays.handle_places(now, &places),
             // Others than the core care for these.
             ServerFrame::Welcome(_)
             | ServerFrame::Refused(_)
@@ -383,6 +402,11 @@ impl Core {
         if is_tunnel_datagram(datagram) {
             self.handle_tunnel(now, from, Origin::Direct(Endpoint { socket, address: from }), None, datagram);
         } else if wire::probe::is_stun(datagram) {
+            if let Ok(wire::probe::Answer::Reflected(reflected)) = wire::probe::answer(datagram)
+                && self.relays.handle_answer(now, from, reflected.transaction)
+            {
+                return;
+            }
             self.nat.handle_stun(now, socket, from, datagram, &mut self.outputs);
             self.gather_hints(now);
         } else if wire::punch::is_punch(datagram) {
@@ -450,6 +474,8 @@ impl Core {
         }
         self.streams.handle_deadline(now, &mut self.outputs);
         self.take_ways(now);
+        self.relays.handle_deadline(now);
+        self.drain_relays(now);
         if self.choose <= now {
             self.choose_eager(now);
         }
@@ -464,10 +490,8 @@ impl Core {
     #[must_use]
     pub fn poll_deadline(&self) -> Instant {
         let peers = self.index.deadlines.first().map(|(due, _)| *due);
-        [peers, self.nat.poll_deadline(), self.streams.poll_deadline(), self.save]
-            .into_iter()
-            .flatten()
-            .fold(self.choose, Instant::min)
+        let own = [self.nat.poll_deadline(), self.streams.poll_deadline(), self.relays.poll_deadline(), self.save];
+        own.into_iter().chain([peers]).flatten().fold(self.choose, Instant::min)
     }
 
     /// The next thing to do.
@@ -576,6 +600,21 @@ impl Core {
         let there = self.peers.iter().filter(|(_, peer)| peer.has_leg_at(relay)).map(|(id, _)| *id);
         for peer in there.collect::<Vec<_>>() {
             self.with(now, peer, |_, _| ());
+        }
+    }
+
+    /// Asks relays how far they are, and tells the server.
+    fn drain_relays(&mut self, now: Instant) {
+        while let Some((to, datagram)) = self.relays.poll_transmit() {
+            self.outputs.push_back(Output::Send { socket: SocketId::MAIN, to, ttl: None, datagram });
+        }
+        if let Some(report) = self.relays.poll_report().filter(|_| self.online) {
+            self.outputs.push_back(Output::Say(ClientFrame::RelayTrips(Box::new(report.trips))));
+            if report.is_news {
+                for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+                    self.with(now, peer, |peer, turn| peer.handle_measured(turn));
+                }
+            }
         }
     }
 

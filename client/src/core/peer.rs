@@ -6,6 +6,7 @@
 //! peer that restarted tries ours.
 
 mod liveness;
+mod relaying;
 mod ways;
 
 use std::{
@@ -20,6 +21,7 @@ use rand::{Rng as _, rngs::StdRng};
 use traversal::path::{self, Path};
 use tunnel::{Frame, Incoming, Local, PairKey, Party, Received, Refusal, Route, Session};
 use wire::{
+    Code,
     control::Request,
     relay::{Message, Slot},
 };
@@ -31,6 +33,7 @@ use super::{
     view::Acquaintance,
 };
 use crate::{command::PathKind, settings::PathPolicy, sockets::SocketId};
+use relaying::Relaying;
 
 /// Everything about one peer.
 #[derive(Debug)]
@@ -45,6 +48,7 @@ pub(crate) struct Peer {
     leg: Option<Leg>,
     /// Joins while `leg` still carries: make before break.
     next_leg: Option<Leg>,
+    relaying: Relaying,
     /// Where it was or says it is, best first; tried while no server helps.
     hints: Vec<SocketAddr>,
     doubt: Option<Doubt>,
@@ -130,6 +134,7 @@ impl Peer {
             endpoints: VecDeque::new(),
             leg: None,
             next_leg: None,
+            relaying: Relaying::default(),
             hints: Vec::new(),
             doubt: None,
             wish: Wish { next: turn.now, asked: 0 },
@@ -164,6 +169,9 @@ impl Peer {
         };
         if !allowed {
             return Err(Refusal::Foreign);
+        }
+        if origin == Origin::Relay {
+            self.relaying.handle_heard();
         }
         let initiation = incoming.is_initiation();
         let received = self.session.handle_datagram(turn.now, incoming);
@@ -217,10 +225,15 @@ impl Peer {
     /// A datagram of the relay for one of the legs.
     pub(crate) fn handle_leg(&mut self, turn: &mut Turn<'_>, from: SocketAddr, message: &Message<'_>) {
         let mut news = None;
+        let mut relay = None;
         for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
             if leg.is_for(from, message) {
+                relay = Some(leg.relay());
                 news = news.or(leg.handle_message(turn.now, from, message));
             }
+        }
+        if relay.is_some() && relay == self.leg.as_ref().map(Leg::relay) {
+            self.relaying.handle_heard();
         }
         // What proves a leg goes ahead of what it carries.
         self.flush_legs(turn);
@@ -231,10 +244,12 @@ impl Peer {
                 }
                 self.send_held(turn);
             }
+            Some(leg::News::Joined) if self.next_leg.as_ref().is_some_and(Leg::is_joined) => {
+                self.handle_next_joined(turn);
+                self.send_held(turn);
+            }
             Some(leg::News::Joined) => {
-                if self.next_leg.as_ref().is_some_and(Leg::is_joined) {
-                    self.leg = self.next_leg.take();
-                }
+                self.handle_next_joined(turn);
                 self.path.handle_relay_up(turn.now);
                 self.session_on_new_way(turn);
                 if std::mem::take(&mut self.moved) {
@@ -242,7 +257,12 @@ impl Peer {
                 }
                 self.send_held(turn);
             }
-            Some(leg::News::Ended) => {
+            Some(leg::News::Drains) => {
+                if let Some(relay) = relay.filter(|relay| self.leg.as_ref().is_some_and(|leg| leg.relay() == *relay)) {
+                    self.leave_relay(turn, relay, None);
+                }
+            }
+            Some(ended @ (leg::News::Ended | leg::News::Refused(_))) => {
                 if self.next_leg.as_ref().is_some_and(Leg::is_ended) {
                     self.next_leg = None;
                 }
@@ -250,6 +270,9 @@ impl Peer {
                     self.leg = None;
                     self.path.handle_relay_down(turn.now);
                     self.wish.next = self.wish.next.min(turn.now + FIRST_WISH);
+                }
+                if let (leg::News::Refused(code), Some(relay)) = (ended, relay) {
+                    self.leave_relay(turn, relay, Some(code));
                 }
             }
             None => {}
@@ -289,6 +312,7 @@ impl Peer {
         {
             leg.handle_sent(now);
         }
+        self.note_silence(now);
     }
 
     pub(crate) fn has_leg_at(&self, relay: RelayId) -> bool {
@@ -417,6 +441,7 @@ impl Peer {
             self.path.handle_relay_down(turn.now);
         }
         self.flush_legs(turn);
+        self.tend_relay(turn);
         self.check(turn);
         self.path.handle_timeout(turn.now);
         self.drain_path(turn);
@@ -430,7 +455,9 @@ impl Peer {
         let doubt = self.doubt.map(|doubt| doubt.next);
         let wish = (online && self.presence == PeerPresence::Online && self.wishes()).then_some(self.wish.next);
         let held = self.path.holds(now).filter(|_| !self.held.is_empty());
-        [self.session.poll_deadline(), self.path.poll_timeout(now), legs, doubt, wish, held].into_iter().flatten().min()
+        let relaying = self.relaying.poll_deadline();
+        let own = [self.session.poll_deadline(), self.path.poll_timeout(now), legs, doubt, wish, held, relaying];
+        own.into_iter().flatten().min()
     }
 
     /// What the command line shows.
@@ -466,6 +493,11 @@ impl Peer {
         self.leg.as_ref().filter(|_| self.is_relayed()).map(Leg::relay)
     }
 
+    /// Why there is no relay, when one was asked for.
+    pub(crate) fn relay_refused(&self) -> Option<Code> {
+        self.relaying.refused().filter(|_| self.path.current().is_none())
+    }
+
     /// Where datagrams of the peer may come from.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.endpoints.iter().map(|endpoint| endpoint.address)
@@ -478,7 +510,8 @@ impl Peer {
 
     /// The legs that may get datagrams: where from, under which slot.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (SocketAddr, Slot)> {
-        [&self.leg, &self.next_leg].into_iter().flatten().flat_map(Leg::slots)
+        let legs = [self.leg.as_ref(), self.next_leg.as_ref(), self.relaying.left()];
+        legs.into_iter().flatten().flat_map(Leg::slots)
     }
 
     /// Whether a message of the relay that names no slot is for one of the legs.
@@ -514,6 +547,9 @@ impl Peer {
                 }
             }
             Frame::Answer { route, number, sent_us } => {
+                if self.relaying.tries(number) {
+                    return self.take_next(turn);
+                }
                 let elapsed = turn.now.saturating_duration_since(turn.start);
                 if let Some(place) = self.pings.iter().position(|ping| *ping == number)
                     && let Some(rtt) = elapsed.checked_sub(Duration::from_micros(sent_us))
@@ -568,6 +604,7 @@ impl Peer {
         self.endpoints.clear();
         self.leg = None;
         self.next_leg = None;
+        self.relaying = Relaying::default();
         self.held.clear();
         self.renegotiate = false;
         self.path = fresh_path(turn);

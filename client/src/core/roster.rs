@@ -190,6 +190,7 @@ impl Core {
                 None => Place::Udp(at),
             }),
             relay: peer.relay(),
+            relay_refused: peer.relay_refused(),
             rtt: peer.rtt(),
             received_bytes: peer.received_bytes,
             sent_bytes: peer.sent_bytes,

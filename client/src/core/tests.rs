@@ -1,6 +1,7 @@
 //! Two cores back to back, with a relay between them and a clock of their own.
 
 mod hostile;
+mod moving;
 mod punching;
 mod roaming;
 mod streaming;
@@ -368,7 +369,9 @@ struct Lab {
     delays: (Duration, Duration),
     /// Where Alice is now.
     alice_at: SocketAddr,
-    legs: BTreeMap<Side, SocketAddr>,
+    /// Relays that are gone.
+    dead: Vec<SocketAddr>,
+    legs: BTreeMap<(SocketAddr, Side), SocketAddr>,
     /// What the relay gives to both.
     slot: Slot,
     challenged: u32,
@@ -408,6 +411,7 @@ impl Node {
             reflectors: Vec::new(),
             prefix4: 10,
             prefix6: 48,
+            relays: Vec::new(),
         };
         self.core.handle_connected(now, &welcome);
         let members = [Side::Alice, Side::Bob].map(|side| member(key(side).0, &key(side).1)).to_vec();
@@ -470,6 +474,7 @@ impl Lab {
             streams: streaming::Streams::default(),
             delays: (DELAY, DELAY * 2),
             alice_at: endpoint(Side::Alice),
+            dead: Vec::new(),
             legs: BTreeMap::new(),
             slot: Slot(77),
             challenged: 0,
@@ -496,12 +501,17 @@ impl Lab {
     }
 
     fn offer_relay(&mut self) {
-        for side in [Side::Alice, Side::Bob] {
+        self.offer(relay_endpoint(), &[Side::Alice, Side::Bob]);
+    }
+
+    /// A relay is named by its port.
+    fn offer(&mut self, at: SocketAddr, sides: &[Side]) {
+        for &side in sides {
             let peer = self.node(other_side(side)).id;
             let offer = RelayOffer {
                 peer,
-                relay: RelayId::from_bytes([5; 16]),
-                endpoints: vec![relay_endpoint()],
+                relay: relay_id(at),
+                endpoints: vec![at],
                 ticket: vec![side as u8; TICKET_SIZE],
                 leg_key: LEG_KEY,
                 rate: Bandwidth::UNLIMITED,
@@ -627,10 +637,14 @@ impl Lab {
     }
 
     fn carry(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
-        let relayed = from == relay_endpoint() || to == relay_endpoint();
+        let relay = [from, to].into_iter().find(|end| end.ip() == relay_endpoint().ip());
         let udp = self.udp_works[usize::from([from, to].contains(&self.at(Side::Bob)))];
         let udp = udp || streaming::side_of(to).is_some();
-        let works = if relayed { self.relay_works && udp } else { self.direct_works };
+        let works = match relay {
+            Some(relay) => self.relay_works && udp && !self.dead.contains(&relay),
+            None => self.direct_works,
+        };
+        let relayed = relay.is_some();
         if works {
             self.sent += 1;
             self.carried += 1;
@@ -640,8 +654,8 @@ impl Lab {
     }
 
     fn arrive(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
-        if to == relay_endpoint() {
-            return self.relay(from, datagram);
+        if to.ip() == relay_endpoint().ip() {
+            return self.relay(to, from, datagram);
         }
         if let Some(side) = streaming::side_of(to) {
             return self.arrive_stream(side, from, datagram);
@@ -656,31 +670,41 @@ impl Lab {
     }
 
     /// As the real one, but trusting.
-    fn relay(&mut self, from: SocketAddr, datagram: &[u8]) {
+    fn relay(&mut self, at: SocketAddr, from: SocketAddr, datagram: &[u8]) {
+        if wire::probe::is_stun(datagram) {
+            let asked =
+                wire::probe::Asked { source: from, at: wire::probe::Corner::R1P, ttl: 0, now: domain::UnixMillis(0) };
+            let mirror = wire::probe::Mirror::single(at, wire::probe::ObservationKey::new(&[1; 32]));
+            let mut answer = [0; wire::probe::MAX_ANSWER_SIZE];
+            if let Some(reflection) = mirror.reflect(&asked, datagram, &mut answer) {
+                self.carry(at, from, answer[..reflection.length].to_vec());
+            }
+            return;
+        }
         let bob = from == self.at(Side::Bob) || streaming::side_of(from) == Some(Side::Bob);
         let side = if bob { Side::Bob } else { Side::Alice };
         match Message::parse(datagram).unwrap() {
             Message::Join(join) if join.cookie == Cookie::default() => {
                 self.challenged += 1;
-                self.carry(relay_endpoint(), from, Message::Challenge { cookie: Cookie([3; 16]) }.to_vec());
+                self.carry(at, from, Message::Challenge { cookie: Cookie([3; 16]) }.to_vec());
             }
             Message::Join(join) => {
                 assert!(join.is_proved_by(&LegKey(LEG_KEY)));
-                self.legs.insert(side, from);
-                let peer_present = self.legs.len() == 2;
+                self.legs.insert((at, side), from);
+                let peer_present = self.legs.contains_key(&(at, other_side(side)));
                 let joined = Message::Joined { slot: self.slot, join: join.id(), peer_present };
-                self.carry(relay_endpoint(), from, joined.to_vec());
+                self.carry(at, from, joined.to_vec());
             }
             Message::Ping { slot, nonce } => {
-                self.carry(relay_endpoint(), from, Message::Pong { slot, nonce }.to_vec());
+                self.carry(at, from, Message::Pong { slot, nonce }.to_vec());
             }
             Message::Data { slot, .. } if slot != self.slot => {}
             Message::Data { .. } => {
                 // A leg that has moved is unknown until it joined again.
-                if self.legs.get(&side) == Some(&from)
-                    && let Some(&to) = self.legs.get(&other_side(side))
+                if self.legs.get(&(at, side)) == Some(&from)
+                    && let Some(&to) = self.legs.get(&(at, other_side(side)))
                 {
-                    self.carry(relay_endpoint(), to, datagram.to_vec());
+                    self.carry(at, to, datagram.to_vec());
                 }
             }
             other @ (Message::Challenge { .. }
@@ -746,6 +770,11 @@ fn endpoint(side: Side) -> SocketAddr {
 
 fn relay_endpoint() -> SocketAddr {
     "192.0.2.1:443".parse().unwrap()
+}
+
+fn relay_id(at: SocketAddr) -> RelayId {
+    let [high, low] = at.port().to_be_bytes();
+    RelayId::from_bytes([high, low].repeat(8).try_into().unwrap())
 }
 
 fn sequence(packet: &[u8]) -> u16 {

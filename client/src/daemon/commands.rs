@@ -164,6 +164,7 @@ fn shown(peer: PeerView<'_>) -> Peer {
         path: peer.path,
         endpoint: peer.endpoint.map(|place| place.to_string()),
         relay: peer.relay,
+        relay_error: peer.relay_refused.map(|code| code.name().to_owned()),
         rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
         rx_bytes: peer.received_bytes,
         tx_bytes: peer.sent_bytes,

@@ -229,6 +229,7 @@ impl Server {
             reflectors: Vec::new(),
             prefix4: 10,
             prefix6: 48,
+            relays: Vec::new(),
         };
         machine.events.try_send(ControlEvent::Connected(Box::new(welcome))).unwrap();
     }
@@ -265,6 +266,7 @@ impl Server {
             | Request::SetNick(_)
             | Request::Connect(_)
             | Request::Why(_)
+            | Request::Relay(..)
             | Request::ChangesSince(..) => Reply::Done,
         };
         machine.told(ServerFrame::Reply(number, reply));

@@ -135,6 +135,7 @@ impl Session {
             reflectors: Vec::new(),
             prefix4: 10,
             prefix6: 48,
+            relays: Vec::new(),
         };
         self.send(&ServerFrame::Welcome(Box::new(welcome))).await;
         login

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bus::Call;
 use domain::{
-    ClientId, Epoch, InstanceId, KnownNetwork, NatClass, NetworkChange, NetworkId, NetworkName, Nickname, Revision,
-    SourcePrefix, UnixMillis, VirtualAddresses,
+    ClientId, Epoch, InstanceId, KnownNetwork, NatClass, NetworkChange, NetworkId, NetworkName, Nickname, RelayId,
+    Revision, SourcePrefix, UnixMillis, VirtualAddresses,
 };
 use minicbor::{Decode, Encode};
 
@@ -231,6 +231,19 @@ pub struct Connect {
     pub peer: ClientId,
 }
 call!(Connect, "network.connect", ());
+
+/// A client wants another relay for the pair with a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AnotherRelay {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub peer: ClientId,
+    /// This one does not answer it, or wants to be left.
+    #[n(2)]
+    pub leaves: Option<RelayId>,
+}
+call!(AnotherRelay, "network.another-relay", ());
 
 /// A page of sessions, for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

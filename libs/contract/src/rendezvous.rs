@@ -26,6 +26,9 @@ pub struct PairWanted {
     /// Why now: decides what is done first.
     #[n(3)]
     pub reason: Wanted,
+    /// A relay that does not answer `a`, or that it is to leave.
+    #[n(4)]
+    pub leaves: Option<RelayId>,
 }
 
 /// Why a pair is wanted.
@@ -41,6 +44,9 @@ pub enum Wanted {
     /// One of them has data and no path: both.
     #[n(2)]
     Demanded,
+    /// One of them wants another relay: that, if there is a better one, and no direct path.
+    #[n(3)]
+    Relay,
 }
 
 impl Event for PairsWanted {

@@ -16,6 +16,7 @@ mod nat;
 mod pair;
 mod password;
 mod plan;
+mod relay;
 mod stream;
 
 pub use address::{AddressPool, PoolError, Scope, SourcePrefix, UlaPrefix, VirtualAddresses, pairs_well, scope};
@@ -31,4 +32,7 @@ pub use pair::{
 };
 pub use password::{MAX_PASSWORD_BYTES, PASSWORD_CONTEXT, PasswordSuite};
 pub use plan::Plan;
+pub use relay::{
+    RelayCandidate, RelayChoice, RelayLoss, RelayPlace, RelayTrip, RelayTrips, RelayTripsError, RelayVerdict, RelayWhy,
+};
 pub use stream::{StreamEndpoint, StreamEndpointError};

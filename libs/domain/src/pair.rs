@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use minicbor::{Decode, Encode};
 
-use crate::{Bandwidth, ClientId, InstanceId, NatClass, RelayId, StreamEndpoint, UnixMillis};
+use crate::{Bandwidth, ClientId, InstanceId, NatClass, RelayChoice, RelayId, StreamEndpoint, UnixMillis};
 
 /// One UDP endpoint that answers STUN binding requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -355,4 +355,7 @@ pub struct PairRecord {
     #[n(15)]
     #[cbor(default)]
     pub places: [u32; 2],
+    /// Why it is that relay, and which others there were.
+    #[n(16)]
+    pub choice: Option<Box<RelayChoice>>,
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{ClientId, Epoch, NatProfile};
+use domain::{ClientId, Epoch, NatProfile, RelayTrips};
 use tokio::time::{Instant, sleep};
 
 use self::{
@@ -95,6 +95,13 @@ impl Memory {
 
     pub(crate) async fn report(&self, client: ClientId, epoch: Epoch, profile: NatProfile) -> Result<bool, Error> {
         self.turn(Repeats::Harmless, |tables, now| tables.report(now, client, epoch, profile)).await
+    }
+
+    pub(crate) async fn measured(&self, client: ClientId, epoch: Epoch, trips: RelayTrips) -> Result<bool, Error> {
+        let noted = |tables: &mut Tables, now| {
+            tables.standings.value_mut(now, &client).is_some_and(|standing| standing.measured(epoch, trips))
+        };
+        self.turn(Repeats::Harmless, noted).await
     }
 
     pub(crate) async fn sweep(&self, limit: usize) -> Result<Vec<Lost>, Error> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{ClientId, Epoch, GatewayId, NatProfile, PairRecord, SessionTag, UnixMillis};
+use domain::{ClientId, Epoch, GatewayId, NatProfile, PairRecord, RelayTrips, SessionTag, UnixMillis};
 
 use crate::{
     Error, Held, Lost, Page, Renewal, Seat, Up,
@@ -67,7 +67,15 @@ impl Presence {
         at: UnixMillis,
         ttl: Duration,
     ) -> Result<Up, Error> {
-        let seat = Seat { client, gateway, epoch: floor.min(LAST_FLOOR), tag, since: exact(at), profile: None };
+        let seat = Seat {
+            client,
+            gateway,
+            epoch: floor.min(LAST_FLOOR),
+            tag,
+            since: exact(at),
+            profile: None,
+            trips: RelayTrips::NONE,
+        };
         match self {
             Self::Memory(presence) => presence.up(seat, bounded(ttl)).await,
             Self::Redis(presence) => presence.up(seat, bounded(ttl)).await,
@@ -86,6 +94,7 @@ impl Presence {
             tag,
             since: exact(since),
             profile: None,
+            trips: RelayTrips::NONE,
         };
         let seats: Vec<_> = held.iter().map(seat).collect();
         match self {
@@ -127,6 +136,17 @@ impl Presence {
         match self {
             Self::Memory(presence) => presence.report(client, epoch, profile).await,
             Self::Redis(presence) => presence.report(client, epoch, profile).await,
+        }
+    }
+
+    /// Notes how far relays are from a session. Whether that has the seat.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::TimedOut`].
+    pub async fn measured(&self, client: ClientId, epoch: Epoch, trips: RelayTrips) -> Result<bool, Error> {
+        match self {
+            Self::Memory(presence) => presence.measured(client, epoch, trips).await,
+            Self::Redis(presence) => presence.measured(client, epoch, trips).await,
         }
     }
 

@@ -17,7 +17,7 @@ mod scripts;
 use std::time::Duration;
 
 use ::redis::ToRedisArgs;
-use domain::{ClientId, Epoch, NatProfile, SessionTag, UnixMillis};
+use domain::{ClientId, Epoch, NatProfile, RelayTrips, SessionTag, UnixMillis};
 
 use self::{link::Link, scripts::Script};
 use crate::{
@@ -94,6 +94,11 @@ impl Redis {
         self.link.run(run.arg(Text(client)).arg(epoch.0).arg(encoded(&profile))).await
     }
 
+    pub(crate) async fn measured(&self, client: ClientId, epoch: Epoch, trips: RelayTrips) -> Result<bool, Error> {
+        let mut run = self.link.script(Script::Measured);
+        self.link.run(run.arg(Text(client)).arg(epoch.0).arg(encoded(&trips))).await
+    }
+
     pub(crate) async fn sweep(&self, limit: usize) -> Result<Vec<Lost>, Error> {
         let mut run = self.link.script(Script::Sweep);
         let lost: Vec<(String, u64)> = self.link.run_once(run.arg(limit.min(SWEPT_AT_ONCE))).await?;
@@ -140,11 +145,11 @@ impl Redis {
     }
 }
 
-/// A seat as the scripts tell it: client, epoch, gateway, tag, since, profile.
-type Row = (String, u64, Vec<u8>, Vec<u8>, u64, Option<Vec<u8>>);
+/// A seat as the scripts tell it: client, epoch, gateway, tag, since, profile, round trips to relays.
+type Row = (String, u64, Vec<u8>, Vec<u8>, u64, Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// `None` for what no gateway has written.
-fn seat_of((client, epoch, gateway, tag, since, profile): Row) -> Option<Seat> {
+fn seat_of((client, epoch, gateway, tag, since, profile, trips): Row) -> Option<Seat> {
     Some(Seat {
         client: client.parse().ok()?,
         gateway: gateway.as_slice().try_into().ok()?,
@@ -152,6 +157,7 @@ fn seat_of((client, epoch, gateway, tag, since, profile): Row) -> Option<Seat> {
         tag: SessionTag(tag.try_into().ok()?),
         since: UnixMillis(since),
         profile: profile.and_then(|profile| minicbor::decode(&profile).ok()),
+        trips: trips.and_then(|trips| minicbor::decode(&trips).ok()).unwrap_or_default(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! What is asked and answered.
 
-use domain::{ClientId, Epoch, GatewayId, NatProfile, SessionTag, UnixMillis};
+use domain::{ClientId, Epoch, GatewayId, NatProfile, RelayTrips, SessionTag, UnixMillis};
 
 /// Where a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Seat {
     pub since: UnixMillis,
     /// Once the client has measured it; after a loss of presence, once it is reported again.
     pub profile: Option<NatProfile>,
+    /// How far relays are: empty until the client has measured that.
+    pub trips: RelayTrips,
 }
 
 /// A session as its gateway holds it.

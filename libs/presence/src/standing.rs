@@ -9,7 +9,7 @@
 
 use std::cmp::Ordering;
 
-use domain::{Epoch, NatProfile};
+use domain::{Epoch, NatProfile, RelayTrips};
 
 use crate::{Renewal, Seat, Up};
 
@@ -65,6 +65,17 @@ impl Standing {
         match &mut self.seat {
             Some(seat) if seat.epoch == epoch => {
                 seat.profile = Some(profile);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Notes how far relays are from the session with `epoch`, if that has the seat.
+    pub fn measured(&mut self, epoch: Epoch, trips: RelayTrips) -> bool {
+        match &mut self.seat {
+            Some(seat) if seat.epoch == epoch => {
+                seat.trips = trips;
                 true
             }
             Some(_) | None => false,

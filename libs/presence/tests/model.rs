@@ -412,5 +412,6 @@ fn seat(number: u64) -> Seat {
         tag: SessionTag([byte; 16]),
         since: UnixMillis(0),
         profile: None,
+        trips: domain::RelayTrips::NONE,
     }
 }

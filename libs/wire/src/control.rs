@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 
 use domain::{
     ClientId, IdentityKey, KnownNetwork, NatProfile, NetworkChange, NetworkId, NetworkName, Nickname, Observation,
-    PairRecord, PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayOffer, Revision, SessionTag,
-    Signature, TunnelKey, UnixMillis, VirtualAddresses,
+    PairRecord, PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayId, RelayOffer, RelayPlace,
+    RelayTrips, Revision, SessionTag, Signature, TunnelKey, UnixMillis, VirtualAddresses,
 };
 use minicbor::{Decode, Encode};
 
@@ -72,6 +72,9 @@ pub enum ClientFrame {
     /// The answer to [`ServerFrame::Ping`], at once.
     #[n(8)]
     Pong(#[n(0)] u64),
+    /// How far the relays are that were named; answered by [`ServerFrame::Relays`] when others are to be measured.
+    #[n(9)]
+    RelayTrips(#[n(0)] Box<RelayTrips>),
 }
 
 /// Proves who the client is.
@@ -130,6 +133,10 @@ pub enum Request {
     /// What changed in a network after a revision: the receiver noticed a gap.
     #[n(8)]
     ChangesSince(#[n(0)] NetworkId, #[n(1)] Revision),
+    /// Another relay for the pair with this peer, if there is a better one. The named relay does not answer this client, or
+    /// wants to be left.
+    #[n(9)]
+    Relay(#[n(0)] ClientId, #[n(1)] Option<RelayId>),
 }
 
 /// The successful answer to a [`Request`].
@@ -231,6 +238,9 @@ pub enum ServerFrame {
     /// Measures the round trip: to be answered at once with the same number.
     #[n(18)]
     Ping(#[n(0)] u64),
+    /// The relays to measure from now on.
+    #[n(19)]
+    Relays(#[n(0)] Vec<RelayPlace>),
 }
 
 /// The server's side of a login.
@@ -257,6 +267,10 @@ pub struct Welcome {
     pub prefix4: u8,
     #[n(8)]
     pub prefix6: u8,
+    /// The relays to measure at first.
+    #[n(9)]
+    #[cbor(default)]
+    pub relays: Vec<RelayPlace>,
 }
 
 /// A coded refusal or end.

@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use domain::{
     Allocation, Bandwidth, Candidate, ClientId, Epoch, Filtering, IdentityKey, InstanceId, KnownNetwork, Mapping,
     Member, NatClass, NatProfile, NetworkChange, NetworkId, Observation, PairOutcome, PairRecord, PeerPresence,
-    PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayId, RelayOffer, Revision, SessionTag,
-    Signature, Spray, Strategy, TunnelKey, UnixMillis, VirtualAddresses,
+    PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayCandidate, RelayChoice, RelayId, RelayLoss,
+    RelayOffer, RelayPlace, RelayTrip, RelayTrips, RelayVerdict, RelayWhy, Revision, SessionTag, Signature, Spray,
+    Strategy, TunnelKey, UnixMillis, VirtualAddresses,
 };
 use proptest::prelude::*;
 use wire::{
@@ -23,6 +24,10 @@ const VECTORS: &str = include_str!("vectors/control.txt");
 /// Without the eighth field.
 const OLDER_OFFER: &str = "820a8187501111111111111111111111111111111150444444444444444444444444444444448182008244cb0071011901bb\
     43010203582007070707070707070707070707070707070707070707070707070707070707071903e81b0000018bcfe65260";
+
+/// Without the tenth field.
+const OLDER_WELCOME: &str = "820081895011111111111111111111111111111111f661741b0000018bcfe5680019ea6050050505050505050505050505050\
+    505058182008244cb007101190d960a1830";
 
 #[test]
 fn every_frame_has_its_bytes_and_reads_back() {
@@ -47,6 +52,14 @@ fn an_offer_of_an_older_server_names_no_streams() {
     let ServerFrame::Relay(offer) = ServerFrame::decode(&older).unwrap() else { panic!("another frame") };
     assert!(offer.streams.is_empty());
     assert_eq!(offer.leg_key, [7; 32]);
+}
+
+#[test]
+fn a_welcome_of_an_older_server_names_no_relays() {
+    let older: Vec<_> = OLDER_WELCOME.as_bytes().chunks(2).map(digits).collect();
+    let ServerFrame::Welcome(welcome) = ServerFrame::decode(&older).unwrap() else { panic!("another frame") };
+    assert!(welcome.relays.is_empty());
+    assert_eq!(welcome.prefix6, 48);
 }
 
 #[test]
@@ -186,6 +199,29 @@ fn record() -> PairRecord {
         via: None,
         budget: 0,
         places: [0; 2],
+        choice: None,
+    }
+}
+
+fn place() -> RelayPlace {
+    RelayPlace { relay: RelayId::from_bytes([0x44; 16]), endpoints: vec!["203.0.113.1:443".parse().unwrap()] }
+}
+
+fn choice() -> RelayChoice {
+    RelayChoice {
+        of: [client(), ClientId::from_bytes([0x12; 16])],
+        why: RelayWhy::Nearest,
+        candidates: vec![RelayCandidate {
+            relay: RelayId::from_bytes([0x44; 16]),
+            region: "here".into(),
+            rtts_us: [Some(20_000), None],
+            slots: 7,
+            max_slots: 1_000,
+            verdict: RelayVerdict::Chosen,
+        }],
+        losses: vec![RelayLoss { relay: RelayId::from_bytes([0x45; 16]), until: UnixMillis(2_000) }],
+        at: UnixMillis(1_000),
+        retry_after_ms: None,
     }
 }
 
@@ -273,6 +309,13 @@ fn client_frames() -> Vec<(&'static str, ClientFrame)> {
         ),
         ("goodbye", ClientFrame::Goodbye),
         ("pong", ClientFrame::Pong(300)),
+        ("relay", ClientFrame::Request(10, Request::Relay(client(), Some(RelayId::from_bytes([0x44; 16]))))),
+        (
+            "relay-trips",
+            ClientFrame::RelayTrips(Box::new(
+                RelayTrips::new(&[RelayTrip { relay: RelayId::from_bytes([0x44; 16]), rtt_us: 20_000 }]).unwrap(),
+            )),
+        ),
     ]
 }
 
@@ -290,6 +333,7 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                 reflectors: vec!["203.0.113.1:3478".parse().unwrap()],
                 prefix4: 10,
                 prefix6: 48,
+                relays: Vec::new(),
             })),
         ),
         ("refused", ServerFrame::Refused(Refused::because(Code::SignatureInvalid))),
@@ -388,6 +432,8 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
         ("goodbye", ServerFrame::Goodbye(Refused::because(Code::Replaced))),
         ("punch-off", ServerFrame::PunchOff(punch())),
         ("ping", ServerFrame::Ping(300)),
+        ("relays", ServerFrame::Relays(vec![place()])),
+        ("record-choice", ServerFrame::Record(Box::new(PairRecord { choice: Some(Box::new(choice())), ..record() }))),
     ]
 }
 

@@ -50,6 +50,10 @@ pub(crate) struct Reflectors {
 #[derive(Clone, Debug)]
 pub(crate) struct Heard {
     pub(crate) endpoints: Vec<SocketAddr>,
+    /// Of a relay.
+    pub(crate) region: String,
+    /// Of a relay: it takes no new pairs.
+    pub(crate) draining: bool,
     pub(crate) at: Instant,
 }
 

@@ -49,12 +49,15 @@ const PACE: Duration = Duration::from_millis(10);
 pub(crate) async fn serve(hub: &Arc<Hub>) -> Result<Vec<Served>, bus::Error> {
     let (rendezvous, relays) = (Arc::clone(hub), Arc::clone(hub));
     let heard = hub.seams.bus.subscribe(1, move |beat: ReflectorBeat| {
-        rendezvous.reflectors.send_modify(|known| note(&mut known.rendezvous, beat.instance, beat.endpoints));
+        let heard = Heard { endpoints: beat.endpoints, region: String::new(), draining: false, at: Instant::now() };
+        rendezvous.reflectors.send_modify(|known| note(&mut known.rendezvous, beat.instance, heard));
         async { Ok::<(), Infallible>(()) }
     });
     let beaten = hub.seams.bus.subscribe(1, move |beat: RelayBeat| {
         let relay = InstanceId::from_bytes(*beat.relay.as_bytes());
-        relays.reflectors.send_modify(|known| note(&mut known.relays, relay, beat.endpoints));
+        let RelayBeat { endpoints, region, draining, .. } = beat;
+        let heard = Heard { endpoints, region, draining, at: Instant::now() };
+        relays.reflectors.send_modify(|known| note(&mut known.relays, relay, heard));
         async { Ok::<(), Infallible>(()) }
     });
     Ok(vec![heard.await?, beaten.await?])
@@ -125,9 +128,9 @@ impl Behind {
 }
 
 /// Notes where a process has reflectors, and forgets those that fell silent.
-fn note(known: &mut BTreeMap<InstanceId, Heard>, instance: InstanceId, endpoints: Vec<SocketAddr>) {
+fn note(known: &mut BTreeMap<InstanceId, Heard>, instance: InstanceId, heard: Heard) {
     known.retain(|_, heard| heard.at.elapsed() < SILENCE);
-    known.insert(instance, Heard { endpoints, at: Instant::now() });
+    known.insert(instance, heard);
 }
 
 /// Renews every session. Returns those that presence had forgotten (all of them when `doubtful`), and whether it failed.
@@ -256,7 +259,9 @@ mod tests {
         let heard = |processes: &[&[&str]]| {
             let of = |endpoints: &&[&str]| endpoints.iter().map(|text| text.parse().unwrap()).collect();
             (1..).zip(processes).fold(BTreeMap::new(), |mut known, (number, endpoints)| {
-                note(&mut known, InstanceId::from_bytes([number; 16]), of(endpoints));
+                let heard =
+                    Heard { endpoints: of(endpoints), region: String::new(), draining: false, at: Instant::now() };
+                note(&mut known, InstanceId::from_bytes([number; 16]), heard);
                 known
             })
         };

@@ -6,6 +6,7 @@
 //! - `session`: one task a connection; passes requests on as calls and answers back.
 //! - `hub`: which sessions this process holds, and the way to each.
 //! - `push`: what other roles have told to clients.
+//! - `relays`: which relays a client is to measure.
 //! - `keep`: renews the seats of all sessions in presence, and learns reflectors and token keys.
 //!
 //! A gateway decides nothing about networks or paths. It holds no state that its death takes from anybody: clients come back
@@ -18,6 +19,7 @@ mod keep;
 pub mod metrics;
 mod pipe;
 mod push;
+mod relays;
 mod requests;
 mod session;
 mod trips;

@@ -6,13 +6,15 @@ use bus::CallError;
 use contract::{
     auth::Renew,
     network::{
-        ChangesSince, Connect, CreateFinish, CreateStart, JoinFinish, JoinStart, Joined as JoinedNetwork, Leave,
-        Refusal, SetNick, Snapshot,
+        AnotherRelay, ChangesSince, Connect, CreateFinish, CreateStart, JoinFinish, JoinStart, Joined as JoinedNetwork,
+        Leave, Refusal, SetNick, Snapshot,
     },
     rendezvous::{Pair, PunchSaid, PunchWord},
     session::{SessionChange, SessionChanged},
 };
-use domain::{ClientId, Epoch, IdentityKey, InstanceId, KnownNetwork, SessionTag, SourcePrefix, TunnelKey, UnixMillis};
+use domain::{
+    ClientId, Epoch, IdentityKey, InstanceId, KnownNetwork, RelayTrips, SessionTag, SourcePrefix, TunnelKey, UnixMillis,
+};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::time::Instant;
 use wire::{
@@ -20,7 +22,7 @@ use wire::{
     control::{ClientFrame, Joined, NatReport, Refused, Reply, Request, ServerFrame},
 };
 
-use crate::{hub::Hub, push, trips::Trip};
+use crate::{hub::Hub, push, relays, trips::Trip};
 
 /// However short tokens live, renewals do not come closer than this.
 const LEAST_RENEWAL: Duration = Duration::from_secs(5);
@@ -71,6 +73,7 @@ impl Requests {
             }
             ClientFrame::Sync(known) => Some(async move { sync(hub, who, known).await }.boxed()),
             ClientFrame::Nat(report) => Some(async move { profiled(hub, who, &report).await }.boxed()),
+            ClientFrame::RelayTrips(trips) => Some(async move { measured(hub, who, *trips).await }.boxed()),
             ClientFrame::PunchReady(ready) => {
                 let leader = ready.punch.leader;
                 Some(async move { word(hub, who, leader, PunchSaid::Ready(ready)).await }.boxed())
@@ -144,6 +147,7 @@ async fn ask(hub: &Hub, who: Who, number: u32, request: Request, pending: Option
         Request::Leave(network) => done(bus.call(&Leave { client, network }).await),
         Request::SetNick(nick) => done(bus.call(&SetNick { client, nick }).await),
         Request::Connect(peer) => done(bus.call(&Connect { client, peer }).await),
+        Request::Relay(peer, leaves) => done(bus.call(&AnotherRelay { client, peer, leaves }).await),
         Request::Why(peer) => match bus.call(&Pair { a: client, b: peer }).await {
             Ok(reply) => Ok(Reply::Why(reply.record.map(Box::new))),
             Err(CallError::Refused(contract::rendezvous::Refusal::Internal { incident })) => Err(internal(incident)),
@@ -209,6 +213,17 @@ async fn profiled(hub: &Hub, who: Who, report: &NatReport) -> Done {
         Err(error) => tracing::warn!(error = telemetry::incident::chain(&error), "a NAT profile was not kept"),
     }
     Done::NOTHING
+}
+
+/// Keeps how far relays are where rendezvous looks, and names others to measure when there are better ones.
+async fn measured(hub: &Hub, who: Who, trips: RelayTrips) -> Done {
+    if let Err(error) = hub.seams.presence.measured(who.client, who.epoch, trips).await {
+        tracing::debug!(error = telemetry::incident::chain(&error), "the round trips to relays were not kept");
+    }
+    let nearest = trips.iter().min_by_key(|trip| trip.rtt_us).map(|trip| trip.relay);
+    let named = relays::named(hub, who.client, nearest);
+    let known = named.len() == trips.iter().count() && named.iter().all(|place| trips.of(place.relay).is_some());
+    if known { Done::NOTHING } else { Done::say(vec![ServerFrame::Relays(named)]) }
 }
 
 /// Passes a word on to the process that leads the negotiation. When that is gone, so is the negotiation.

@@ -33,7 +33,7 @@ use crate::{
     keep,
     metrics::Turned,
     pipe::Pipe,
-    push,
+    push, relays,
     requests::{Done, Requests, Who, half_life},
     trips::{Trip, Trips},
 };
@@ -273,6 +273,7 @@ impl Line {
             now: UnixMillis::from(SystemTime::now()),
             keepalive_ms: u32::try_from(hub.config.keepalive.as_millis()).unwrap_or(u32::MAX),
             tag: who.tag,
+            relays: relays::named(hub, who.client, None),
             reflectors,
             prefix4: snapped.prefix4,
             prefix6: snapped.prefix6,

@@ -215,7 +215,7 @@ pub(crate) fn mark<T>(changes: &mut [NetworkChange], online: &BTreeMap<ClientId,
 
 /// A pair as rendezvous wants it.
 pub(crate) const fn wanted(a: ClientId, b: ClientId, relay_rate: Bandwidth, reason: Wanted) -> PairWanted {
-    PairWanted { a, b, relay_rate, reason }
+    PairWanted { a, b, relay_rate, reason, leaves: None }
 }
 
 fn pairs(client: ClientId, peers: &[Peer], online: &BTreeMap<ClientId, Seat>, reason: Wanted) -> Vec<PairWanted> {

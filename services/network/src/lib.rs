@@ -31,8 +31,8 @@ use std::{
 use bus::{Bus, Served};
 use contract::{
     network::{
-        ChangesSince, Connect, CreateFinish, CreateStart, JoinFinish, JoinStart, Leave, Networks, Refusal, Sessions,
-        SetNick, Snapshot,
+        AnotherRelay, ChangesSince, Connect, CreateFinish, CreateStart, JoinFinish, JoinStart, Leave, Networks,
+        Refusal, Sessions, SetNick, Snapshot,
     },
     session::SessionChanged,
 };
@@ -151,6 +151,8 @@ impl Role {
             bus.serve(concurrency, self.on(|role, call: ChangesSince| async move { role.changes_since(call).await }))
                 .await?,
             bus.serve(concurrency, self.on(|role, call: Connect| async move { role.connect(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: AnotherRelay| async move { role.another_relay(call).await }))
+                .await?,
             bus.serve(concurrency, self.on(|role, call: Sessions| async move { role.sessions(call).await })).await?,
             bus.serve(concurrency, self.on(|role, call: Networks| async move { role.networks(call).await })).await?,
             bus.subscribe(

@@ -2,12 +2,12 @@
 
 use contract::{
     network::{
-        ChangesSince, Connect, NetworkRow, Networks, NetworksPage, Refusal, SessionRow, Sessions, SessionsPage,
-        Snapped, Snapshot,
+        AnotherRelay, ChangesSince, Connect, NetworkRow, Networks, NetworksPage, Refusal, SessionRow, Sessions,
+        SessionsPage, Snapped, Snapshot,
     },
-    rendezvous::Wanted,
+    rendezvous::{PairWanted, Wanted},
 };
-use domain::NetworkChange;
+use domain::{Bandwidth, ClientId, NetworkChange};
 
 use crate::{
     Role,
@@ -46,12 +46,26 @@ impl Role {
 
     /// A pair that is wanted now, if both are online.
     pub(crate) async fn connect(&self, Connect { client, peer }: Connect) -> Result<(), Refusal> {
+        self.want(client, peer, |rate| wanted(client, peer, rate, Wanted::Demanded)).await
+    }
+
+    /// A pair that wants another relay, if both are online.
+    pub(crate) async fn another_relay(&self, call: AnotherRelay) -> Result<(), Refusal> {
+        let AnotherRelay { client, peer, leaves } = call;
+        self.want(client, peer, |rate| PairWanted { leaves, ..wanted(client, peer, rate, Wanted::Relay) }).await
+    }
+
+    async fn want(
+        &self,
+        client: ClientId,
+        peer: ClientId,
+        pair: impl FnOnce(Bandwidth) -> PairWanted,
+    ) -> Result<(), Refusal> {
         let plan = self.seams.networks.pair_plan(client, peer).await.map_err(|error| internal(&error))?;
         let Some(plan) = plan.filter(|_| client != peer) else { return Err(Refusal::PeerUnknown) };
         let online = self.announcer.online(&[client, peer]).await.map_err(|error| internal(&error))?;
         if online.len() == 2 {
-            let pair = wanted(client, peer, plan.relay_rate, Wanted::Demanded);
-            self.announcer.want(vec![pair]).await.map_err(|error| internal(&error))?;
+            self.announcer.want(vec![pair(plan.relay_rate)]).await.map_err(|error| internal(&error))?;
         }
         Ok(())
     }

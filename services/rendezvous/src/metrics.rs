@@ -34,6 +34,8 @@ pub enum Offered {
     Tickets,
     /// No live relay has room.
     NoRelay,
+    /// The pair is where it should be.
+    Stays,
 }
 
 /// The figures of this role.
@@ -43,7 +45,7 @@ pub struct Metrics {
     negotiations: Vec<IntCounter>,
     probes: [IntCounter; 4],
     observations: [IntCounter; 4],
-    offers: [IntCounter; 2],
+    offers: [IntCounter; 3],
     packets: [IntCounter; Strategy::ALL.len()],
     refused: [IntCounter; Budget::ALL.len()],
     direct_seconds: [Histogram; Strategy::ALL.len()],
@@ -125,7 +127,7 @@ impl Metrics {
                 .collect(),
             probes: ["answered", "ignored", "limited", "lost"].map(|name| probes.with_label_values(&[name])),
             observations: ["valid", "forged", "foreign", "expired"].map(|name| observations.with_label_values(&[name])),
-            offers: ["tickets", "no-relay"].map(|name| offers.with_label_values(&[name])),
+            offers: ["tickets", "no-relay", "stays"].map(|name| offers.with_label_values(&[name])),
             packets: Strategy::ALL.map(|strategy| packets.with_label_values(&[strategy.name()])),
             refused: Budget::ALL.map(|budget| refused.with_label_values(&[budget.name()])),
             direct_seconds: Strategy::ALL.map(|strategy| direct_seconds.with_label_values(&[strategy.name()])),

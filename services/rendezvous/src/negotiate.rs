@@ -17,8 +17,8 @@ use contract::{
     rendezvous::{PairWanted, PairsWanted, PunchSaid, PunchWord, Wanted as Reason},
 };
 use domain::{
-    ClientId, InstanceId, PairOutcome, PairRecord, PunchId, PunchReady, PunchReport, RelayId, SessionTag, Strategy,
-    UnixMillis,
+    ClientId, InstanceId, PairOutcome, PairRecord, PunchId, PunchReady, PunchReport, RelayChoice, RelayId, RelayLoss,
+    SessionTag, Strategy, UnixMillis,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use presence::{Presence, Seat};
@@ -35,7 +35,7 @@ use wire::probe::ObservationKey;
 use crate::{
     Clock, Config, Error, Metrics, Seams,
     metrics::{Offered, Presented},
-    relays::Relays,
+    relays::{Relays, Wish},
 };
 
 /// Words and wishes that wait for the actor. When full their handlers wait, and so does the bus.
@@ -50,6 +50,12 @@ const CLIENTS_PER_QUESTION: usize = 256;
 const MOST_OBSERVATIONS: usize = 256;
 const MOST_LOCAL: usize = 16;
 const MOST_OTHERS: usize = 4;
+/// A relay that does not answer one of a pair is not offered to it for this long, unless there is no other.
+const AVOIDED: Duration = Duration::from_secs(60);
+/// Relays that a pair avoids.
+const MOST_LOSSES: usize = 4;
+/// Both of a pair ask for another relay when they lose theirs: what came of the first question holds for the second.
+const SAME_WISH: Duration = Duration::from_millis(500);
 /// A slower control connection is not waited for.
 const MAX_RTT: Duration = Duration::from_secs(2);
 
@@ -157,8 +163,11 @@ impl Negotiator {
 
     async fn pair_wanted(&self, pair: PairWanted, seats: [Seat; 2]) -> Result<(), NegotiateError> {
         let mut record = self.outside.presence.recall(pair.a, pair.b).await?;
-        if matches!(pair.reason, Reason::Online | Reason::Demanded) {
+        if matches!(pair.reason, Reason::Online | Reason::Demanded | Reason::Relay) {
             record = self.offer_relay(&pair, &seats, record).await?;
+        }
+        if pair.reason == Reason::Relay {
+            return Ok(());
         }
         let demanded = pair.reason == Reason::Demanded;
         let wanted = Wanted { parties: seats.map(party), demanded, record };
@@ -173,25 +182,41 @@ impl Negotiator {
         record: Option<PairRecord>,
     ) -> Result<Option<PairRecord>, NegotiateError> {
         let outside = &self.outside;
-        let current = record.as_ref().and_then(|record| record.relay);
         let (now, at) = (Instant::now().into_std(), (outside.clock)());
-        let Some(offers) = self.relays.offers(now, at, [pair.a, pair.b], pair.relay_rate, current) else {
-            outside.metrics.offer(Offered::NoRelay);
-            tracing::warn!("no relay has room");
-            return Ok(record);
-        };
-        outside.metrics.offer(Offered::Tickets);
-        let relay = offers[0].relay;
-        for (seat, offer) in seats.iter().zip(offers) {
-            // A session that is gone gets its relay when it comes back.
-            let _delivered = outside.push(&party(*seat), Notice::Relay(offer)).await;
-        }
-        if current == Some(relay) {
-            return Ok(record);
-        }
+        let losses = losses(record.as_ref(), pair.leaves, at);
+        let used = record.as_ref().and_then(|record| record.relay);
+        let current = used.filter(|relay| losses.iter().all(|loss| loss.relay != *relay));
+        let trips = seats.map(|seat| seat.trips);
+        let wish = Wish { pair: [pair.a, pair.b], trips, rate: pair.relay_rate, current, losses };
+        let (choice, offers) = self.relays.choose(now, at, &wish);
+        let relay = offers.as_ref().map(|offers| offers[0].relay);
         let record = record.unwrap_or_else(|| waiting_record(seats, at));
-        let record = PairRecord { relay: Some(relay), ..record };
-        outside.presence.remember(&record, outside.record_lifetime).await?;
+        let told_lately = |before: &RelayChoice| before.at.plus(SAME_WISH) > at;
+        let stays = pair.reason == Reason::Relay
+            && relay.is_some_and(|relay| Some(relay) == used)
+            && (pair.leaves.is_none() || record.choice.as_deref().is_some_and(told_lately));
+        let changed = used != relay || record.choice.as_deref().is_none_or(|before| differs(before, &choice));
+        let record = PairRecord { relay: relay.or(used), choice: Some(Box::new(choice)), ..record };
+        match offers {
+            Some(_) if stays => outside.metrics.offer(Offered::Stays),
+            Some(offers) => {
+                outside.metrics.offer(Offered::Tickets);
+                for (seat, offer) in seats.iter().zip(offers) {
+                    // A session that is gone gets its relay when it comes back.
+                    let _delivered = outside.push(&party(*seat), Notice::Relay(offer)).await;
+                }
+            }
+            None => {
+                outside.metrics.offer(Offered::NoRelay);
+                tracing::warn!("no relay has room");
+                for seat in seats {
+                    let _delivered = outside.push(&party(*seat), Notice::Record(record.clone())).await;
+                }
+            }
+        }
+        if changed && !stays {
+            outside.presence.remember(&record, outside.record_lifetime).await?;
+        }
         Ok(Some(record))
     }
 
@@ -340,8 +365,8 @@ impl Outside {
     async fn settle(&self, settled: Settled) {
         self.metrics.negotiation(&settled);
         let Settled { parties, record, leases, .. } = settled;
-        let relay = self.relay_of(&record).await;
-        let record = PairRecord { relay, ..record };
+        let (relay, choice) = self.relay_of(&record).await.unwrap_or_default();
+        let record = PairRecord { relay, choice, ..record };
         if let Err(error) = self.presence.remember(&record, self.record_lifetime).await {
             // The ladder starts over; limits of the schedule still hold.
             tracing::warn!(error = &error as &dyn std::error::Error, "the record of a pair was not kept");
@@ -359,8 +384,11 @@ impl Outside {
     }
 
     /// The schedule does not know which relay a pair uses.
-    async fn relay_of(&self, record: &PairRecord) -> Option<RelayId> {
-        self.presence.recall(record.a, record.b).await.ok().flatten()?.relay
+    async fn relay_of(&self, record: &PairRecord) -> Option<(Option<RelayId>, Option<Box<RelayChoice>>)> {
+        let known = self.presence.recall(record.a, record.b).await.ok().flatten()?;
+        // When to ask again was said when it was asked.
+        let choice = known.choice.map(|choice| Box::new(RelayChoice { retry_after_ms: None, ..*choice }));
+        Some((known.relay, choice))
     }
 
     async fn look_up(&self, a: ClientId, b: ClientId) -> Option<Input> {
@@ -392,6 +420,21 @@ fn party(seat: Seat) -> Party {
     Party { client, gateway, epoch, since, profile }
 }
 
+/// The relays that the pair avoids: those known before, as long as that counts, and the one that it leaves.
+fn losses(record: Option<&PairRecord>, leaves: Option<RelayId>, at: UnixMillis) -> Vec<RelayLoss> {
+    let before = record.and_then(|record| record.choice.as_ref()).map(|choice| choice.losses.as_slice());
+    let before = before.unwrap_or_default().iter().copied();
+    let older = before.filter(|loss| loss.until > at && Some(loss.relay) != leaves);
+    let newest = leaves.map(|relay| RelayLoss { relay, until: at.plus(AVOIDED) });
+    newest.into_iter().chain(older).take(MOST_LOSSES).collect()
+}
+
+/// Whether a choice is worth keeping beside that before: loads and round trips change all the time.
+fn differs(before: &RelayChoice, choice: &RelayChoice) -> bool {
+    let known = |choice: &RelayChoice| choice.candidates.iter().filter(|one| one.rtts_us != [None; 2]).count();
+    (before.of, before.why, known(before), &before.losses) != (choice.of, choice.why, known(choice), &choice.losses)
+}
+
 /// The first record of a pair: on a relay, nothing tried.
 fn waiting_record(seats: &[Seat; 2], at: UnixMillis) -> PairRecord {
     PairRecord {
@@ -411,6 +454,7 @@ fn waiting_record(seats: &[Seat; 2], at: UnixMillis) -> PairRecord {
         via: None,
         budget: 0,
         places: [0; 2],
+        choice: None,
     }
 }
 

@@ -7,7 +7,9 @@ use std::{
 };
 
 use contract::rendezvous::RelayBeat;
-use domain::{Bandwidth, ClientId, RelayId, RelayOffer, UnixMillis};
+use domain::{
+    Bandwidth, ClientId, RelayCandidate, RelayChoice, RelayId, RelayLoss, RelayOffer, RelayTrips, UnixMillis,
+};
 use ring::hmac;
 use traversal::relay_choice::{self, Relay};
 use wire::ticket::{LegSide, PairNonce, Ticket, TicketRoot};
@@ -20,6 +22,26 @@ const FRESH: Duration = Duration::from_millis(3_500);
 const MOST_RELAYS: usize = 1_024;
 /// Endpoints that are told to clients.
 const MOST_ENDPOINTS: usize = 8;
+
+/// Relays in the record of a pair.
+const MOST_SHOWN: usize = 4;
+/// Characters of a region in the record of a pair.
+const MOST_REGION: usize = 32;
+/// When no relay has room: one that was full counts its pairs anew with every beat.
+const RETRY_AFTER_MS: u32 = 5_000;
+
+/// A pair that needs a relay.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    pub(crate) pair: [ClientId; 2],
+    /// What each of them measured.
+    pub(crate) trips: [RelayTrips; 2],
+    pub(crate) rate: Bandwidth,
+    /// Where it is.
+    pub(crate) current: Option<RelayId>,
+    /// Relays that do not answer one of them.
+    pub(crate) losses: Vec<RelayLoss>,
+}
 
 /// The live relays, as this process heard of them.
 #[derive(Debug)]
@@ -64,33 +86,54 @@ impl Relays {
         live.map(|known| known.beat.clone()).collect()
     }
 
-    /// An offer for each of `pair`, in its order; `None` when no relay has room.
+    /// Chooses a relay for a pair, with an offer for each of them, in its order; without any when no relay has room.
     ///
     /// The tickets of a pair for one relay always meet there, whoever made them and when: two processes may serve the same
     /// wish, and pushes may overtake one another.
-    pub(crate) fn offers(
-        &self,
-        now: Instant,
-        at: UnixMillis,
-        pair: [ClientId; 2],
-        rate: Bandwidth,
-        current: Option<RelayId>,
-    ) -> Option<[RelayOffer; 2]> {
+    pub(crate) fn choose(&self, now: Instant, at: UnixMillis, wish: &Wish) -> (RelayChoice, Option<[RelayOffer; 2]>) {
+        let Wish { pair, trips, rate, current, losses } = wish;
         let mut known = self.known();
-        let candidates = |patience: Duration| -> Vec<Relay> {
-            let live = known.values().filter(|known| now.saturating_duration_since(known.at) < patience);
-            live.map(|Known { beat, sent, .. }| Relay {
+        let live: Vec<_> = known.values().filter(|known| now.saturating_duration_since(known.at) < LIVES).collect();
+        let candidates: Vec<_> = live
+            .iter()
+            .map(|Known { beat, sent, at }| Relay {
                 id: beat.relay,
                 slots: beat.slots.saturating_add(*sent),
                 max_slots: beat.max_slots,
                 draining: beat.draining,
-                rtts: [None, None],
+                silent: now.saturating_duration_since(*at) >= FRESH,
+                unanswered: losses.iter().any(|loss| loss.relay == beat.relay),
+                rtts: trips.map(|trips| Some(Duration::from_micros(trips.of(beat.relay)?.into()))),
             })
-            .collect()
+            .collect();
+        let choice = relay_choice::choose(&candidates, *pair, *current);
+        let shown = choice.ranking.iter().take(MOST_SHOWN).map(|&(place, verdict)| RelayCandidate {
+            relay: candidates[place].id,
+            region: live[place].beat.region.chars().take(MOST_REGION).collect(),
+            rtts_us: trips.map(|trips| trips.of(candidates[place].id)),
+            slots: candidates[place].slots,
+            max_slots: candidates[place].max_slots,
+            verdict,
+        });
+        let told = RelayChoice {
+            of: *pair,
+            why: choice.why,
+            candidates: shown.collect(),
+            losses: losses.clone(),
+            at,
+            retry_after_ms: choice.relay.is_none().then_some(RETRY_AFTER_MS),
         };
-        let chosen = relay_choice::choose(&candidates(FRESH), pair, current)
-            .or_else(|| relay_choice::choose(&candidates(LIVES), pair, current))?;
-        let chosen = known.get_mut(&chosen)?;
+        let offers = choice.relay.and_then(|relay| self.offers(known.get_mut(&relay)?, at, *pair, *rate));
+        (told, offers)
+    }
+
+    fn offers(
+        &self,
+        chosen: &mut Known,
+        at: UnixMillis,
+        pair: [ClientId; 2],
+        rate: Bandwidth,
+    ) -> Option<[RelayOffer; 2]> {
         chosen.sent += 1;
         let relay = chosen.beat.relay;
         let endpoints: Vec<_> = chosen.beat.endpoints.iter().copied().take(MOST_ENDPOINTS).collect();
@@ -134,6 +177,8 @@ impl Relays {
 
 #[cfg(test)]
 mod tests {
+    use domain::{RelayTrip, RelayVerdict, RelayWhy};
+
     use super::*;
 
     const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -145,12 +190,13 @@ mod tests {
         let start = Instant::now();
         let relays = relays();
         relays.handle_beat(start, beat(1));
-        let [a, b] = relays.offers(start, NOW, PAIR, RATE, None).unwrap();
+        let [a, b] = offers(&relays, start, &wish(None)).unwrap();
         // Another process, another order, a minute later: still the same pair.
         let [b_again, _] = {
             let other = super::Relays::new([5; 32], Duration::from_secs(60));
             other.handle_beat(start, beat(1));
-            other.offers(start, NOW.plus(Duration::from_secs(60)), [PAIR[1], PAIR[0]], RATE, None).unwrap()
+            let wish = Wish { pair: [PAIR[1], PAIR[0]], ..wish(None) };
+            other.choose(start, NOW.plus(Duration::from_secs(60)), &wish).1.unwrap()
         };
 
         let key = TicketRoot::new([5; 32]).key(a.relay);
@@ -170,16 +216,18 @@ mod tests {
         let relays = relays();
         relays.handle_beat(start, beat(1));
         relays.handle_beat(start, beat(2));
-        let used = relays.offers(start, NOW, PAIR, RATE, None).unwrap()[0].relay;
+        let used = offers(&relays, start, &wish(None)).unwrap()[0].relay;
         let other = if used == beat(1).relay { beat(2) } else { beat(1) };
 
         relays.handle_beat(start + Duration::from_secs(4), other.clone());
         let later = start + Duration::from_secs(4);
-        let moved = relays.offers(later, NOW, PAIR, RATE, Some(used)).unwrap()[0].relay;
+        let moved = offers(&relays, later, &wish(Some(used))).unwrap()[0].relay;
         assert_eq!(moved, other.relay);
         assert_eq!(relays.live(later).len(), 2);
         assert_eq!(relays.live(start + Duration::from_secs(7)).len(), 1);
-        assert!(relays.offers(start + Duration::from_secs(60), NOW, PAIR, RATE, Some(used)).is_none());
+        let (choice, none) = relays.choose(start + Duration::from_secs(60), NOW, &wish(Some(used)));
+        assert!(none.is_none());
+        assert_eq!((choice.why, choice.retry_after_ms), (RelayWhy::NoneLives, Some(RETRY_AFTER_MS)));
     }
 
     #[test]
@@ -190,10 +238,54 @@ mod tests {
         let granted = (0..20)
             .filter(|number| {
                 let pair = [PAIR[0], ClientId::from_bytes([10 + number; 16])];
-                relays.offers(start, NOW, pair, RATE, None).is_some()
+                offers(&relays, start, &Wish { pair, ..wish(None) }).is_some()
             })
             .count();
         assert_eq!(granted, 9);
+    }
+
+    #[test]
+    fn what_both_measured_decides_and_is_told() {
+        let (start, relays) = (Instant::now(), relays());
+        for number in 1..=6 {
+            relays.handle_beat(start, RelayBeat { region: "x".repeat(100), ..beat(number) });
+        }
+        let trips = [measured(&[(1, 5), (2, 30), (3, 90)]), measured(&[(1, 200), (2, 30), (3, 10)])];
+        let (choice, offers) = relays.choose(start, NOW, &Wish { trips, ..wish(None) });
+        assert_eq!(offers.unwrap()[0].relay, beat(2).relay);
+        assert_eq!((choice.why, choice.retry_after_ms), (RelayWhy::Nearest, None));
+        let shown: Vec<_> = choice.candidates.iter().map(|one| (one.relay.as_bytes()[0], one.rtts_us)).collect();
+        let known = |a, b| [Some(a), Some(b)];
+        assert_eq!(shown[..3], [(2, known(30_000, 30_000)), (3, known(90_000, 10_000)), (1, known(5_000, 200_000))]);
+        assert_eq!(shown.len(), MOST_SHOWN);
+        assert!(choice.candidates.iter().all(|one| one.region.len() == MOST_REGION));
+    }
+
+    #[test]
+    fn a_relay_that_does_not_answer_one_of_them_is_avoided() {
+        let (start, relays) = (Instant::now(), relays());
+        relays.handle_beat(start, beat(1));
+        relays.handle_beat(start, beat(2));
+        let trips = [measured(&[(1, 1), (2, 90)]); 2];
+        let losses = vec![RelayLoss { relay: beat(1).relay, until: NOW }];
+        let wish = Wish { trips, losses: losses.clone(), ..wish(Some(beat(1).relay)) };
+        let (choice, offers) = relays.choose(start, NOW, &wish);
+        assert_eq!(offers.unwrap()[0].relay, beat(2).relay);
+        assert_eq!(choice.candidates[1].verdict, RelayVerdict::Unanswered);
+        assert_eq!(choice.losses, losses);
+    }
+
+    fn offers(relays: &Relays, now: Instant, wish: &Wish) -> Option<[RelayOffer; 2]> {
+        relays.choose(now, NOW, wish).1
+    }
+
+    fn wish(current: Option<RelayId>) -> Wish {
+        Wish { pair: PAIR, trips: [RelayTrips::NONE; 2], rate: RATE, current, losses: Vec::new() }
+    }
+
+    fn measured(rtts_ms: &[(u8, u32)]) -> RelayTrips {
+        let trip = |&(number, ms): &(u8, u32)| RelayTrip { relay: beat(number).relay, rtt_us: ms * 1_000 };
+        RelayTrips::new(&rtts_ms.iter().map(trip).collect::<Vec<_>>()).unwrap()
     }
 
     fn relays() -> Relays {

@@ -271,6 +271,7 @@ impl Sole {
             reflectors: REFLECTORS.map(|reflector| reflector.parse().unwrap()).to_vec(),
             prefix4: 10,
             prefix6: 48,
+            relays: Vec::new(),
         };
         node.core.handle_connected(now, &welcome);
         let peer = member(2, &[2; 32]).client;

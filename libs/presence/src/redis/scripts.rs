@@ -15,6 +15,7 @@ pub(super) enum Script {
     Down,
     Find,
     Report,
+    Measured,
     Sweep,
     Sessions,
     Lease,
@@ -22,12 +23,13 @@ pub(super) enum Script {
 }
 
 impl Script {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Up,
         Self::Renew,
         Self::Down,
         Self::Find,
         Self::Report,
+        Self::Measured,
         Self::Sweep,
         Self::Sessions,
         Self::Lease,
@@ -41,6 +43,7 @@ impl Script {
             Self::Down => include_str!("scripts/down.lua"),
             Self::Find => include_str!("scripts/find.lua"),
             Self::Report => include_str!("scripts/report.lua"),
+            Self::Measured => include_str!("scripts/measured.lua"),
             Self::Sweep => include_str!("scripts/sweep.lua"),
             Self::Sessions => include_str!("scripts/sessions.lua"),
             Self::Lease => include_str!("scripts/lease.lua"),

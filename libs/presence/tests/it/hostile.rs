@@ -87,6 +87,17 @@ async fn a_profile_that_cannot_be_read_is_none_in_redis() {
 }
 
 #[tokio::test]
+async fn round_trips_that_cannot_be_read_are_none_in_redis() {
+    let long = vec![0x80; 1_000_000];
+    for lie in [b"".as_slice(), b"\xff\xff", b"\x9f\x9f\x9f\x9f", &long] {
+        let (site, presence) = seated().await;
+        send(redis::cmd("HSET").arg(site.key(&client_key(1))).arg("trips").arg(lie)).await;
+        assert!(seat(&presence, 1).await.unwrap().trips.is_empty());
+        site.flush().await;
+    }
+}
+
+#[tokio::test]
 async fn members_that_are_no_clients_are_dropped_from_redis() {
     let (site, presence) = seated().await;
     for number in 0..100 {

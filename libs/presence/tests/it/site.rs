@@ -144,5 +144,6 @@ pub(crate) fn record(a: u16, b: u16, hint: &str) -> PairRecord {
         via: None,
         budget: 0,
         places: [0; 2],
+        choice: None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::{Epoch, NatProfile, UnixMillis};
+use domain::{Epoch, NatProfile, RelayId, RelayTrip, RelayTrips, UnixMillis};
 use presence::{Error, Lost, Renewal};
 use tokio::task::JoinSet;
 
@@ -42,6 +42,7 @@ on_both_back_ends! {
     a_lost_session_comes_back_only_as_a_new_one,
     a_renewed_seat_is_not_swept,
     a_profile_belongs_to_the_session_that_has_the_seat,
+    round_trips_belong_to_the_session_that_has_the_seat,
     seats_are_found_in_the_order_asked,
     sessions_come_in_pages,
     a_lease_excludes_others_until_it_is_released,
@@ -277,6 +278,25 @@ async fn a_profile_belongs_to_the_session_that_has_the_seat(site: Site) {
     let second = up(&presence, 1, 1, 2, HOUR).await;
     assert_eq!(second.replaced.unwrap().profile, Some(NatProfile::BLOCKED));
     assert_eq!(seat(&presence, 1).await.unwrap().profile, None);
+}
+
+async fn round_trips_belong_to_the_session_that_has_the_seat(site: Site) {
+    let presence = site.presence().await;
+    let trip = |number| RelayTrip { relay: RelayId::from_bytes([number; 16]), rtt_us: RelayTrips::LONGEST_US };
+    let most: Vec<_> = (0..).map(trip).take(RelayTrips::MOST).collect();
+    let trips = RelayTrips::new(&most).unwrap();
+    assert!(!presence.measured(client(1), Epoch(1), trips).await.unwrap());
+    let first = up(&presence, 1, 1, 1, HOUR).await;
+    assert!(seat(&presence, 1).await.unwrap().trips.is_empty());
+
+    assert!(presence.measured(client(1), first.epoch, trips).await.unwrap());
+    assert!(presence.report(client(1), first.epoch, NatProfile::BLOCKED).await.unwrap());
+    presence.renew(gateway(1), &[held(1, first.epoch, 1)], HOUR).await.unwrap();
+    assert_eq!(seat(&presence, 1).await.unwrap().trips, trips);
+
+    up(&presence, 1, 1, 2, HOUR).await;
+    assert!(seat(&presence, 1).await.unwrap().trips.is_empty());
+    assert!(!presence.measured(client(1), first.epoch, trips).await.unwrap());
 }
 
 async fn seats_are_found_in_the_order_asked(site: Site) {

@@ -216,5 +216,6 @@ fn empty_record(parties: &[Party; 2], profiles: [Option<NatProfile>; 2], at: Uni
         via: None,
         budget: 0,
         places: profiles.map(|profile| profile.map_or(0, |profile| profile.place)),
+        choice: None,
     }
 }

@@ -254,6 +254,7 @@ fn pair(wanted: Pair) -> PairReply {
             via: None,
             budget: 0,
             places: [0; 2],
+            choice: None,
         }),
     }
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use contract::{
-    network::{ChangesSince, Connect, Networks, Refusal, Sessions, Snapshot},
+    network::{AnotherRelay, ChangesSince, Connect, Networks, Refusal, Sessions, Snapshot},
     rendezvous::Wanted,
 };
-use domain::{KnownNetwork, PeerPresence, Revision};
+use domain::{KnownNetwork, PeerPresence, RelayId, Revision};
 
 use crate::lab::Lab;
 
@@ -61,7 +61,13 @@ async fn a_pair_is_wanted_when_a_peer_of_a_common_network_is_online() {
     lab.seat(two, &gateway, Duration::from_secs(60)).await;
     lab.call(connect(two)).await.unwrap();
     let pair = lab.wanted(Wanted::Demanded).await;
-    assert_eq!((pair.a, pair.b), (one, two));
+    assert_eq!((pair.a, pair.b, pair.leaves), (one, two, None));
+
+    let leaves = Some(RelayId::from_bytes([7; 16]));
+    assert_eq!(lab.call(AnotherRelay { client: one, peer: stranger, leaves }).await, Err(Refusal::PeerUnknown));
+    lab.call(AnotherRelay { client: two, peer: one, leaves }).await.unwrap();
+    let pair = lab.wanted(Wanted::Relay).await;
+    assert_eq!((pair.a, pair.b, pair.leaves), (two, one, leaves));
     lab.end().await;
 }
 

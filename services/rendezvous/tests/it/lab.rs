@@ -234,17 +234,26 @@ impl Lab {
     }
 
     pub(crate) async fn want(&self, reason: Wanted) {
-        let pairs = vec![PairWanted { a: ANNA, b: BERT, relay_rate: RATE, reason }];
+        self.want_leaving(reason, None).await;
+    }
+
+    /// Anna asks for another relay than that.
+    pub(crate) async fn want_leaving(&self, reason: Wanted, leaves: Option<RelayId>) {
+        let pairs = vec![PairWanted { a: ANNA, b: BERT, relay_rate: RATE, reason, leaves }];
         self.gateway.publish(&PairsWanted { pairs }).await.unwrap();
     }
 
     pub(crate) async fn beat(&self, number: u8) {
+        self.beat_with(number, 0, 1_000).await;
+    }
+
+    pub(crate) async fn beat_with(&self, number: u8, slots: u32, max_slots: u32) {
         let beat = RelayBeat {
             relay: RelayId::from_bytes([number; 16]),
             endpoints: vec![([198, 51, 100, number], 443).into()],
             region: String::new(),
-            slots: 0,
-            max_slots: 1_000,
+            slots,
+            max_slots,
             rate: Bandwidth::from_bytes_per_second(0),
             draining: false,
             streams: vec!["relay.example:443".parse().unwrap()],
@@ -267,7 +276,12 @@ impl Lab {
 
     /// The next record that both or one of them are told.
     pub(crate) async fn record(&self) -> PairRecord {
-        self.until(Heard::record).await
+        self.until(|heard| heard.record().filter(|record| !lacks_relay(record))).await
+    }
+
+    /// The next record that says that there is no relay.
+    pub(crate) async fn lack(&self) -> PairRecord {
+        self.until(|heard| heard.record().filter(lacks_relay)).await
     }
 
     pub(crate) async fn preparation(&self) -> PunchPreparation {
@@ -432,4 +446,8 @@ fn report(order: &PunchOrder, script: Script) -> PunchReport {
     let endpoint = order.candidates.first().map(|candidate| candidate.endpoint);
     let endpoint = endpoint.filter(|_| script == Script::Succeeds);
     PunchReport { punch: order.punch, endpoint, rtt_us: 30_000, packets: 7, took_us: 120_000 }
+}
+
+fn lacks_relay(record: &PairRecord) -> bool {
+    record.choice.as_ref().is_some_and(|choice| choice.retry_after_ms.is_some())
 }

@@ -47,7 +47,7 @@ async fn a_pair_whose_profiles_are_unknown_waits_for_them() {
     let epoch = lab.up(ANNA, Script::Succeeds).await;
     lab.up_with(BERT, easy(), Script::Succeeds).await;
     lab.want(Wanted::Online).await;
-    assert_eq!(lab.record().await.outcome, PairOutcome::Pending);
+    assert_eq!(lab.lack().await.outcome, PairOutcome::Pending);
 
     lab.presence.report(ANNA, epoch, easy()).await.unwrap();
     lab.want(Wanted::Profiled).await;

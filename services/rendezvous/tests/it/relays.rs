@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use contract::rendezvous::{Pair, Relays, Wanted};
+use domain::{RelayId, RelayTrip, RelayTrips, RelayVerdict, RelayWhy};
 use rendezvous::Offered;
 use wire::ticket::TicketRoot;
 
@@ -72,4 +73,111 @@ async fn without_a_relay_nothing_is_offered_and_it_is_counted() {
     lab.record().await;
     assert_eq!(lab.metrics(0).offers(Offered::NoRelay), 1);
     lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_gets_the_relay_that_is_nearest_to_both_and_the_record_says_why() {
+    let lab = Lab::new(1).await;
+    for number in [5, 6, 7] {
+        lab.beat(number).await;
+    }
+    for (client, rtts_ms) in [(ANNA, [5, 30, 90]), (BERT, [200, 35, 10])] {
+        let epoch = lab.up(client, Script::Silent).await;
+        assert!(lab.presence.measured(client, epoch, trips(&rtts_ms)).await.unwrap());
+    }
+    lab.want(Wanted::Online).await;
+    assert_eq!(lab.offer(ANNA).await.relay, relay(6));
+    assert_eq!(lab.offer(BERT).await.relay, relay(6));
+
+    lab.run(Duration::from_millis(100)).await;
+    let choice = lab.bus(0).call(&Pair { a: ANNA, b: BERT }).await.unwrap().record.unwrap().choice.unwrap();
+    assert_eq!((choice.of, choice.why), ([ANNA, BERT], RelayWhy::Nearest));
+    let shown: Vec<_> = choice.candidates.iter().map(|one| (one.relay, one.rtts_us, one.verdict)).collect();
+    let farther = RelayVerdict::Farther;
+    assert_eq!(
+        shown,
+        [
+            (relay(6), [Some(30_000), Some(35_000)], RelayVerdict::Chosen),
+            (relay(7), [Some(90_000), Some(10_000)], farther),
+            (relay(5), [Some(5_000), Some(200_000)], farther),
+        ]
+    );
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_moves_when_measurements_come_and_not_when_they_change_little() {
+    let lab = Lab::new(1).await;
+    lab.beat(5).await;
+    lab.beat(6).await;
+    let epochs = [lab.up(ANNA, Script::Silent).await, lab.up(BERT, Script::Silent).await];
+    lab.want(Wanted::Online).await;
+    let used = lab.offer(ANNA).await.relay.as_bytes()[0];
+    let measure = async |used_ms, other_ms| {
+        let rtts = if used == 5 { [used_ms, other_ms] } else { [other_ms, used_ms] };
+        for (client, epoch) in [ANNA, BERT].into_iter().zip(epochs) {
+            lab.presence.measured(client, epoch, trips(&rtts)).await.unwrap();
+        }
+        lab.want(Wanted::Relay).await;
+    };
+
+    measure(30, 25).await;
+    lab.run(Duration::from_secs(1)).await;
+    assert_eq!(lab.metrics(0).offers(Offered::Stays), 1);
+    measure(30, 10).await;
+    assert_eq!(lab.offer(BERT).await.relay, relay(11 - used));
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_does_not_answer_one_of_a_pair_is_left_and_avoided() {
+    let lab = Lab::new(1).await;
+    lab.beat(5).await;
+    lab.beat(6).await;
+    for client in [ANNA, BERT] {
+        let epoch = lab.up(client, Script::Silent).await;
+        lab.presence.measured(client, epoch, trips(&[1, 150])).await.unwrap();
+    }
+    lab.want(Wanted::Online).await;
+    assert_eq!(lab.offer(ANNA).await.relay, relay(5));
+
+    lab.want_leaving(Wanted::Relay, Some(relay(5))).await;
+    assert_eq!(lab.offer(ANNA).await.relay, relay(6));
+    assert_eq!(lab.offer(BERT).await.relay, relay(6));
+    lab.run(Duration::from_millis(100)).await;
+    let choice = lab.bus(0).call(&Pair { a: ANNA, b: BERT }).await.unwrap().record.unwrap().choice.unwrap();
+    assert_eq!(choice.losses.iter().map(|loss| loss.relay).collect::<Vec<_>>(), [relay(5)]);
+
+    // It is far nearer, but it would not answer.
+    lab.want(Wanted::Demanded).await;
+    assert_eq!(lab.offer(ANNA).await.relay, relay(6));
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_no_relay_has_room_both_are_told_when_to_ask_again() {
+    let lab = Lab::new(1).await;
+    lab.beat_with(5, 90, 100).await;
+    lab.up(ANNA, Script::Silent).await;
+    lab.up(BERT, Script::Silent).await;
+    lab.want(Wanted::Relay).await;
+    let choice = lab.lack().await.choice.unwrap();
+    assert_eq!((choice.why, choice.candidates[0].verdict), (RelayWhy::NoRoom, RelayVerdict::Full));
+    assert!(choice.retry_after_ms.is_some_and(|pause| pause > 0));
+    assert_eq!(lab.metrics(0).offers(Offered::NoRelay), 1);
+
+    lab.beat_with(5, 89, 100).await;
+    lab.want(Wanted::Relay).await;
+    assert_eq!(lab.offer(ANNA).await.relay, relay(5));
+    lab.stop().await;
+}
+
+/// To relays 5, 6 and so on.
+fn trips(rtts_ms: &[u32]) -> RelayTrips {
+    let trip = |(number, ms): (u8, &u32)| RelayTrip { relay: relay(number), rtt_us: ms * 1_000 };
+    RelayTrips::new(&(5..).zip(rtts_ms).map(trip).collect::<Vec<_>>()).unwrap()
+}
+
+fn relay(number: u8) -> RelayId {
+    RelayId::from_bytes([number; 16])
 }

@@ -39,13 +39,14 @@ end
 -- What is known of a client: highest is 0 for nothing, gateway is there when somebody has the seat. A seat that cannot be
 -- read is no tombstone: whoever has it may renew it.
 local function read(client)
-  local f = ask('HMGET', prefix .. client, 'highest', 'gateway', 'tag', 'since', 'profile')
+  local f = ask('HMGET', prefix .. client, 'highest', 'gateway', 'tag', 'since', 'profile', 'trips')
   local standing = { highest = number(f[1]) or 0 }
   if standing.highest == 0 or not f[2] then return standing end
   local since = number(f[4])
   if #f[2] == 16 and f[3] and #f[3] == 16 and since then
     standing.gateway, standing.tag, standing.since = f[2], f[3], since
     standing.profile = f[5] and #f[5] <= 64 and f[5]
+    standing.trips = f[6] and #f[6] <= 256 and f[6]
     return standing
   end
   return { highest = 0 }
@@ -59,6 +60,7 @@ local function write(client, standing)
   if standing.gateway then
     redis.call('HSET', key, 'gateway', standing.gateway, 'tag', standing.tag, 'since', text(standing.since))
     if standing.profile then redis.call('HSET', key, 'profile', standing.profile) end
+    if standing.trips then redis.call('HSET', key, 'trips', standing.trips) end
   end
   redis.call('PEXPIRE', key, RETENTION)
 end
@@ -84,7 +86,8 @@ end
 local function row(client, standing)
   if not standing.gateway then return false end
   return {
-    client, text(standing.highest), standing.gateway, standing.tag, text(standing.since), standing.profile or false
+    client, text(standing.highest), standing.gateway, standing.tag, text(standing.since), standing.profile or false,
+    standing.trips or false
   }
 end
 
