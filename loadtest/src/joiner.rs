@@ -140,7 +140,11 @@ impl Joiner {
             | Message::Join(_)
             | Message::Ping { .. }
             | Message::Pong { .. }
-            | Message::Note { .. } => None,
+            | Message::Note { .. }
+            | Message::Fanout { .. }
+            | Message::Copy(_)
+            | Message::Which { .. }
+            | Message::Group { .. } => None,
         }
     }
 }

@@ -711,7 +711,11 @@ impl Lab {
             | Message::Joined { .. }
             | Message::Refused { .. }
             | Message::Pong { .. }
-            | Message::Note { .. }) => panic!("a client does not send {other:?}"),
+            | Message::Note { .. }
+            | Message::Fanout { .. }
+            | Message::Copy(_)
+            | Message::Which { .. }
+            | Message::Group { .. }) => panic!("a client does not send {other:?}"),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod code;
 pub mod control;
+pub mod fanout;
 pub mod probe;
 pub mod punch;
 pub mod relay;

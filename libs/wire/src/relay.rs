@@ -11,6 +11,8 @@
 //! NOTE       B8 0 0 0 | slot 4 | code 2                the relay says something about the pair
 //! ```
 //!
+//! B1, B9, BC and BD carry one datagram to many: see [`crate::fanout`].
+//!
 //! The cookie proves that the sender receives at its address; the proof, `HMAC-SHA-256(leg key, cookie | ticket)` cut to 16
 //! bytes, that the ticket is its own, from this address. `join` is the first half of the proof, so that a client that joins
 //! several pairs tells the answers apart. No message names a destination. No answer is larger than its question.
@@ -20,6 +22,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::{
     Code,
+    fanout::{COPY, COPY_HEADER_SIZE, COPY_KIND, FANOUT, Shared, Slots},
     ticket::{LegKey, TICKET_SIZE},
 };
 
@@ -58,14 +61,50 @@ pub struct Join<'a> {
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    Data { slot: Slot, payload: &'a [u8] },
-    Challenge { cookie: Cookie },
+    Data {
+        slot: Slot,
+        payload: &'a [u8],
+    },
+    Challenge {
+        cookie: Cookie,
+    },
     Join(Join<'a>),
-    Joined { slot: Slot, join: JoinId, peer_present: bool },
-    Refused { code: u16, join: JoinId },
-    Ping { slot: Slot, nonce: u64 },
-    Pong { slot: Slot, nonce: u64 },
-    Note { slot: Slot, code: u16 },
+    Joined {
+        slot: Slot,
+        join: JoinId,
+        peer_present: bool,
+    },
+    Refused {
+        code: u16,
+        join: JoinId,
+    },
+    Ping {
+        slot: Slot,
+        nonce: u64,
+    },
+    Pong {
+        slot: Slot,
+        nonce: u64,
+    },
+    Note {
+        slot: Slot,
+        code: u16,
+    },
+    /// What is to be passed on to the other legs of `slots`: bytes that read as [`Message::Copy`].
+    Fanout {
+        slots: Slots<'a>,
+        copy: &'a [u8],
+    },
+    Copy(Shared<'a>),
+    /// Asks for a [`Message::Group`].
+    Which {
+        slot: Slot,
+    },
+    /// A FANOUT may name this slot together with others of the group.
+    Group {
+        slot: Slot,
+        group: u8,
+    },
 }
 
 const DATA: u8 = 0xb0;
@@ -76,6 +115,8 @@ const REFUSED: u8 = 0xb5;
 const PING: u8 = 0xb6;
 const PONG: u8 = 0xb7;
 const NOTE: u8 = 0xb8;
+const WHICH: u8 = 0xbc;
+const GROUP: u8 = 0xbd;
 
 /// Whether a datagram on a client's socket is for this module.
 #[must_use]
@@ -88,8 +129,11 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn parse(datagram: &'a [u8]) -> Option<Self> {
         let (&[kind, flag, 0, 0], rest) = datagram.split_first_chunk::<4>()? else { return None };
-        if flag > u8::from(kind == JOINED) {
-            return None;
+        match kind {
+            JOINED if flag > 1 => return None,
+            JOINED | FANOUT | GROUP => {}
+            _ if flag > 0 => return None,
+            _ => {}
         }
         match kind {
             DATA => {
@@ -113,6 +157,13 @@ impl<'a> Message<'a> {
             PING => numbered(rest).map(|(slot, nonce)| Self::Ping { slot, nonce: u64::from_be_bytes(nonce) }),
             PONG => numbered(rest).map(|(slot, nonce)| Self::Pong { slot, nonce: u64::from_be_bytes(nonce) }),
             NOTE => numbered(rest).map(|(slot, code)| Self::Note { slot, code: u16::from_be_bytes(code) }),
+            FANOUT => {
+                let (slots, copy) = Slots::read(flag, rest)?;
+                Shared::read(copy).map(|_| Self::Fanout { slots, copy })
+            }
+            COPY_KIND => Shared::read(datagram).map(Self::Copy),
+            WHICH => numbered(rest).map(|(slot, [])| Self::Which { slot }),
+            GROUP => numbered(rest).map(|(slot, [])| Self::Group { slot, group: flag }),
             _ => None,
         }
     }
@@ -134,6 +185,13 @@ impl<'a> Message<'a> {
             Self::Ping { slot, nonce } => writer.kind(PING, 0).put(&slot.0.to_be_bytes()).put(&nonce.to_be_bytes()),
             Self::Pong { slot, nonce } => writer.kind(PONG, 0).put(&slot.0.to_be_bytes()).put(&nonce.to_be_bytes()),
             Self::Note { slot, code } => writer.kind(NOTE, 0).put(&slot.0.to_be_bytes()).put(&code.to_be_bytes()),
+            Self::Fanout { slots, copy } => {
+                let count = u8::try_from(slots.count()).unwrap_or(0);
+                writer.kind(FANOUT, count).put(slots.as_bytes()).put(copy)
+            }
+            Self::Copy(copy) => writer.put(&COPY).put(&copy.counter.to_be_bytes()).put(&copy.key.0).put(copy.sealed),
+            Self::Which { slot } => writer.kind(WHICH, 0).put(&slot.0.to_be_bytes()),
+            Self::Group { slot, group } => writer.kind(GROUP, *group).put(&slot.0.to_be_bytes()),
         };
         writer.at
     }
@@ -141,8 +199,21 @@ impl<'a> Message<'a> {
     /// The bytes of the message.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
-        let payload = if let Self::Data { payload, .. } = self { payload.len() } else { JOIN_SIZE };
-        let mut bytes = vec![0; HEADER_SIZE + payload];
+        let more = match self {
+            Self::Data { payload, .. } => payload.len(),
+            Self::Fanout { slots, copy } => slots.as_bytes().len() + copy.len(),
+            Self::Copy(copy) => COPY_HEADER_SIZE + copy.sealed.len(),
+            Self::Challenge { .. }
+            | Self::Join(_)
+            | Self::Joined { .. }
+            | Self::Refused { .. }
+            | Self::Ping { .. }
+            | Self::Pong { .. }
+            | Self::Note { .. }
+            | Self::Which { .. }
+            | Self::Group { .. } => JOIN_SIZE,
+        };
+        let mut bytes = vec![0; HEADER_SIZE + more];
         let length = self.write(&mut bytes);
         bytes.truncate(length);
         bytes

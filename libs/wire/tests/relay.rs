@@ -6,6 +6,7 @@ use domain::{Bandwidth, RelayId, UnixMillis};
 use proptest::prelude::*;
 use wire::{
     Code,
+    fanout::{self, MAX_COPIES, Shared, SharedKeyId, TAG_SIZE, slots_that_fit},
     relay::{Cookie, HEADER_SIZE, JOIN_SIZE, Join, JoinId, MAX_ANSWER, Message, Slot, is_relay, prove},
     ticket::{LegKey, LegSide, PairNonce, TICKET_SIZE, Ticket, TicketError, TicketKey, TicketRoot},
 };
@@ -20,6 +21,8 @@ fn every_message_has_its_bytes_and_reads_back() {
     let proof = prove(&leg, cookie, &ticket);
     let join = JoinId([4; 8]);
     let slot = Slot(0x0102_0304);
+    let copy = Shared { counter: 6, key: SharedKeyId([7; 8]), sealed: b"sealed, and a tag" };
+    let fanout = fanout::frame(&[Slot(0x0506_0708), slot], &copy).unwrap();
     let messages = [
         ("data", Message::Data { slot, payload: b"payload" }),
         ("challenge", Message::Challenge { cookie }),
@@ -29,19 +32,77 @@ fn every_message_has_its_bytes_and_reads_back() {
         ("ping", Message::Ping { slot, nonce: 5 }),
         ("pong", Message::Pong { slot, nonce: 5 }),
         ("note", Message::Note { slot, code: Code::RelayCapped.number() }),
+        ("fanout", Message::parse(&fanout).unwrap()),
+        ("copy", Message::Copy(copy)),
+        ("which", Message::Which { slot }),
+        ("group", Message::Group { slot, group: 63 }),
     ];
     let mut actual = String::new();
     for (name, message) in messages {
         let bytes = message.to_vec();
         assert_eq!(Message::parse(&bytes), Some(message));
         assert!(is_relay(&bytes));
-        if !matches!(message, Message::Data { .. } | Message::Join(_)) {
+        let is_long =
+            matches!(message, Message::Data { .. } | Message::Join(_) | Message::Fanout { .. } | Message::Copy(_));
+        if !is_long {
             assert!(bytes.len() <= MAX_ANSWER);
         }
         writeln!(actual, "{name} {}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()).unwrap();
     }
     assert_eq!(actual, VECTORS);
     assert_eq!(Message::Data { slot, payload: &[] }.to_vec().len(), HEADER_SIZE);
+}
+
+#[test]
+fn a_frame_for_many_names_one_to_64_slots() {
+    let slots: Vec<_> = (0..65).map(|slot| Slot(slot * 0x0100_0001)).collect();
+    for (count, is_frame) in [(0, false), (1, true), (2, true), (64, true), (65, false)] {
+        let bytes = fanout::frame(&slots[..count], &shared());
+        assert_eq!(bytes.is_some(), is_frame, "{count}");
+        let Some(bytes) = bytes else { continue };
+        let Some(Message::Fanout { slots: named, copy }) = Message::parse(&bytes) else { panic!("{bytes:02x?}") };
+        assert_eq!(named.iter().collect::<Vec<_>>(), slots[..count]);
+        assert_eq!((named.count(), named.first()), (count, slots[0]));
+        assert_eq!(Message::parse(copy), Some(Message::Copy(shared())));
+    }
+    let mut most = fanout::frame(&slots[..64], &shared()).unwrap();
+    for (count, is_frame) in [(0, false), (63, false), (64, true), (65, false), (255, false)] {
+        most[1] = count;
+        assert_eq!(Message::parse(&most).is_some(), is_frame, "{count}");
+    }
+}
+
+#[test]
+fn a_frame_names_no_slot_twice() {
+    let [low, high] = [Slot(3), Slot(0xff00_0002)];
+    let bytes = fanout::frame(&[high, low, high, low], &shared()).unwrap();
+    assert_eq!(bytes, fanout::frame(&[low, high], &shared()).unwrap());
+    for (first, second) in [(low, low), (high, low)] {
+        let mut bytes = bytes.clone();
+        bytes[4..8].copy_from_slice(&first.0.to_be_bytes());
+        bytes[8..12].copy_from_slice(&second.0.to_be_bytes());
+        assert_eq!(Message::parse(&bytes), None);
+    }
+}
+
+#[test]
+fn a_copy_is_not_shorter_than_its_tag() {
+    for (length, is_copy) in [(0, false), (TAG_SIZE - 1, false), (TAG_SIZE, true)] {
+        let sealed = vec![9; length];
+        let copy = Shared { sealed: &sealed, ..shared() };
+        assert_eq!(Message::parse(&Message::Copy(copy).to_vec()).is_some(), is_copy);
+        assert_eq!(Message::parse(&fanout::frame(&[Slot(1)], &copy).unwrap()).is_some(), is_copy);
+    }
+}
+
+#[test]
+fn as_many_slots_are_named_as_fit() {
+    let copy = Message::Copy(shared()).to_vec().len();
+    for (count, room) in [(0, copy), (0, copy + 7), (1, copy + 8), (1, copy + 11), (2, copy + 12), (63, copy + 259)] {
+        assert_eq!(slots_that_fit(room, copy), count);
+    }
+    assert_eq!([copy + 260, copy + 264, 65_535].map(|room| slots_that_fit(room, copy)), [MAX_COPIES; 3]);
+    assert_eq!(slots_that_fit(0, usize::MAX - 4), 0);
 }
 
 #[test]
@@ -84,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_reads_writes_back(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0xaf_u8..0xba) {
+    fn whatever_reads_writes_back(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0xaf_u8..0xbf) {
         let mut bytes = bytes;
         if bytes.len() >= 4 {
             bytes[..4].copy_from_slice(&[kind, 0, 0, 0]);
@@ -102,6 +163,10 @@ proptest! {
         }
         prop_assert_eq!(Message::parse(&bytes).is_some(), length == JOIN_SIZE);
     }
+}
+
+fn shared() -> Shared<'static> {
+    Shared { counter: u32::MAX, key: SharedKeyId([1, 2, 3, 4, 5, 6, 7, 8]), sealed: &[9; 100] }
 }
 
 fn relay() -> RelayId {

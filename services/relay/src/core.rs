@@ -216,7 +216,11 @@ impl Relay {
                 | Message::Joined { .. }
                 | Message::Refused { .. }
                 | Message::Pong { .. }
-                | Message::Note { .. },
+                | Message::Note { .. }
+                | Message::Fanout { .. }
+                | Message::Copy(_)
+                | Message::Which { .. }
+                | Message::Group { .. },
             )
             | None => Verdict::Drop(DropReason::Malformed),
         }

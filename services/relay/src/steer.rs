@@ -90,7 +90,11 @@ impl Workers {
                 | Message::Joined { .. }
                 | Message::Refused { .. }
                 | Message::Pong { .. }
-                | Message::Note { .. },
+                | Message::Note { .. }
+                | Message::Fanout { .. }
+                | Message::Copy(_)
+                | Message::Which { .. }
+                | Message::Group { .. },
             )
             | None => 0,
         }

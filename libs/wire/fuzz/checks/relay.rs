@@ -1,6 +1,9 @@
 //! Messages of the relay: what reads writes back, byte for byte.
 
-use wire::relay::{HEADER_SIZE, JOIN_SIZE, MAX_ANSWER, Message, is_relay};
+use wire::{
+    fanout::{self, MAX_COPIES},
+    relay::{HEADER_SIZE, JOIN_SIZE, MAX_ANSWER, Message, is_relay},
+};
 
 pub(crate) fn check(bytes: &[u8]) {
     let Some(message) = Message::parse(bytes) else { return };
@@ -8,12 +11,21 @@ pub(crate) fn check(bytes: &[u8]) {
     assert_eq!(message.to_vec(), bytes);
     match message {
         Message::Data { payload, .. } => assert_eq!(HEADER_SIZE + payload.len(), bytes.len()),
+        Message::Fanout { slots, copy } => {
+            let Some(Message::Copy(sealed)) = Message::parse(copy) else { panic!("no copy: {copy:02x?}") };
+            let slots: Vec<_> = slots.iter().collect();
+            assert!((1..=MAX_COPIES).contains(&slots.len()));
+            assert_eq!(fanout::frame(&slots, &sealed).as_deref(), Some(bytes));
+        }
+        Message::Copy(copy) => assert_eq!(fanout::COPY_HEADER_SIZE + copy.sealed.len(), bytes.len()),
         Message::Join(_) => assert_eq!(bytes.len(), JOIN_SIZE),
         Message::Challenge { .. }
         | Message::Joined { .. }
         | Message::Refused { .. }
         | Message::Ping { .. }
         | Message::Pong { .. }
-        | Message::Note { .. } => assert!(bytes.len() <= MAX_ANSWER),
+        | Message::Note { .. }
+        | Message::Which { .. }
+        | Message::Group { .. } => assert!(bytes.len() <= MAX_ANSWER),
     }
 }
