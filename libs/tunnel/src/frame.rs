@@ -6,9 +6,9 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use domain::ClientId;
+use domain::{ClientId, NetworkId, Revision};
 
-use crate::{InnerPacket, echo::header6};
+use crate::{Handed, InnerPacket, KeyId, SenderSecret, echo::header6};
 
 /// One statement between two clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,10 @@ pub enum Frame {
     Hints(Vec<SocketAddr>),
     /// The sender leaves on purpose.
     Farewell,
+    /// What opens the sender's floods in a network. Asks for a [`Frame::KeyTaken`].
+    Key(Handed),
+    /// The key with this name will open what comes.
+    KeyTaken(KeyId),
 }
 
 /// The way a probe took.
@@ -54,6 +58,17 @@ impl Frame {
                 }
             }
             Self::Farewell => body.extend([FAREWELL, 0, 0, 0]),
+            Self::Key(Handed { network, revision, first, secret }) => {
+                body.extend([KEY, 0, 0, 0]);
+                body.extend(network.as_bytes());
+                body.extend(revision.0.to_be_bytes());
+                body.extend(first.to_be_bytes());
+                body.extend(secret.as_bytes());
+            }
+            Self::KeyTaken(id) => {
+                body.extend([KEY_TAKEN, 0, 0, 0]);
+                body.extend(id);
+            }
         }
         let mut packet = header6(link_local(from), link_local(to), EXPERIMENT, body.len()).unwrap_or_default();
         packet.extend(body);
@@ -95,6 +110,18 @@ impl Frame {
                 Some(Self::Hints(hints))
             }
             FAREWELL => Some(Self::Farewell),
+            KEY => {
+                let (network, rest) = fields.split_first_chunk()?;
+                let (revision, rest) = rest.split_first_chunk()?;
+                let (first, rest) = rest.split_first_chunk()?;
+                Some(Self::Key(Handed {
+                    network: NetworkId::from_bytes(*network),
+                    revision: Revision(u64::from_be_bytes(*revision)),
+                    first: u32::from_be_bytes(*first),
+                    secret: SenderSecret::from_bytes(*rest.first_chunk()?),
+                }))
+            }
+            KEY_TAKEN => fields.first_chunk().map(|id| Self::KeyTaken(*id)),
             _ => None,
         }
     }
@@ -135,6 +162,8 @@ const PROBE: u8 = 1;
 const ANSWER: u8 = 2;
 const HINTS: u8 = 3;
 const FAREWELL: u8 = 4;
+const KEY: u8 = 5;
+const KEY_TAKEN: u8 = 6;
 
 #[cfg(test)]
 mod tests {
@@ -149,6 +178,8 @@ mod tests {
             Frame::Hints(hints),
             Frame::Hints(Vec::new()),
             Frame::Farewell,
+            Frame::Key(handed()),
+            Frame::KeyTaken([7; 8]),
         ] {
             let packet = frame.encode(ALICE, BOB);
             assert_eq!(Frame::decode(&InnerPacket::parse(&packet).unwrap()), Some(frame));
@@ -167,11 +198,37 @@ mod tests {
     }
 
     #[test]
+    fn a_key_has_these_bytes_and_is_whole() {
+        let packet = Frame::Key(handed()).encode(ALICE, BOB);
+        let text: String = packet[40..].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            text,
+            "05000000070707070707070707070707070707070000000000000003000000040909090909090909\
+             090909090909090909090909090909090909090909090909"
+        );
+        for shorter in 1..=packet.len() - 40 {
+            let mut cut = packet[..packet.len() - shorter].to_vec();
+            cut[5] -= u8::try_from(shorter).unwrap();
+            assert_eq!(Frame::decode(&InnerPacket::parse(&cut).unwrap()), None);
+        }
+        assert!(!format!("{:?}", Frame::Key(handed())).contains('9'), "a secret is not shown");
+    }
+
+    #[test]
     fn hints_are_at_most_eight() {
         let hints = vec!["203.0.113.7:40000".parse().unwrap(); 300];
         let packet = Frame::Hints(hints).encode(ALICE, BOB);
         let decoded = Frame::decode(&InnerPacket::parse(&packet).unwrap());
         assert!(matches!(decoded, Some(Frame::Hints(hints)) if hints.len() == Frame::MAX_HINTS));
+    }
+
+    fn handed() -> Handed {
+        Handed {
+            network: NetworkId::from_bytes([7; 16]),
+            revision: Revision(3),
+            first: 4,
+            secret: SenderSecret::from_bytes([9; 32]),
+        }
     }
 
     const ALICE: ClientId = ClientId::from_bytes([1; 16]);

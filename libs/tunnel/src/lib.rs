@@ -1,8 +1,8 @@
 //! The encrypted channel between two clients, without sockets.
 //!
 //! What it decides: which datagrams belong to a peer ([`Local::open`]), what a peer's datagram carries ([`Session`]), which
-//! inner packets are accepted from it ([`inner`]), which ones go to every member of a network ([`flood`]), and what two
-//! clients say to each other inside of the channel ([`Frame`]).
+//! inner packets are accepted from it ([`inner`]), which ones go to every member of a network ([`flood`]), how these are
+//! sealed once for many ([`SenderKey`]), and what two clients say to each other inside of the channel ([`Frame`]).
 //!
 //! The protocol is WireGuard's (Noise IKpsk2), by the Noise core of `gotatun`: its replay window of 8,192 packets covers the
 //! reordering of a change of path. A session knows nothing of addresses, so that the same bytes travel
@@ -22,6 +22,7 @@ mod frame;
 pub mod inner;
 mod local;
 mod pair_key;
+mod sender_key;
 mod session;
 
 pub use echo::{echo_reply, echo_request};
@@ -30,6 +31,7 @@ pub use frame::{Frame, Route};
 pub use inner::InnerPacket;
 pub use local::{Claim, Incoming, Local, Opened, is_tunnel_datagram};
 pub use pair_key::{NetworkSecret, PairKey};
+pub use sender_key::{Handed, HeardKey, KeyId, SenderKey, SenderSecret};
 pub use session::{Event, Party, Received, Refusal, Session};
 
 /// The largest inner packet: the smallest MTU that IPv6 allows, so that it fits everywhere.

@@ -49,6 +49,12 @@ impl Incoming {
     pub const fn is_initiation(&self) -> bool {
         matches!(self.0, WgKind::HandshakeInit(_))
     }
+
+    /// Whether it is one of the two messages of a handshake.
+    #[must_use]
+    pub const fn is_handshake(&self) -> bool {
+        matches!(self.0, WgKind::HandshakeInit(_) | WgKind::HandshakeResp(_))
+    }
 }
 
 impl Local {

@@ -1,10 +1,7 @@
 //! The preshared key of a pair, from the secret of a network.
 
-use std::fmt;
-
 use domain::{ClientId, NetworkId};
 use ring::hkdf;
-use zeroize::Zeroize;
 
 /// What the members of a network share and the server never sees.
 #[derive(Clone, PartialEq, Eq)]
@@ -54,17 +51,19 @@ macro_rules! secret_value {
     ($name:ident) => {
         impl Drop for $name {
             fn drop(&mut self) {
-                self.0.zeroize();
+                zeroize::Zeroize::zeroize(&mut self.0);
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(concat!(stringify!($name), "(..)"))
             }
         }
     };
 }
+
+pub(crate) use secret_value;
 
 secret_value!(NetworkSecret);
 secret_value!(PairKey);

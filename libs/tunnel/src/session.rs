@@ -73,6 +73,8 @@ pub enum Refusal {
     Malformed,
     #[error("a source address that is not the sender's")]
     SpoofedSource,
+    #[error("more than the sender may flood with")]
+    TooMany,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
