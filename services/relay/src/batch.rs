@@ -71,6 +71,13 @@ pub(crate) struct Piece {
     pub(crate) length: usize,
 }
 
+impl Piece {
+    /// The last `length` bytes.
+    pub(crate) const fn end(self, length: usize) -> Self {
+        Self { start: self.start + self.length - length, length }
+    }
+}
+
 impl Arrivals {
     pub(crate) fn new() -> Self {
         Self {

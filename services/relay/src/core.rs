@@ -29,7 +29,7 @@ use wire::{
     ticket::{LegSide, TicketError, TicketKey},
 };
 
-use crate::{bucket::Bucket, joins::Joins, slab::Slab, steer::Workers, stream::source_of};
+use crate::{bucket::Bucket, fanout::Copies, joins::Joins, slab::Slab, steer::Workers, stream::source_of};
 
 /// A leg moves to another address at most this often.
 const MOVE_PAUSE: u64 = 1_000_000_000;
@@ -65,13 +65,15 @@ pub enum DropReason {
     MovesTooOften,
     /// The sender's address shows too many tickets.
     JoinsTooOften,
+    /// The sender's address has too much copied.
+    CopiesTooOften,
     /// The sender's address asks the reflector too often, or for too many answers at a later time.
     AsksTooOften,
 }
 
 impl DropReason {
     /// Every reason, for metrics.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Malformed,
         Self::NoSlot,
         Self::NotALeg,
@@ -79,6 +81,7 @@ impl DropReason {
         Self::OverCap,
         Self::MovesTooOften,
         Self::JoinsTooOften,
+        Self::CopiesTooOften,
         Self::AsksTooOften,
     ];
 
@@ -93,6 +96,7 @@ impl DropReason {
             Self::OverCap => "over-cap",
             Self::MovesTooOften => "moves-too-often",
             Self::JoinsTooOften => "joins-too-often",
+            Self::CopiesTooOften => "copies-too-often",
             Self::AsksTooOften => "asks-too-often",
         }
     }
@@ -103,6 +107,8 @@ impl DropReason {
 pub enum Verdict {
     /// It goes there as it is.
     Forward(Hop),
+    /// Its end goes to many, each of which [`Relay::handle_copy`] decides about.
+    Copy,
     /// Its sender is answered.
     Answer(Answer),
     Drop(DropReason),
@@ -169,8 +175,9 @@ pub struct Relay {
     cookies: hmac::Key,
     limits: Limits,
     start: Instant,
-    slab: Slab,
+    pub(crate) slab: Slab,
     joins: Joins,
+    pub(crate) copies: Copies,
     /// When each pair is looked at next: one entry a pair.
     deadlines: BinaryHeap<Reverse<(u64, u32)>>,
     /// At most one of each datagram: read out after every one.
@@ -197,6 +204,7 @@ impl Relay {
             start: now,
             slab: Slab::new(limits.max_slots, workers, worker),
             joins: Joins::new(secret, workers),
+            copies: Copies::new(secret),
             deadlines: BinaryHeap::new(),
             events: [None; 2],
             changed: None,
@@ -211,22 +219,22 @@ impl Relay {
             Some(Message::Data { slot, .. }) => self.forward(now, from.address, slot, datagram.len()),
             Some(Message::Ping { slot, nonce }) => self.ping(now, from.address, slot, nonce),
             Some(Message::Join(join)) => self.join(now, wall, from, &join),
+            Some(Message::Fanout { slots, .. }) => self.fan_out(from.address, slots),
+            Some(Message::Which { slot }) => self.which(now, from.address, slot),
             Some(
                 Message::Challenge { .. }
                 | Message::Joined { .. }
                 | Message::Refused { .. }
                 | Message::Pong { .. }
                 | Message::Note { .. }
-                | Message::Fanout { .. }
                 | Message::Copy(_)
-                | Message::Which { .. }
                 | Message::Group { .. },
             )
             | None => Verdict::Drop(DropReason::Malformed),
         }
     }
 
-    fn forward(&mut self, now: u64, from: SocketAddr, slot: Slot, length: usize) -> Verdict {
+    pub(crate) fn forward(&mut self, now: u64, from: SocketAddr, slot: Slot, length: usize) -> Verdict {
         let Some(pair) = self.slab.get_mut(slot) else { return Verdict::Drop(DropReason::NoSlot) };
         let Some(side) = pair.side_of(from.into()) else { return Verdict::Drop(DropReason::NotALeg) };
         pair.seen = seconds(now);
@@ -381,7 +389,13 @@ impl Relay {
     #[must_use]
     pub fn charged(&mut self, datagram: &[u8]) -> Option<Slot> {
         let Some(Message::Data { slot, .. }) = Message::parse(datagram) else { return None };
-        self.slab.get_mut(slot).filter(|pair| pair.bucket.pace() > 0).map(|_| slot)
+        self.has_limit(slot).then_some(slot)
+    }
+
+    /// Whether there is such a pair, and a limit to its rate.
+    #[must_use]
+    pub fn has_limit(&mut self, slot: Slot) -> bool {
+        self.slab.get_mut(slot).is_some_and(|pair| pair.bucket.pace() > 0)
     }
 
     /// The pair that [`Self::handle_deadline`] looks at next.
@@ -447,13 +461,13 @@ impl Relay {
         u64::try_from(self.limits.idle.as_nanos()).unwrap_or(u64::MAX / 2)
     }
 
-    fn nanos(&self, now: Instant) -> u64 {
+    pub(crate) fn nanos(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
 impl Answer {
-    fn of(message: &Message<'_>) -> Self {
+    pub(crate) fn of(message: &Message<'_>) -> Self {
         let mut bytes = [0; MAX_ANSWER];
         let length = message.write(&mut bytes);
         Self { bytes, length }
@@ -483,6 +497,6 @@ impl From<Code> for Refusal {
     }
 }
 
-fn seconds(nanos: u64) -> u32 {
+pub(crate) fn seconds(nanos: u64) -> u32 {
     u32::try_from(nanos / 1_000_000_000).unwrap_or(u32::MAX)
 }

@@ -11,6 +11,8 @@
 //! Where an interface of the host allows it, the kernel forwards what two proven IPv4 legs send each other before the workers
 //! see it (`xdp.rs`), by the same rules; this is an accelerator, and missing is no failure.
 //!
+//! What is for many members of a network comes once, and leaves for each: see [`fanout`].
+//!
 //! Clients that no UDP gets out of reach it by TLS on TCP 443; see [`stream`].
 //!
 //! Every relay is a reflector, too: STUN on its port is told apart by the first bytes, answered with the same sealed
@@ -21,6 +23,7 @@ mod batch;
 mod beat;
 mod bucket;
 pub mod core;
+pub mod fanout;
 mod joins;
 pub mod metrics;
 mod slab;

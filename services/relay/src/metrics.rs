@@ -14,6 +14,10 @@ pub struct Metrics {
     pub forwarded_packets: IntCounter,
     /// Their bytes, headers of the relay included.
     pub forwarded_bytes: IntCounter,
+    /// Frames of which copies went to many.
+    pub fanned_frames: IntCounter,
+    /// Those of the forwarded datagrams that were such copies.
+    pub copies: IntCounter,
     /// Those of the forwarded datagrams that the kernel forwarded.
     pub accelerated_packets: IntCounter,
     /// Challenges, pongs, notes and the like.
@@ -55,6 +59,8 @@ impl Metrics {
         Ok(Self {
             forwarded_packets: counter("relay_forwarded_packets_total", "Datagrams sent on to the other leg")?,
             forwarded_bytes: counter("relay_forwarded_bytes_total", "Bytes sent on, headers of the relay included")?,
+            fanned_frames: counter("relay_fanned_frames_total", "Frames of which copies went to many")?,
+            copies: counter("relay_copies_total", "Copies sent on, which are forwarded datagrams, too")?,
             accelerated_packets: counter("relay_accelerated_packets_total", "Datagrams sent on in the kernel (XDP)")?,
             answers: counter("relay_answers_total", "Challenges, pongs and notes")?,
             reflections: counter("relay_reflections_total", "Answers of the reflector")?,

@@ -132,6 +132,11 @@ impl Slab {
         self.by_nonce.len()
     }
 
+    /// Whose pairs these are.
+    pub(crate) const fn worker(&self) -> u8 {
+        self.worker
+    }
+
     /// The pair with this number; `None` when it ended, or is another worker's.
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Pair> {
         if self.workers.of_slot(slot) != Some(self.worker) {

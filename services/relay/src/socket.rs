@@ -23,13 +23,13 @@ use nix::{
 use socket2::{Domain, Protocol, Socket, Type};
 use wire::{
     probe::{Asked, Corner, Desk, MAX_ANSWER_SIZE, Verdict as Reflection, is_stun},
-    relay::MAX_DATAGRAM,
+    relay::{MAX_DATAGRAM, Message, Slot},
     stream::StreamId,
 };
 
 use crate::{
     batch::{Arrivals, Departures, Piece, Waits},
-    core::{DropReason, Hop, Relay, Verdict},
+    core::{Answer, DropReason, Hop, Relay, Verdict},
     metrics::Metrics,
     steer::Workers,
     stream::{self, port::Port},
@@ -147,7 +147,10 @@ impl Worker {
                     for piece in message.pieces() {
                         let datagram = arrivals.bytes(piece);
                         match self.decide(now, wall, from, datagram, &mut outgoing, &mut count) {
-                            Some(to) => self.forward(to, piece, &arrivals, &mut outgoing),
+                            Some(Next::Forward(to)) => self.forward(to, piece, &arrivals, &mut outgoing),
+                            Some(Next::Copy) => {
+                                self.fan_out(now, from, piece, &arrivals, &mut outgoing, &mut count)?;
+                            }
                             None => self.count_events(),
                         }
                         if outgoing.iter().any(Departures::is_full) {
@@ -222,6 +225,16 @@ impl Worker {
                             outgoing.push(to.address, piece);
                         }
                     }
+                    Verdict::Copy => {
+                        if let Some(piece) = arrivals.lay(frame) {
+                            self.port = Some(port);
+                            self.fan_out(now, from, piece, arrivals, outgoing, count)?;
+                            port = match self.port.take() {
+                                Some(port) => port,
+                                None => return Ok(()),
+                            };
+                        }
+                    }
                     Verdict::Answer(answer) => port.send(from.address, answer.as_bytes()),
                     Verdict::Drop(_) => {}
                 }
@@ -250,21 +263,61 @@ impl Worker {
         }
     }
 
+    /// Has the end of a frame sent on to each of many.
+    fn fan_out(
+        &mut self,
+        now: Instant,
+        from: Hop,
+        frame: Piece,
+        arrivals: &Arrivals,
+        outgoing: &mut [Outgoing],
+        count: &mut Count,
+    ) -> io::Result<()> {
+        let Some(Message::Fanout { slots, copy }) = Message::parse(arrivals.bytes(frame)) else { return Ok(()) };
+        let piece = frame.end(copy.len());
+        for slot in slots.iter() {
+            if outgoing.iter().any(Departures::is_full) {
+                self.send(now, arrivals, outgoing, count)?;
+            }
+            let limited = self.table.is_some() && self.relay.has_limit(slot);
+            let verdict = self.settle(limited.then_some(slot), |relay| relay.handle_copy(now, from, slot, copy.len()));
+            count.verdict(verdict, copy.len());
+            match verdict {
+                Verdict::Forward(to) => {
+                    count.copies += 1;
+                    self.forward(to, piece, arrivals, outgoing);
+                }
+                Verdict::Answer(answer) => self.answer(from, answer, outgoing),
+                Verdict::Copy | Verdict::Drop(_) => {}
+            }
+            self.count_events();
+        }
+        Ok(())
+    }
+
+    /// Has the sender of a datagram or frame answered.
+    fn answer(&mut self, from: Hop, answer: Answer, outgoing: &mut [Outgoing]) {
+        let bytes = answer.as_bytes();
+        match &mut self.port {
+            Some(port) if from.door == stream::DOOR => port.send(from.address, bytes),
+            _ => {
+                if let Some(back) = outgoing.get_mut(usize::from(from.door)) {
+                    back.answer()[..bytes.len()].copy_from_slice(bytes);
+                    back.push_answer(from.address, bytes.len());
+                }
+            }
+        }
+    }
+
     /// What the relay makes of a datagram or frame, counted.
     fn judge(&mut self, now: Instant, wall: UnixMillis, from: Hop, bytes: &[u8], count: &mut Count) -> Verdict {
-        let verdict = self.ask(now, wall, from, bytes);
-        match verdict {
-            Verdict::Forward(_) => {
-                count.packets += 1;
-                count.bytes += bytes.len() as u64;
-            }
-            Verdict::Answer(_) => count.answers += 1,
-            Verdict::Drop(reason) => count.drop(reason),
-        }
+        let charged = if self.table.is_some() { self.relay.charged(bytes) } else { None };
+        let verdict = self.settle(charged, |relay| relay.handle_datagram(now, wall, from, bytes));
+        count.verdict(verdict, bytes.len());
         verdict
     }
 
-    /// Where this datagram goes on to, if it does. An answer to it is in `outgoing`.
+    /// What is left to do about this datagram, if anything is. An answer to it is in `outgoing`.
     fn decide(
         &mut self,
         now: Instant,
@@ -273,11 +326,11 @@ impl Worker {
         datagram: &[u8],
         outgoing: &mut [Outgoing],
         count: &mut Count,
-    ) -> Option<Hop> {
+    ) -> Option<Next> {
         // Larger than anything legal: looked at no further.
         let datagram = if datagram.len() > MAX_DATAGRAM { &[] } else { datagram };
-        let back = &mut outgoing[usize::from(from.door)];
         if is_stun(datagram) {
+            let back = &mut outgoing[usize::from(from.door)];
             let asked = Asked { source: from.address, at: Corner::R1P, ttl: 0, now: wall };
             let desk = &mut self.doors[usize::from(from.door)].desk;
             match desk.handle_question(now, &asked, datagram, back.answer()) {
@@ -292,27 +345,24 @@ impl Worker {
             return None;
         }
         match self.judge(now, wall, from, datagram, count) {
-            Verdict::Forward(to) => Some(to),
+            Verdict::Forward(to) => Some(Next::Forward(to)),
+            Verdict::Copy => Some(Next::Copy),
             Verdict::Answer(answer) => {
-                let bytes = answer.as_bytes();
-                back.answer()[..bytes.len()].copy_from_slice(bytes);
-                back.push_answer(from.address, bytes.len());
+                self.answer(from, answer, outgoing);
                 None
             }
             Verdict::Drop(_) => None,
         }
     }
 
-    /// The relay's verdict, with what the kernel knows and has to know.
-    fn ask(&mut self, now: Instant, wall: UnixMillis, from: Hop, datagram: &[u8]) -> Verdict {
-        let Self { relay, table: Some(table), .. } = self else {
-            return self.relay.handle_datagram(now, wall, from, datagram);
-        };
-        let charged = relay.charged(datagram).and_then(|slot| Some((slot, table.known(slot)?)));
+    /// The relay's verdict, with what the kernel knows and has to know of the pair that may be charged.
+    fn settle(&mut self, charged: Option<Slot>, ask: impl FnOnce(&mut Relay) -> Verdict) -> Verdict {
+        let Self { relay, table: Some(table), .. } = self else { return ask(&mut self.relay) };
+        let charged = charged.and_then(|slot| Some((slot, table.known(slot)?)));
         if let Some((slot, known)) = charged {
             relay.handle_forwarded(slot, known.full_at, known.seen);
         }
-        let verdict = relay.handle_datagram(now, wall, from, datagram);
+        let verdict = ask(relay);
         if let (Some((slot, _)), Verdict::Forward(_)) = (charged, verdict)
             && let Some(sight) = relay.sight(slot)
         {
@@ -378,6 +428,13 @@ impl Worker {
     }
 }
 
+/// What is to be done with a datagram.
+enum Next {
+    Forward(Hop),
+    /// Its end goes to many.
+    Copy,
+}
+
 /// What waits to be sent through one door.
 type Outgoing = Departures<MAX_ANSWER_SIZE>;
 
@@ -386,6 +443,8 @@ type Outgoing = Departures<MAX_ANSWER_SIZE>;
 struct Count {
     packets: u64,
     bytes: u64,
+    fanned: u64,
+    copies: u64,
     answers: u64,
     reflections: u64,
     unsent: u64,
@@ -394,6 +453,18 @@ struct Count {
 }
 
 impl Count {
+    fn verdict(&mut self, verdict: Verdict, length: usize) {
+        match verdict {
+            Verdict::Forward(_) => {
+                self.packets += 1;
+                self.bytes += length as u64;
+            }
+            Verdict::Copy => self.fanned += 1,
+            Verdict::Answer(_) => self.answers += 1,
+            Verdict::Drop(reason) => self.drop(reason),
+        }
+    }
+
     fn drop(&mut self, reason: DropReason) {
         self.dropped[reason as usize] += 1;
     }
@@ -403,6 +474,8 @@ impl Count {
         let numbers = [
             (&metrics.forwarded_packets, self.packets),
             (&metrics.forwarded_bytes, self.bytes),
+            (&metrics.fanned_frames, self.fanned),
+            (&metrics.copies, self.copies),
             (&metrics.answers, self.answers),
             (&metrics.reflections, self.reflections),
             (&metrics.unsent, self.unsent),

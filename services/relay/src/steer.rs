@@ -1,7 +1,7 @@
 //! Which worker a datagram is for. Every worker has a socket of its own at every port, and a small program in the kernel
 //! (classic BPF, `SO_ATTACH_REUSEPORT_CBPF`) chooses among them: a slot has one owner, so that nothing is shared or locked.
 //!
-//! - DATA and PING go by the worker's number within the slot number.
+//! - DATA, PING, WHICH and FANOUT go by the worker's number within the slot number, FANOUT by that of its first slot.
 //! - JOIN goes by the pair's nonce, the same in both tickets, so that both legs meet whatever they send from.
 //! - All else, which is STUN, goes by the prefix of its source: the budgets per source stay whole.
 //!
@@ -23,7 +23,7 @@ use wire::{
 pub(crate) const GENERATION_BITS: u32 = 8;
 
 /// First bytes of the messages that name a slot, at byte 4.
-const BY_SLOT: [u32; 2] = [0xb0, 0xb6];
+const BY_SLOT: [u32; 4] = [0xb0, 0xb6, 0xb9, 0xbc];
 
 /// First byte of JOIN, and where the pair's nonce stands in it: after the cookie, the head and the relay of the ticket.
 const JOIN: u32 = 0xb3;
@@ -81,7 +81,10 @@ impl Workers {
     /// for the first, to be dropped there.
     pub(crate) fn of_frame(self, frame: &[u8]) -> u8 {
         match Message::parse(frame) {
-            Some(Message::Data { slot, .. } | Message::Ping { slot, .. }) => self.of_slot(slot).unwrap_or(0),
+            Some(Message::Data { slot, .. } | Message::Ping { slot, .. } | Message::Which { slot }) => {
+                self.of_slot(slot).unwrap_or(0)
+            }
+            Some(Message::Fanout { slots, .. }) => self.of_slot(slots.first()).unwrap_or(0),
             Some(Message::Join(Join { ticket, .. })) => {
                 ticket[TICKET_NONCE_AT..].first_chunk().map_or(0, |nonce| self.of_pair(&PairNonce(*nonce)))
             }
@@ -91,9 +94,7 @@ impl Workers {
                 | Message::Refused { .. }
                 | Message::Pong { .. }
                 | Message::Note { .. }
-                | Message::Fanout { .. }
                 | Message::Copy(_)
-                | Message::Which { .. }
                 | Message::Group { .. },
             )
             | None => 0,
@@ -112,12 +113,14 @@ impl Workers {
 
     /// Returns the number of a socket. A load beyond the datagram's end returns 0; so does, in effect, a number that no
     /// socket has: the kernel then chooses by a hash.
-    fn program(self) -> [sock_filter; 19] {
+    fn program(self) -> [sock_filter; 21] {
         let count = u32::from(self.count());
         [
             load_byte(0),
-            jump_if(BY_SLOT[0], 3, 0),
-            jump_if(BY_SLOT[1], 2, 0),
+            jump_if(BY_SLOT[0], 5, 0),
+            jump_if(BY_SLOT[1], 4, 0),
+            jump_if(BY_SLOT[2], 3, 0),
+            jump_if(BY_SLOT[3], 2, 0),
             jump_if(JOIN, 4, 0),
             always(5),
             load_word(4),
@@ -184,6 +187,7 @@ mod tests {
 
     use domain::{Bandwidth, RelayId, UnixMillis};
     use wire::{
+        fanout::{self, Shared, SharedKeyId},
         relay::Cookie,
         ticket::{LegSide, Ticket, TicketRoot},
     };
@@ -223,7 +227,15 @@ mod tests {
                     leg.send(&join(nonce, side)).unwrap();
                     assert_eq!((receiver(&doors), workers.of_frame(&join(nonce, side))), (owner, owner));
                     let slot = Slot(u32::from(seed) << 24 | 77 << workers.bits() | u32::from(owner));
-                    for message in [Message::Data { slot, payload: b"0123456789" }, Message::Ping { slot, nonce: 9 }] {
+                    let copy = Shared { counter: 1, key: SharedKeyId([2; 8]), sealed: &[3; 16] };
+                    // The other slot is the next worker's.
+                    let fanout = fanout::frame(&[slot, Slot(u32::MAX - u32::from(owner))], &copy).unwrap();
+                    for message in [
+                        Message::Data { slot, payload: b"0123456789" },
+                        Message::Ping { slot, nonce: 9 },
+                        Message::Which { slot },
+                        Message::parse(&fanout).unwrap(),
+                    ] {
                         let message = message.to_vec();
                         leg.send(&message).unwrap();
                         assert_eq!((receiver(&doors), workers.of_frame(&message)), (owner, owner));

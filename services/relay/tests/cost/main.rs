@@ -20,6 +20,7 @@ use relay::{
 };
 use tokio_util::sync::CancellationToken;
 use wire::{
+    fanout::{self, Shared, SharedKeyId},
     relay::{Cookie, JOIN_SIZE, Join, Message, Slot, prove},
     ticket::{LegKey, LegSide, PairNonce, TICKET_SIZE, Ticket, TicketKey, TicketRoot},
 };
@@ -115,6 +116,29 @@ fn no_verdict_on_a_datagram_allocates() {
         assert_eq!(lab.send(alice, &data[..5]), Verdict::Drop(DropReason::Malformed));
     }
     assert_eq!(ALLOCATED.load(Relaxed), before);
+}
+
+#[test]
+fn no_verdict_on_a_copy_allocates() {
+    let mut lab = Lab::new(1_000);
+    let hub = SocketAddr::from(([192, 0, 2, 1], 40_000));
+    let slots: Vec<_> = (1..=64).map(|number| lab.pair_of(number, hub)).collect();
+    let copy = Shared { counter: 1, key: SharedKeyId([2; 8]), sealed: &[3; 500] };
+    let frame = fanout::frame(&slots, &copy).unwrap();
+    let stranger = SocketAddr::from(([192, 0, 2, 9], 9));
+    let before = ALLOCATED.load(Relaxed);
+    let mut forwarded = 0;
+    for _ in 0..2_000 {
+        lab.now += Duration::from_millis(10);
+        assert_eq!(lab.send(hub, &frame), Verdict::Copy);
+        assert_eq!(lab.send(stranger, &frame), Verdict::Drop(DropReason::NotALeg));
+        let Some(Message::Fanout { slots, copy }) = Message::parse(&frame) else { panic!("no frame for many") };
+        for slot in slots.iter() {
+            let verdict = lab.relay.handle_copy(lab.now, Hop { address: hub, door: 0 }, slot, copy.len());
+            forwarded += u32::from(matches!(verdict, Verdict::Forward(_)));
+        }
+    }
+    assert_eq!((ALLOCATED.load(Relaxed), forwarded), (before, 2_000 * 64));
 }
 
 #[test]
@@ -233,6 +257,16 @@ impl Lab {
     fn capped_pair(&mut self, number: u32, rate: Bandwidth) -> (Slot, [SocketAddr; 2]) {
         let [high, middle, low] = [16, 8, 0].map(|shift| (number >> shift) as u8);
         let legs = [10, 11].map(|net| SocketAddr::from(([net, high, middle, low], 40_000)));
+        (self.pair_at(number, legs, rate), legs)
+    }
+
+    /// A pair with one leg at `hub`.
+    fn pair_of(&mut self, number: u32, hub: SocketAddr) -> Slot {
+        let [.., high, low] = number.to_be_bytes();
+        self.pair_at(number, [hub, SocketAddr::from(([11, 0, high, low], 40_000))], Bandwidth::UNLIMITED)
+    }
+
+    fn pair_at(&mut self, number: u32, legs: [SocketAddr; 2], rate: Bandwidth) -> Slot {
         let slots = [LegSide::A, LegSide::B].map(|side| {
             let sealed = self.sealed_with(number, side, rate);
             let key = self.key.leg_key(&sealed);
@@ -244,7 +278,7 @@ impl Lab {
             slot
         });
         assert_eq!(slots[0], slots[1]);
-        (slots[0], legs)
+        slots[0]
     }
 
     fn sealed(&self, number: u32, side: LegSide) -> [u8; TICKET_SIZE] {

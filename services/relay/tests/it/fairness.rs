@@ -107,6 +107,7 @@ fn a_flood_of_tickets_takes_no_more_than_its_budget_and_nobody_elses() {
                 Verdict::Answer(_) => read += 1,
                 Verdict::Drop(reason) => assert_eq!(reason, DropReason::JoinsTooOften),
                 Verdict::Forward(to) => panic!("forwarded to {to:?}"),
+                Verdict::Copy => panic!("copied"),
             }
         }
         assert_eq!(lab.data(alice, slot, 100), forwarded_to(BERT));

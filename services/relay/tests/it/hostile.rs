@@ -6,6 +6,7 @@ use domain::Bandwidth;
 use proptest::prelude::*;
 use relay::core::Verdict;
 use wire::{
+    fanout::{self, Shared, SharedKeyId},
     relay::{Cookie, Join, Message, Slot, prove},
     ticket::LegSide,
 };
@@ -22,6 +23,12 @@ enum Move {
     Ping {
         slot: u32,
     },
+    Fanout {
+        slots: Vec<u32>,
+    },
+    Which {
+        slot: u32,
+    },
     /// A join with a cookie of one's own making.
     Join {
         cookie: [u8; 16],
@@ -31,7 +38,7 @@ enum Move {
 
 fn moves() -> impl Strategy<Value = (u16, Move)> {
     let slots = prop_oneof![0..3_u32, any::<u32>(), (0..3_u32).prop_map(|slot| slot | 1 << 24)];
-    let noise = (0xaf_u8..0xbb, proptest::collection::vec(any::<u8>(), 0..160)).prop_map(|(kind, mut bytes)| {
+    let noise = (0xaf_u8..0xc0, proptest::collection::vec(any::<u8>(), 0..160)).prop_map(|(kind, mut bytes)| {
         if let Some(first) = bytes.first_mut() {
             *first = kind;
         }
@@ -40,7 +47,9 @@ fn moves() -> impl Strategy<Value = (u16, Move)> {
     let act = prop_oneof![
         noise,
         (slots.clone(), 8..1_500_usize).prop_map(|(slot, size)| Move::Data { slot, size }),
-        slots.prop_map(|slot| Move::Ping { slot }),
+        slots.clone().prop_map(|slot| Move::Ping { slot }),
+        proptest::collection::vec(slots.clone(), 1..65).prop_map(|slots| Move::Fanout { slots }),
+        slots.prop_map(|slot| Move::Which { slot }),
         (any::<[u8; 16]>(), any::<bool>()).prop_map(|(cookie, good_ticket)| Move::Join { cookie, good_ticket }),
     ];
     (any::<u16>(), act)
@@ -58,6 +67,8 @@ proptest! {
                 Move::Noise(bytes) => bytes,
                 Move::Data { slot, size } => Message::Data { slot: Slot(slot), payload: &vec![0; size] }.to_vec(),
                 Move::Ping { slot } => Message::Ping { slot: Slot(slot), nonce: 1 }.to_vec(),
+                Move::Fanout { slots } => fanout::frame(&slots.into_iter().map(Slot).collect::<Vec<_>>(), &COPY).unwrap(),
+                Move::Which { slot } => Message::Which { slot: Slot(slot) }.to_vec(),
                 Move::Join { cookie, good_ticket } => {
                     let cookie = Cookie(cookie);
                     let sealed = if good_ticket { ticket.sealed } else { [1; wire::ticket::TICKET_SIZE] };
@@ -67,6 +78,7 @@ proptest! {
             };
             match lab.send(from, &datagram) {
                 Verdict::Forward(to) => prop_assert!(false, "forwarded to {to:?}"),
+                Verdict::Copy => prop_assert!(false, "copied"),
                 Verdict::Answer(answer) => prop_assert!(answer.as_bytes().len() <= datagram.len()),
                 Verdict::Drop(_) => {}
             }
@@ -75,3 +87,5 @@ proptest! {
         prop_assert_eq!(lab.data(ALICE, slot, 100), forwarded_to(BERT));
     }
 }
+
+const COPY: Shared<'_> = Shared { counter: 1, key: SharedKeyId([2; 8]), sealed: &[3; 100] };

@@ -119,13 +119,29 @@ impl Lab {
 
     /// A new pair of Alice and Bert.
     pub(crate) fn pair(&mut self, rate: Bandwidth) -> Slot {
-        let alice = self.ticket(LegSide::A, rate);
+        self.pair_of(ALICE, BERT, rate)
+    }
+
+    /// A new pair.
+    pub(crate) fn pair_of(&mut self, one: SocketAddr, other: SocketAddr, rate: Bandwidth) -> Slot {
+        let first = self.ticket(LegSide::A, rate);
         self.pairs -= 1;
-        let bert = self.ticket(LegSide::B, rate);
-        let slot = self.join(ALICE, &alice).unwrap();
-        assert_eq!(self.join(BERT, &bert), Ok(slot));
-        self.alice = Some(alice);
+        let second = self.ticket(LegSide::B, rate);
+        let slot = self.join(one, &first).unwrap();
+        assert_eq!(self.join(other, &second), Ok(slot));
+        self.alice = Some(first);
         slot
+    }
+
+    /// What becomes of each copy of a frame, in the order of its slots; the frame's own verdict when that is another.
+    pub(crate) fn copies(&mut self, from: SocketAddr, frame: &[u8]) -> Result<Vec<Verdict>, Verdict> {
+        match self.send(from, frame) {
+            Verdict::Copy => {}
+            other @ (Verdict::Forward(_) | Verdict::Answer(_) | Verdict::Drop(_)) => return Err(other),
+        }
+        let Some(Message::Fanout { slots, copy }) = Message::parse(frame) else { panic!("no frame for many") };
+        let (now, from) = (self.now, Hop { address: from, door: 0 });
+        Ok(slots.iter().map(|slot| self.relay.handle_copy(now, from, slot, copy.len())).collect())
     }
 
     /// A ticket for a new pair.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod fairness;
+mod fanout;
 mod hostile;
 mod lab;
 mod role;

@@ -368,11 +368,11 @@ async fn endpoints_without_a_listener_are_refused() {
 }
 
 /// A relay that takes streams.
-struct Lab {
-    udp: SocketAddr,
+pub(crate) struct Lab {
+    pub(crate) udp: SocketAddr,
     stream: SocketAddr,
-    id: RelayId,
-    metrics: Arc<Metrics>,
+    pub(crate) id: RelayId,
+    pub(crate) metrics: Arc<Metrics>,
     shutdown: CancellationToken,
     tasks: JoinSet<Result<(), relay::Error>>,
     certificate: Certificate,
@@ -380,18 +380,18 @@ struct Lab {
 }
 
 /// A stream of a client.
-struct Client {
+pub(crate) struct Client {
     web: WebSocketStream<TlsStream<TcpStream>>,
     received: VecDeque<Vec<u8>>,
 }
 
 /// A leg over UDP.
-struct Socket(tokio::net::UdpSocket);
+pub(crate) struct Socket(pub(crate) tokio::net::UdpSocket);
 
 struct Certificate(rcgen::CertifiedKey<rcgen::KeyPair>);
 
 impl Lab {
-    fn start(streams: StreamConfig, workers: u8) -> Self {
+    pub(crate) fn start(streams: StreamConfig, workers: u8) -> Self {
         Self::start_with(streams, workers, None)
     }
 
@@ -417,14 +417,14 @@ impl Lab {
         Self { udp, stream, id, metrics, shutdown, tasks, certificate, _dir: dir }
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         self.tasks.join_next().await.unwrap().unwrap().unwrap();
         assert_eq!(self.metrics.streams.open.get(), 0, "streams are left");
     }
 
     /// Tickets for both legs of a pair.
-    fn offers(&self, pair: u8) -> [Offer; 2] {
+    pub(crate) fn offers(&self, pair: u8) -> [Offer; 2] {
         let key = TicketRoot::new([1; 32]).key(self.id);
         let expires = UnixMillis::from(SystemTime::now()).plus(Duration::from_secs(60));
         let ticket =
@@ -432,7 +432,7 @@ impl Lab {
         [offer(&key, &ticket(LegSide::A)), offer(&key, &ticket(LegSide::B))]
     }
 
-    async fn dial(&self) -> Client {
+    pub(crate) async fn dial(&self) -> Client {
         Client { web: self.upgrade("/relay").await.unwrap(), received: VecDeque::new() }
     }
 
@@ -482,7 +482,7 @@ impl Certificate {
 }
 
 impl Client {
-    async fn send(&mut self, all: &[&[u8]]) {
+    pub(crate) async fn send(&mut self, all: &[&[u8]]) {
         self.try_send(all).await.unwrap();
     }
 
@@ -497,7 +497,7 @@ impl Client {
         Ok(())
     }
 
-    async fn receive(&mut self) -> Vec<u8> {
+    pub(crate) async fn receive(&mut self) -> Vec<u8> {
         while self.received.is_empty() {
             match timeout(PATIENCE, self.web.next()).await.expect("nothing came") {
                 Some(Ok(WebMessage::Binary(message))) => {
@@ -509,7 +509,7 @@ impl Client {
         self.received.pop_front().unwrap()
     }
 
-    async fn join(&mut self, offer: &Offer) -> Slot {
+    pub(crate) async fn join(&mut self, offer: &Offer) -> Slot {
         let mut cookie = Cookie::default();
         loop {
             let proof = prove(&offer.key, cookie, &offer.sealed);
@@ -535,7 +535,7 @@ impl Client {
 }
 
 impl Socket {
-    async fn join(relay: SocketAddr, offer: &Offer) -> Self {
+    pub(crate) async fn join(relay: SocketAddr, offer: &Offer) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(relay).unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -544,14 +544,14 @@ impl Socket {
         socket
     }
 
-    async fn receive(&self) -> Vec<u8> {
+    pub(crate) async fn receive(&self) -> Vec<u8> {
         let mut buffer = [0; 2_100];
         let length = timeout(PATIENCE, self.0.recv(&mut buffer)).await.expect("nothing came").unwrap();
         buffer[..length].to_vec()
     }
 }
 
-async fn join(socket: &Socket, offer: &Offer) -> Slot {
+pub(crate) async fn join(socket: &Socket, offer: &Offer) -> Slot {
     let mut cookie = Cookie::default();
     loop {
         let proof = prove(&offer.key, cookie, &offer.sealed);
