@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::ClientId;
-use wire::relay::Slot;
+use wire::{fanout::SharedKeyId, relay::Slot};
 
 use super::peer::Peer;
 use crate::sockets::SocketId;
@@ -18,6 +18,8 @@ pub(super) struct Index {
     pub(super) addresses: BTreeMap<IpAddr, ClientId>,
     pub(super) endpoints: BTreeMap<SocketAddr, ClientId>,
     pub(super) slots: BTreeMap<(SocketAddr, Slot), ClientId>,
+    /// Whose key it is that copies are sealed with.
+    pub(super) keys: BTreeMap<SharedKeyId, ClientId>,
     pub(super) deadlines: BTreeSet<(Instant, ClientId)>,
     /// What is in the other tables, by peer.
     entries: BTreeMap<ClientId, Entry>,
@@ -27,6 +29,7 @@ pub(super) struct Index {
 struct Entry {
     endpoints: Vec<SocketAddr>,
     slots: Vec<(SocketAddr, Slot)>,
+    keys: Vec<SharedKeyId>,
     sockets: Vec<SocketId>,
     deadline: Option<Instant>,
 }
@@ -57,6 +60,13 @@ impl Index {
             entry.slots.extend(peer.slots());
             self.slots.extend(entry.slots.iter().map(|slot| (*slot, id)));
         }
+        if !peer.heard_keys().eq(entry.keys.iter().copied()) {
+            for old in entry.keys.drain(..) {
+                self.keys.remove(&old);
+            }
+            entry.keys.extend(peer.heard_keys());
+            self.keys.extend(entry.keys.iter().map(|key| (*key, id)));
+        }
         if peer.sockets().eq(entry.sockets.iter().copied()) {
             return Vec::new();
         }
@@ -79,6 +89,7 @@ impl Index {
         let Some(entry) = self.entries.remove(&id) else { return Vec::new() };
         self.endpoints.retain(|_, owner| *owner != id);
         self.slots.retain(|_, owner| *owner != id);
+        self.keys.retain(|_, owner| *owner != id);
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, id));
         }

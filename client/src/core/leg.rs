@@ -396,6 +396,12 @@ impl Leg {
         })
     }
 
+    /// Where the relay takes this leg's datagrams, and under which slot; `None` before it said so.
+    pub(crate) fn seat(&self) -> Option<(SocketAddr, Slot)> {
+        let slot = self.slot.filter(|_| self.is_joined() && !self.ended)?;
+        Some((self.address(), slot))
+    }
+
     /// The relay's endpoint in use; the name of the stream when that carries.
     pub(crate) fn address(&self) -> SocketAddr {
         match (self.carrier, self.stream_address) {

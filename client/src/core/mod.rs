@@ -2,7 +2,8 @@
 //!
 //! Inputs are `handle_*`; afterwards the shell drains [`Core::poll_output`] and sleeps until [`Core::poll_deadline`]. The
 //! parts: [`view`] knows networks and members, `peer` one tunnel and the ways to it, `leg` one end of a
-//! relayed pair, `nat` measures and punches, `relays` measures how far relays are.
+//! relayed pair, `nat` measures and punches, `relays` measures how far relays are, `fanout` spares sending a broadcast to each
+//! of many.
 //!
 //! Data takes the relay at first and the direct way as soon as that works. Neither the loss of the control connection nor
 //! that of all servers ends a tunnel; see `peer` for how liveness is decided then. What a restarted client needs to find its
@@ -11,6 +12,7 @@
 //! Bounds: peers are members of networks, at most 256 networks of 4,096; of these, 32 have their tunnels kept open, all others
 //! get one on demand that lapses ten minutes after the last packet. Broadcasts reach peers with a tunnel.
 
+mod fanout;
 mod index;
 mod leg;
 mod mapping;
@@ -52,6 +54,7 @@ use crate::{
     settings::{Choices, PathPolicy},
     sockets::{Call, SocketId},
 };
+use fanout::Fanout;
 use index::Index;
 use leg::Cookies;
 use nat::Nat;
@@ -93,6 +96,7 @@ pub struct Core {
     peers: BTreeMap<ClientId, Peer>,
     index: Index,
     flood: Flood,
+    fanout: Fanout,
     nat: Nat,
     streams: Streams,
     relays: Relays,
@@ -224,6 +228,7 @@ impl Core {
             peers: BTreeMap::new(),
             index: Index::default(),
             flood: Flood::new(now),
+            fanout: Fanout::default(),
             nat,
             streams: Streams::default(),
             relays,

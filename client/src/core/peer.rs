@@ -5,6 +5,7 @@
 //! that counts as offline. While no server answers, the last known endpoints are tried as well, for as long as it takes: a
 //! peer that restarted tries ours.
 
+mod copies;
 mod liveness;
 mod relaying;
 mod ways;
@@ -33,6 +34,7 @@ use super::{
     view::Acquaintance,
 };
 use crate::{command::PathKind, settings::PathPolicy, sockets::SocketId};
+use copies::Copies;
 use relaying::Relaying;
 
 /// Everything about one peer.
@@ -64,6 +66,7 @@ pub(crate) struct Peer {
     renegotiate: bool,
     /// Numbers of the probes that a user waits for.
     pings: VecDeque<u64>,
+    copies: Copies,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
 }
@@ -144,6 +147,7 @@ impl Peer {
             moved: false,
             renegotiate: false,
             pings: VecDeque::new(),
+            copies: Copies::new(turn.now),
             received_bytes: 0,
             sent_bytes: 0,
         }
@@ -173,11 +177,14 @@ impl Peer {
         if origin == Origin::Relay {
             self.relaying.handle_heard();
         }
-        let initiation = incoming.is_initiation();
+        let (initiation, handshake) = (incoming.is_initiation(), incoming.is_handshake());
         let received = self.session.handle_datagram(turn.now, incoming);
         self.flush(turn, Some(origin));
         if self.session.heard() == Some(turn.now) && !matches!(received, Received::Refused(Refusal::Foreign)) {
             self.hear(turn, origin);
+        }
+        if handshake && matches!(received, Received::Nothing) {
+            self.copies.handle_handshake();
         }
         match received {
             Received::Packet(packet) => {
@@ -249,6 +256,7 @@ impl Peer {
                 self.send_held(turn);
             }
             Some(leg::News::Joined) => {
+                self.copies.handle_joined();
                 self.handle_next_joined(turn);
                 self.path.handle_relay_up(turn.now);
                 self.session_on_new_way(turn);
@@ -573,6 +581,8 @@ impl Peer {
                 self.drain_path(turn);
                 *turn.changed = true;
             }
+            Frame::Key(handed) => self.handle_key(turn, origin, &handed),
+            Frame::KeyTaken(id) => self.handle_key_taken(id),
             Frame::Farewell => {
                 self.presence = PeerPresence::Offline;
                 self.forget_ways(turn);

@@ -119,8 +119,11 @@ impl Core {
         }
         self.index.addresses.clear();
         let mut fresh = Vec::new();
+        let compositions = self.view.compositions();
         for (id, about) in std::mem::take(&mut known) {
             let Some(key) = self.view.pair_key(id, &about.networks) else { continue };
+            let common = about.networks.iter().filter_map(|network| compositions.get_key_value(network));
+            let common = common.map(|(network, composition)| (*network, *composition)).collect();
             self.index.addresses.extend(about.member.addresses.v4.map(|v4| (v4.into(), id)));
             self.index.addresses.insert(about.member.addresses.v6.into(), id);
             let same_key = self.peers.get(&id).is_some_and(|peer| peer.about.member.tunnel == about.member.tunnel);
@@ -134,7 +137,9 @@ impl Core {
                 self.peers.insert(id, peer);
                 fresh.push((id, presence));
             }
+            self.with(now, id, |peer, turn| peer.handle_common(turn.now, common));
         }
+        self.fanout.handle_compositions(&compositions);
         let members: Vec<_> = self.peers.values().map(|peer| peer.about.member.addresses).collect();
         if self.members != members {
             self.members.clone_from(&members);

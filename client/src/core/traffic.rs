@@ -26,12 +26,7 @@ impl Core {
                     self.send(now, peer, packet);
                 }
             }
-            Verdict::Everyone => {
-                let takers = self.peers.iter().filter(|(_, peer)| peer.takes_floods()).map(|(id, _)| *id);
-                for peer in takers.collect::<Vec<_>>() {
-                    self.send(now, peer, packet);
-                }
-            }
+            Verdict::Everyone => self.send_flood(now, packet),
             Verdict::Dropped(reason) => tracing::trace!(?reason, "a flood went no further"),
         }
     }
@@ -94,6 +89,12 @@ impl Core {
                 self.handle_tunnel(now, from, Origin::Relay, Some(peer), payload);
             }
             return;
+        }
+        if let Message::Copy(copy) = message {
+            return self.handle_copy(now, from, copy);
+        }
+        if let Message::Group { slot, group } = message {
+            return self.handle_group(now, (from, *slot), *group);
         }
         if let Message::Joined { .. } = message {
             self.streams.handle_use(from);

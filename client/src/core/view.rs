@@ -29,6 +29,8 @@ pub struct View {
 pub struct Network {
     pub name: NetworkName,
     revision: Revision,
+    /// Since when the members are these, as far as it was seen.
+    composition: Revision,
     members: BTreeMap<ClientId, Member>,
 }
 
@@ -86,8 +88,13 @@ impl View {
         let network = self.networks.entry(change.network).or_insert_with(|| Network {
             name: change.name.clone(),
             revision: Revision::ZERO,
+            composition: Revision::ZERO,
             members: BTreeMap::new(),
         });
+        let before: BTreeSet<_> = network.members.keys().copied().collect();
+        let moved = change.members.iter().filter(|member| member.client != self.own);
+        let moved = moved.filter(|member| member.gone == before.contains(&member.client));
+        let composition = moved.map(|member| member.revision).max();
         if change.since == Revision::ZERO {
             network.members.clear();
         }
@@ -106,6 +113,12 @@ impl View {
             } else if network.members.len() < MAX_MEMBERS || network.members.contains_key(&member.client) {
                 network.members.insert(member.client, member);
             }
+        }
+        // Who sees a network for the first time saw nobody come or go; of who is missing in a whole list is not known when.
+        if known > Revision::ZERO {
+            let missing = before.iter().any(|client| !network.members.contains_key(client));
+            let since = [composition, missing.then_some(Revision(known.0 + 1))];
+            network.composition = since.into_iter().flatten().fold(network.composition, Revision::max);
         }
         Applied::Changed
     }
@@ -138,6 +151,12 @@ impl View {
     #[must_use]
     pub const fn networks(&self) -> &BTreeMap<NetworkId, Network> {
         &self.networks
+    }
+
+    /// With which revision somebody last joined or left each network.
+    #[must_use]
+    pub fn compositions(&self) -> BTreeMap<NetworkId, Revision> {
+        self.networks.iter().map(|(id, network)| (*id, network.composition)).collect()
     }
 
     /// The network with that name, however it is written.
@@ -204,7 +223,12 @@ impl View {
                 self.secrets.insert(network.id, NetworkSecret::from_bytes(secret));
             }
             let genuine = network.members.into_iter().filter(is_genuine).map(|member| (member.client, member));
-            let restored = Network { name: network.name, revision: network.revision, members: genuine.collect() };
+            let restored = Network {
+                name: network.name,
+                revision: network.revision,
+                composition: Revision::ZERO,
+                members: genuine.collect(),
+            };
             self.networks.insert(network.id, restored);
         }
     }
@@ -215,6 +239,18 @@ impl Network {
     #[must_use]
     pub fn size(&self) -> usize {
         self.members.len() + 1
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The revision with which somebody last joined or left, as far as that was seen.
+    #[must_use]
+    pub const fn composition(&self) -> Revision {
+        self.composition
     }
 
     /// What the server last knew of the presence of the members.
@@ -268,6 +304,27 @@ pub(crate) mod tests {
         b.addresses = a.addresses;
         view.apply(change(0, 1, vec![a, b]));
         assert_eq!(view.acquaintances().len(), 1);
+    }
+
+    #[test]
+    fn a_network_remembers_when_somebody_last_joined_or_left() {
+        let mut view = View::new(member(1, &[1; 32]).client);
+        let composition = |view: &View| view.compositions()[&NETWORK];
+        let (bob, carol) = (member(2, &[2; 32]), member(3, &[3; 32]));
+        view.apply(change(0, 3, vec![bob.clone()]));
+        assert_eq!(composition(&view), Revision::ZERO);
+        view.apply(change(3, 5, vec![Member { revision: Revision(4), ..carol.clone() }]));
+        assert_eq!(composition(&view), Revision(4));
+        let called = Member { nick: Some("carol".parse().unwrap()), revision: Revision(6), ..carol.clone() };
+        view.apply(change(5, 6, vec![called]));
+        assert_eq!(composition(&view), Revision(4));
+        view.apply(change(0, 6, vec![bob.clone(), carol.clone()]));
+        assert_eq!(composition(&view), Revision(4));
+        view.apply(change(6, 7, vec![Member { gone: true, revision: Revision(7), ..bob }]));
+        assert_eq!(composition(&view), Revision(7));
+        view.apply(change(0, 11, Vec::new()));
+        assert_eq!(composition(&view), Revision(8));
+        assert_eq!(view.networks()[&NETWORK].revision(), Revision(11));
     }
 
     #[test]
