@@ -13,7 +13,12 @@
 //! stamps of initiations), and takes ephemeral keys from the operating system; everything this crate adds takes `now` as an
 //! argument. Retries of initiations are ours, because WireGuard's 5 s are too long for somebody who waits for a path.
 //!
-//! Rejected: `boringtun`, whose replay window of 1,024 is less than a change of path reorders; the padding of packets to
+//! Both ends may begin at once, and where a relay brings them together they do: each sends under the handshake that it began,
+//! and hears under both. The next one only the end with the smaller key begins, unless it has nothing to say.
+//!
+//! Rejected: packets of the end that answers a handshake before it has heard under the new keys. They would arrive half a round
+//! trip sooner, but under keys that nobody may have: whoever repeats an old initiation to a client that has just started has it
+//! say them into the void. `boringtun`, whose replay window of 1,024 is less than a change of path reorders; the padding of packets to
 //! multiples of 16 bytes, which costs the relay's rate and hides little.
 
 mod echo;

@@ -1,13 +1,13 @@
 //! This client's end of all its tunnels: its key, and the first look at every datagram.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use domain::TunnelKey;
 use gotatun::{
     noise::{
-        TunnResult, errors::WireGuardError, handshake::parse_handshake_anon, index_table::IndexTable,
-        rate_limiter::RateLimiter,
+        TimerParams, Tunn, TunnResult, errors::WireGuardError, handshake::parse_handshake_anon,
+        index_table::IndexTable, rate_limiter::RateLimiter,
     },
     packet::{Packet, WgKind},
     x25519,
@@ -99,15 +99,20 @@ impl Local {
         }
     }
 
-    pub(crate) fn tunnel_to(&self, peer: TunnelKey, preshared: [u8; 32]) -> gotatun::noise::Tunn {
-        gotatun::noise::Tunn::new(
+    pub(crate) fn tunnel_to(&self, peer: TunnelKey, preshared: [u8; 32]) -> Tunn {
+        let mut tunnel = Tunn::new(
             self.private.clone(),
             x25519::PublicKey::from(*peer.as_bytes()),
             Some(preshared),
             None,
             self.indices.clone(),
             Arc::clone(&self.limiter),
-        )
+        );
+        if self.public.as_bytes() > peer.as_bytes() {
+            let rekey_after_time = LATER_REKEY..=LATER_REKEY;
+            tunnel.dangerously_set_timer_params(TimerParams { rekey_after_time, ..TimerParams::default() });
+        }
+        tunnel
     }
 }
 
@@ -133,6 +138,11 @@ pub fn is_tunnel_datagram(datagram: &[u8]) -> bool {
 pub(crate) fn is_foreign(error: &WireGuardError) -> bool {
     !matches!(error, WireGuardError::DuplicateCounter | WireGuardError::InvalidCounter)
 }
+
+/// When the end with the larger key renews a session that it began. Both begin the first one at once when a relay brings them
+/// together; renewed at the same age, that would go on for ever. WireGuard's own 120 s are for the other end, and 165 s are the
+/// latest that leaves time for a handshake.
+const LATER_REKEY: Duration = Duration::from_secs(135);
 
 /// From one address, before cookies are asked for. A relay's address stands for all the pairs on it.
 const HANDSHAKES_PER_SECOND: u64 = 100;

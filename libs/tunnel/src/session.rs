@@ -109,6 +109,11 @@ impl Session {
 
     /// Takes a datagram that is presumably the peer's.
     pub fn handle_datagram(&mut self, now: Instant, incoming: Incoming) -> Received {
+        if !matches!(incoming.0, WgKind::Data(_)) {
+            // Of two sessions whose handshakes crossed each end sends on the younger. The Noise core knows their age as exactly
+            // as it looks at its clock, and would change from one to the other and back where they seem to be of an age.
+            self.next_tick = now;
+        }
         self.tick(now);
         let (proves, ends_handshake) = match &incoming.0 {
             // An initiation proves nothing yet: it may be an old one, if this client has just started.
@@ -217,6 +222,13 @@ impl Session {
         if self.phase != Phase::Established {
             self.phase = Phase::Initiating { attempt: 1, retry: now + retry_delay(0), until: now + GIVE_UP };
         }
+    }
+
+    /// Begins a handshake like [`Session::restart`], whose first message the caller takes to the peer in a way of its own:
+    /// within the join of a relay.
+    pub fn initiation(&mut self, now: Instant) -> Option<BytesMut> {
+        self.restart(now);
+        self.transmits.pop_back()
     }
 
     /// Mixes another pair key into handshakes from now on.

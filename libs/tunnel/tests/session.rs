@@ -39,6 +39,33 @@ fn two_simultaneous_initiations_end_in_working_keys() {
 }
 
 #[test]
+fn sessions_whose_handshakes_crossed_stay_what_each_end_sends_on() {
+    let mut lab = Lab::new(SECRET);
+    let to_bob = lab.alice.initiation(lab.now).unwrap();
+    let to_alice = lab.bob.initiation(lab.now).unwrap();
+    assert_eq!([lab.alice.poll_transmit(), lab.bob.poll_transmit()], [None, None]);
+    assert_eq!([to_bob.len(), to_alice.len()], [148, 148]);
+    let waiting = lab.packet_to_bob(99);
+    assert_eq!(lab.alice.handle_packet(lab.now, &waiting), Ok(None));
+    lab.bob_takes(&to_bob);
+    lab.alice_takes(&to_alice);
+    assert_eq!(lab.settle(), [(Side::Bob, waiting)], "one round trip, and no third handshake");
+
+    let mut indices = std::collections::BTreeSet::new();
+    for sequence in 0..20 {
+        let packet = lab.packet_to_bob(sequence);
+        let sealed = lab.alice.handle_packet(lab.now, &packet).unwrap().unwrap();
+        indices.insert((Side::Bob, sealed[4..8].to_vec()));
+        assert!(matches!(lab.bob_takes(&sealed), Received::Packet(received) if received == packet));
+        let packet = echo_request(&addresses(2), addresses(1).v6.into(), 1, sequence, b"to alice").unwrap();
+        let sealed = lab.bob.handle_packet(lab.now, &packet).unwrap().unwrap();
+        indices.insert((Side::Alice, sealed[4..8].to_vec()));
+        assert!(matches!(lab.alice_takes(&sealed), Received::Packet(received) if received == packet));
+    }
+    assert_eq!(indices.len(), 2, "each end sends on one session");
+}
+
+#[test]
 fn another_pair_key_never_establishes() {
     let mut lab = Lab::new([8; 32]);
     lab.alice.initiate(lab.now);
@@ -217,7 +244,7 @@ proptest! {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Side {
     Alice,
     Bob,
