@@ -138,6 +138,8 @@ impl Joiner {
             }
             Message::Data { .. }
             | Message::Join(_)
+            | Message::JoinFirst { .. }
+            | Message::Ask
             | Message::Ping { .. }
             | Message::Pong { .. }
             | Message::Note { .. }

@@ -708,6 +708,8 @@ impl Lab {
                 }
             }
             other @ (Message::Challenge { .. }
+            | Message::JoinFirst { .. }
+            | Message::Ask
             | Message::Joined { .. }
             | Message::Refused { .. }
             | Message::Pong { .. }

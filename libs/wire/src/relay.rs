@@ -9,6 +9,8 @@
 //! PING       B6 0 0 0 | slot 4 | nonce 8
 //! PONG       B7 0 0 0 | slot 4 | nonce 8
 //! NOTE       B8 0 0 0 | slot 4 | code 2                the relay says something about the pair
+//! JOIN+      BA 0 0 0 | as JOIN | first 1-256          a join with the first packet for the other leg
+//! ASK        BB 0 0 0 | zeros 16                       for a CHALLENGE before there is a ticket
 //! ```
 //!
 //! B1, B9, BC and BD carry one datagram to many: see [`crate::fanout`].
@@ -16,6 +18,12 @@
 //! The cookie proves that the sender receives at its address; the proof, `HMAC-SHA-256(leg key, cookie | ticket)` cut to 16
 //! bytes, that the ticket is its own, from this address. `join` is the first half of the proof, so that a client that joins
 //! several pairs tells the answers apart. No message names a destination. No answer is larger than its question.
+//!
+//! A first packet comes to the other leg as DATA, at once or as soon as that leg joins; nobody answers for it, and the proof
+//! does not cover it: it is what a stranger on the way could drop or replace anyhow, and proves itself to the peer. Neither
+//! this join nor ASK is known to older relays, which are silent to them: a client repeats an unanswered join as JOIN. Rejected:
+//! more bytes behind a JOIN (older relays drop it whole, and nothing tells them apart from damage), a packet of its own behind
+//! the JOIN (it can overtake, and would have to name the pair).
 
 use ring::hmac;
 use subtle::ConstantTimeEq as _;
@@ -34,6 +42,9 @@ pub const MAX_DATAGRAM: usize = 2048;
 
 /// Bytes of a [`Join`].
 pub const JOIN_SIZE: usize = 4 + 16 + TICKET_SIZE + 16;
+
+/// The largest first packet that a join takes along: the first message of a tunnel's handshake has 148 bytes.
+pub const MAX_FIRST: usize = 256;
 
 /// The largest answer of a relay.
 pub const MAX_ANSWER: usize = 20;
@@ -105,6 +116,13 @@ pub enum Message<'a> {
         slot: Slot,
         group: u8,
     },
+    /// A join that takes the first packet for the other leg along, at least a byte and at most [`MAX_FIRST`].
+    JoinFirst {
+        join: Join<'a>,
+        first: &'a [u8],
+    },
+    /// A question for a challenge.
+    Ask,
 }
 
 const DATA: u8 = 0xb0;
@@ -115,6 +133,8 @@ const REFUSED: u8 = 0xb5;
 const PING: u8 = 0xb6;
 const PONG: u8 = 0xb7;
 const NOTE: u8 = 0xb8;
+const JOIN_FIRST: u8 = 0xba;
+const ASK: u8 = 0xbb;
 const WHICH: u8 = 0xbc;
 const GROUP: u8 = 0xbd;
 
@@ -141,11 +161,7 @@ impl<'a> Message<'a> {
                 Some(Self::Data { slot: Slot(u32::from_be_bytes(*slot)), payload })
             }
             CHALLENGE => Some(Self::Challenge { cookie: Cookie(rest.try_into().ok()?) }),
-            JOIN => {
-                let (cookie, rest) = rest.split_first_chunk()?;
-                let (ticket, rest) = rest.split_first_chunk()?;
-                Some(Self::Join(Join { cookie: Cookie(*cookie), ticket, proof: rest.try_into().ok()? }))
-            }
+            JOIN => Join::split(rest).filter(|(_, rest)| rest.is_empty()).map(|(join, _)| Self::Join(join)),
             JOINED => {
                 let (slot, join) = numbered(rest)?;
                 Some(Self::Joined { slot, join: JoinId(join), peer_present: flag == 1 })
@@ -164,6 +180,11 @@ impl<'a> Message<'a> {
             COPY_KIND => Shared::read(datagram).map(Self::Copy),
             WHICH => numbered(rest).map(|(slot, [])| Self::Which { slot }),
             GROUP => numbered(rest).map(|(slot, [])| Self::Group { slot, group: flag }),
+            JOIN_FIRST => {
+                let (join, first) = Join::split(rest)?;
+                (1..=MAX_FIRST).contains(&first.len()).then_some(Self::JoinFirst { join, first })
+            }
+            ASK => (rest == [0; 16]).then_some(Self::Ask),
             _ => None,
         }
     }
@@ -171,13 +192,16 @@ impl<'a> Message<'a> {
     /// Writes the message to the front of `out`, and returns its length.
     ///
     /// # Panics
-    /// When `out` is too small: [`MAX_ANSWER`] holds every answer, [`JOIN_SIZE`] a join, header and payload data.
+    /// When `out` is too small: [`MAX_ANSWER`] holds every answer, [`JOIN_SIZE`] a join, to which a first packet adds its own
+    /// size, header and payload data.
     pub fn write(&self, out: &mut [u8]) -> usize {
         let mut writer = Writer { out, at: 0 };
         match self {
             Self::Data { slot, payload } => writer.kind(DATA, 0).put(&slot.0.to_be_bytes()).put(payload),
             Self::Challenge { cookie } => writer.kind(CHALLENGE, 0).put(&cookie.0),
-            Self::Join(Join { cookie, ticket, proof }) => writer.kind(JOIN, 0).put(&cookie.0).put(*ticket).put(*proof),
+            Self::Join(join) => writer.kind(JOIN, 0).put_join(join),
+            Self::JoinFirst { join, first } => writer.kind(JOIN_FIRST, 0).put_join(join).put(first),
+            Self::Ask => writer.kind(ASK, 0).put(&[0; 16]),
             Self::Joined { slot, join, peer_present } => {
                 writer.kind(JOINED, u8::from(*peer_present)).put(&slot.0.to_be_bytes()).put(&join.0)
             }
@@ -200,7 +224,7 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         let more = match self {
-            Self::Data { payload, .. } => payload.len(),
+            Self::Data { payload: bytes, .. } | Self::JoinFirst { first: bytes, .. } => bytes.len(),
             Self::Fanout { slots, copy } => slots.as_bytes().len() + copy.len(),
             Self::Copy(copy) => COPY_HEADER_SIZE + copy.sealed.len(),
             Self::Challenge { .. }
@@ -210,10 +234,11 @@ impl<'a> Message<'a> {
             | Self::Ping { .. }
             | Self::Pong { .. }
             | Self::Note { .. }
+            | Self::Ask
             | Self::Which { .. }
-            | Self::Group { .. } => JOIN_SIZE,
+            | Self::Group { .. } => 0,
         };
-        let mut bytes = vec![0; HEADER_SIZE + more];
+        let mut bytes = vec![0; JOIN_SIZE + more];
         let length = self.write(&mut bytes);
         bytes.truncate(length);
         bytes
@@ -226,7 +251,15 @@ impl<'a> Message<'a> {
     }
 }
 
-impl Join<'_> {
+impl<'a> Join<'a> {
+    /// The join at the front, and what is behind it.
+    fn split(rest: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (cookie, rest) = rest.split_first_chunk()?;
+        let (ticket, rest) = rest.split_first_chunk()?;
+        let (proof, rest) = rest.split_first_chunk()?;
+        Some((Self { cookie: Cookie(*cookie), ticket, proof }, rest))
+    }
+
     /// Which join this is.
     #[must_use]
     pub fn id(&self) -> JoinId {
@@ -273,6 +306,10 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn kind(&mut self, kind: u8, flag: u8) -> &mut Self {
         self.put(&[kind, flag, 0, 0])
+    }
+
+    fn put_join(&mut self, join: &Join<'_>) -> &mut Self {
+        self.put(&join.cookie.0).put(join.ticket).put(join.proof)
     }
 
     fn put(&mut self, bytes: &[u8]) -> &mut Self {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use wire::{
     Code,
     fanout::{self, MAX_COPIES, Shared, SharedKeyId, TAG_SIZE, slots_that_fit},
-    relay::{Cookie, HEADER_SIZE, JOIN_SIZE, Join, JoinId, MAX_ANSWER, Message, Slot, is_relay, prove},
+    relay::{Cookie, HEADER_SIZE, JOIN_SIZE, Join, JoinId, MAX_ANSWER, MAX_FIRST, Message, Slot, is_relay, prove},
     ticket::{LegKey, LegSide, PairNonce, TICKET_SIZE, Ticket, TicketError, TicketKey, TicketRoot},
 };
 
@@ -36,14 +36,22 @@ fn every_message_has_its_bytes_and_reads_back() {
         ("copy", Message::Copy(copy)),
         ("which", Message::Which { slot }),
         ("group", Message::Group { slot, group: 63 }),
+        ("join-first", Message::JoinFirst { join: Join { cookie, ticket: &ticket, proof: &proof }, first: b"first" }),
+        ("ask", Message::Ask),
     ];
     let mut actual = String::new();
     for (name, message) in messages {
         let bytes = message.to_vec();
         assert_eq!(Message::parse(&bytes), Some(message));
         assert!(is_relay(&bytes));
-        let is_long =
-            matches!(message, Message::Data { .. } | Message::Join(_) | Message::Fanout { .. } | Message::Copy(_));
+        let is_long = matches!(
+            message,
+            Message::Data { .. }
+                | Message::Join(_)
+                | Message::JoinFirst { .. }
+                | Message::Fanout { .. }
+                | Message::Copy(_)
+        );
         if !is_long {
             assert!(bytes.len() <= MAX_ANSWER);
         }
@@ -106,6 +114,26 @@ fn as_many_slots_are_named_as_fit() {
 }
 
 #[test]
+fn a_first_packet_is_bounded_to_the_byte() {
+    let ticket = key().seal(&ticket());
+    let join = Join { cookie: Cookie([3; 16]), ticket: &ticket, proof: &[2; 16] };
+    for (length, legal) in [(0, false), (1, true), (MAX_FIRST, true), (MAX_FIRST + 1, false)] {
+        let first = vec![9; length];
+        let message = Message::JoinFirst { join, first: &first };
+        assert_eq!(Message::parse(&message.to_vec()), legal.then_some(message), "{length}");
+    }
+}
+
+#[test]
+fn the_question_for_a_challenge_is_as_large_as_the_answer_and_says_nothing() {
+    let ask = Message::Ask.to_vec();
+    assert_eq!(ask.len(), Message::Challenge { cookie: Cookie([3; 16]) }.to_vec().len());
+    for wrong in [&ask[..19], &[&ask[..], &[0]].concat(), &[&ask[..19], &[1]].concat()] {
+        assert_eq!(Message::parse(wrong), None);
+    }
+}
+
+#[test]
 fn a_ticket_says_what_was_sealed() {
     let sealed = key().seal(&ticket());
     assert_eq!(key().open(&sealed), Ok(ticket()));
@@ -145,7 +173,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_reads_writes_back(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0xaf_u8..0xbf) {
+    fn whatever_reads_writes_back(bytes in proptest::collection::vec(any::<u8>(), 0..500), kind in 0xaf_u8..0xc0) {
         let mut bytes = bytes;
         if bytes.len() >= 4 {
             bytes[..4].copy_from_slice(&[kind, 0, 0, 0]);
@@ -162,6 +190,16 @@ proptest! {
             *first = 0xb3;
         }
         prop_assert_eq!(Message::parse(&bytes).is_some(), length == JOIN_SIZE);
+    }
+
+    #[test]
+    fn a_first_packet_has_a_byte_at_least_and_256_at_most(length in 0..600_usize) {
+        let mut bytes = vec![0; length];
+        if let Some(first) = bytes.first_mut() {
+            *first = 0xba;
+        }
+        let legal = JOIN_SIZE + 1..=JOIN_SIZE + MAX_FIRST;
+        prop_assert_eq!(Message::parse(&bytes).is_some(), legal.contains(&length));
     }
 }
 

@@ -34,6 +34,9 @@ const STRIDE: usize = 65_536 + 17 * 64;
 /// Datagrams that wait to be sent, at most.
 pub(crate) const WAITING: usize = 256;
 
+/// What one datagram may cause: an answer, and a first packet for each leg.
+const CAUSED: usize = 3;
+
 /// The most pieces and bytes that the kernel takes as one (`UDP_MAX_SEGMENTS` of older kernels).
 const PIECES: usize = 64;
 const ROW_BYTES: usize = 65_000;
@@ -220,9 +223,9 @@ impl<const ANSWER: usize> Departures<ANSWER> {
         }
     }
 
-    /// Whether nothing more may be pushed before [`Self::send`].
+    /// Whether there may be no room for what the next datagram causes before [`Self::send`].
     pub(crate) fn is_full(&self) -> bool {
-        self.names.is_full()
+        self.names.remaining_capacity() < CAUSED
     }
 
     /// Room for an answer that may be pushed next.

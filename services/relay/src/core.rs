@@ -6,7 +6,8 @@
 //! - A leg is who shows a ticket of this relay and proves the leg key for the address it sends from. It moves the same way,
 //!   at most once a second; the old address then means nothing.
 //! - A ticket starts a pair until it expires; the pair lives as long as packets flow.
-//! - The pair's bucket is charged on ingress, for both legs together.
+//! - The pair's bucket is charged on ingress, for both legs together, also for the first packet that a join brings along
+//!   (see [`crate::parking`]): one of that size goes to each leg for one that came, and none before it joined.
 //! - Tickets are read only within a budget of their source address.
 //!
 //! Rejected: an address of the peer in any message (an open relay), a proof in each datagram (the tunnel has its own), a
@@ -24,12 +25,20 @@ use ring::hmac;
 use subtle::ConstantTimeEq as _;
 use wire::{
     Code,
-    relay::{Cookie, Join, MAX_ANSWER, Message, Slot},
+    relay::{Cookie, HEADER_SIZE, Join, MAX_ANSWER, Message, Slot},
     stream::StreamId,
     ticket::{LegSide, TicketError, TicketKey},
 };
 
-use crate::{bucket::Bucket, fanout::Copies, joins::Joins, slab::Slab, steer::Workers, stream::source_of};
+use crate::{
+    bucket::Bucket,
+    fanout::Copies,
+    joins::Joins,
+    parking::{Arrival, Parcel, Parking},
+    slab::Slab,
+    steer::{Workers, pair_of},
+    stream::source_of,
+};
 
 /// A leg moves to another address at most this often.
 const MOVE_PAUSE: u64 = 1_000_000_000;
@@ -153,6 +162,12 @@ pub enum Event {
     Refused(Code),
     /// A pair ended.
     Closed,
+    /// A first packet waits for the other leg.
+    FirstParked,
+    /// One that waited went to its leg.
+    FirstDelivered,
+    /// One was over the pair's rate.
+    FirstOverCap,
 }
 
 impl Event {
@@ -164,6 +179,9 @@ impl Event {
             Self::Joined => "joined",
             Self::Refused(code) => code.name(),
             Self::Closed => "closed",
+            Self::FirstParked => "first-parked",
+            Self::FirstDelivered => "first-delivered",
+            Self::FirstOverCap => "first-over-cap",
         }
     }
 }
@@ -178,10 +196,11 @@ pub struct Relay {
     pub(crate) slab: Slab,
     joins: Joins,
     pub(crate) copies: Copies,
+    parking: Parking,
     /// When each pair is looked at next: one entry a pair.
     deadlines: BinaryHeap<Reverse<(u64, u32)>>,
-    /// At most one of each datagram: read out after every one.
-    events: [Option<Event>; 2],
+    /// What one datagram may cause: read out after every one.
+    events: [Option<Event>; 3],
     /// The pair that is not what it was.
     changed: Option<Slot>,
     draining: bool,
@@ -205,8 +224,9 @@ impl Relay {
             slab: Slab::new(limits.max_slots, workers, worker),
             joins: Joins::new(secret, workers),
             copies: Copies::new(secret),
+            parking: Parking::new(workers),
             deadlines: BinaryHeap::new(),
-            events: [None; 2],
+            events: [None; 3],
             changed: None,
             draining: false,
         }
@@ -218,7 +238,9 @@ impl Relay {
         match Message::parse(datagram) {
             Some(Message::Data { slot, .. }) => self.forward(now, from.address, slot, datagram.len()),
             Some(Message::Ping { slot, nonce }) => self.ping(now, from.address, slot, nonce),
-            Some(Message::Join(join)) => self.join(now, wall, from, &join),
+            Some(Message::Join(join)) => self.join(now, wall, from, &join, None),
+            Some(Message::JoinFirst { join, first }) => self.join(now, wall, from, &join, Some(first)),
+            Some(Message::Ask) => self.challenge(now, from),
             Some(Message::Fanout { slots, .. }) => self.fan_out(from.address, slots),
             Some(Message::Which { slot }) => self.which(now, from.address, slot),
             Some(
@@ -261,10 +283,14 @@ impl Relay {
         Verdict::Answer(Answer::of(&Message::Pong { slot, nonce }))
     }
 
-    fn join(&mut self, now: u64, wall: UnixMillis, from: Hop, join: &Join<'_>) -> Verdict {
+    fn challenge(&self, now: u64, from: Hop) -> Verdict {
+        let cookie = self.cookie(now / COOKIE_PERIOD, from.address);
+        Verdict::Answer(Answer::of(&Message::Challenge { cookie }))
+    }
+
+    fn join(&mut self, now: u64, wall: UnixMillis, from: Hop, join: &Join<'_>, first: Option<&[u8]>) -> Verdict {
         if !self.is_cookie(now, from.address, join.cookie) {
-            let cookie = self.cookie(now / COOKIE_PERIOD, from.address);
-            return Verdict::Answer(Answer::of(&Message::Challenge { cookie }));
+            return self.challenge(now, from);
         }
         let source = match StreamId::of(&from.address) {
             Some(stream) => source_of(stream),
@@ -273,7 +299,7 @@ impl Relay {
         if !self.joins.take(now, source) {
             return Verdict::Drop(DropReason::JoinsTooOften);
         }
-        match self.admit(now, wall, from, join) {
+        match self.admit(now, wall, from, join, first) {
             Ok(answer) => Verdict::Answer(answer),
             Err(Refusal::Code(code)) => {
                 self.event(Event::Refused(code));
@@ -283,7 +309,14 @@ impl Relay {
         }
     }
 
-    fn admit(&mut self, now: u64, wall: UnixMillis, from: Hop, join: &Join<'_>) -> Result<Answer, Refusal> {
+    fn admit(
+        &mut self,
+        now: u64,
+        wall: UnixMillis,
+        from: Hop,
+        join: &Join<'_>,
+        first: Option<&[u8]>,
+    ) -> Result<Answer, Refusal> {
         let ticket = self.key.open(join.ticket).map_err(|error| match error {
             TicketError::Malformed | TicketError::Forged => Code::TicketForged,
             TicketError::OtherRelay => Code::TicketForeign,
@@ -305,8 +338,24 @@ impl Relay {
         };
         self.seat(now, slot, ticket.side, from)?;
         self.event(Event::Joined);
-        let peer_present = self.slab.get_mut(slot).is_some_and(|pair| pair.hop(ticket.side.other()).is_some());
-        Ok(Answer::of(&Message::Joined { slot, join: join.id(), peer_present }))
+        let peer = self.slab.get_mut(slot).and_then(|pair| pair.hop(ticket.side.other()));
+        let first = first.filter(|first| self.charge_first(now, slot, first.len()));
+        let leg = Arrival { slot, side: ticket.side, at: from, peer };
+        if let Some(event) = self.parking.handle_joined(now, leg, first) {
+            self.event(event);
+        }
+        Ok(Answer::of(&Message::Joined { slot, join: join.id(), peer_present: peer.is_some() }))
+    }
+
+    /// Charges a first packet as if it had come as DATA.
+    fn charge_first(&mut self, now: u64, slot: Slot, length: usize) -> bool {
+        let granted = self.slab.get_mut(slot).is_some_and(|pair| pair.bucket.take(now, HEADER_SIZE + length));
+        if granted {
+            self.changed = Some(slot);
+        } else {
+            self.event(Event::FirstOverCap);
+        }
+        granted
     }
 
     /// Puts a proven leg where it sends from.
@@ -367,7 +416,12 @@ impl Relay {
         self.events.iter_mut().find_map(Option::take)
     }
 
-    /// The pair whose legs changed or that ended, after each datagram and each deadline.
+    /// First packets that leave, after each datagram, behind the answer to it.
+    pub fn poll_parcel(&mut self) -> Option<Parcel> {
+        self.parking.poll_parcel()
+    }
+
+    /// The pair that is not what it was, or that ended, after each datagram and each deadline.
     pub fn poll_change(&mut self) -> Option<Slot> {
         self.changed.take()
     }
@@ -388,7 +442,22 @@ impl Relay {
     /// The pair that this datagram would charge; `None` when it has no limit.
     #[must_use]
     pub fn charged(&mut self, datagram: &[u8]) -> Option<Slot> {
-        let Some(Message::Data { slot, .. }) = Message::parse(datagram) else { return None };
+        let slot = match Message::parse(datagram)? {
+            Message::Data { slot, .. } => slot,
+            Message::JoinFirst { join, .. } => self.slab.find(&pair_of(&join)?)?,
+            Message::Join(_)
+            | Message::Ask
+            | Message::Ping { .. }
+            | Message::Fanout { .. }
+            | Message::Copy(_)
+            | Message::Which { .. }
+            | Message::Group { .. }
+            | Message::Challenge { .. }
+            | Message::Joined { .. }
+            | Message::Refused { .. }
+            | Message::Pong { .. }
+            | Message::Note { .. } => return None,
+        };
         self.has_limit(slot).then_some(slot)
     }
 

@@ -13,6 +13,9 @@
 //!
 //! What is for many members of a network comes once, and leaves for each: see [`fanout`].
 //!
+//! A join may bring the first packet for the other leg along, the beginning of the tunnel's handshake; it waits there for that
+//! leg, so that joining costs no time ([`parking`]).
+//!
 //! Clients that no UDP gets out of reach it by TLS on TCP 443; see [`stream`].
 //!
 //! Every relay is a reflector, too: STUN on its port is told apart by the first bytes, answered with the same sealed
@@ -26,6 +29,7 @@ pub mod core;
 pub mod fanout;
 mod joins;
 pub mod metrics;
+pub mod parking;
 mod slab;
 mod socket;
 pub mod steer;

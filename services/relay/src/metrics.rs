@@ -52,7 +52,10 @@ impl Metrics {
         let dropped =
             IntCounterVec::new(Opts::new("relay_dropped_packets_total", "Datagrams that went nowhere"), &["reason"])?;
         registry.register(Box::new(dropped.clone()))?;
-        let events = IntCounterVec::new(Opts::new("relay_events_total", "Joins and ends of pairs"), &["event"])?;
+        let events = IntCounterVec::new(
+            Opts::new("relay_events_total", "Joins and ends of pairs, and what became of first packets"),
+            &["event"],
+        )?;
         registry.register(Box::new(events.clone()))?;
         let pairs = IntGauge::new("relay_pairs", "Pairs with a slot")?;
         registry.register(Box::new(pairs.clone()))?;
@@ -86,7 +89,7 @@ impl Metrics {
         match event {
             Event::Opened => self.pairs.inc(),
             Event::Closed => self.pairs.dec(),
-            Event::Joined | Event::Refused(_) => {}
+            Event::Joined | Event::Refused(_) | Event::FirstParked | Event::FirstDelivered | Event::FirstOverCap => {}
         }
     }
 

@@ -31,6 +31,7 @@ use crate::{
     batch::{Arrivals, Departures, Piece, Waits},
     core::{Answer, DropReason, Hop, Relay, Verdict},
     metrics::Metrics,
+    parking::{MAX_PARCEL, Parcel},
     steer::Workers,
     stream::{self, port::Port},
     xdp::Table,
@@ -151,7 +152,7 @@ impl Worker {
                             Some(Next::Copy) => {
                                 self.fan_out(now, from, piece, &arrivals, &mut outgoing, &mut count)?;
                             }
-                            None => self.count_events(),
+                            None => self.finish(&mut outgoing, &mut count),
                         }
                         if outgoing.iter().any(Departures::is_full) {
                             self.send(now, &arrivals, &mut outgoing, &mut count)?;
@@ -213,12 +214,12 @@ impl Worker {
             let from = Hop { address: batch.from.address(), door: stream::DOOR };
             for frame in port.own(&batch) {
                 served += 1;
+                if outgoing.iter().any(Departures::is_full) {
+                    self.send(now, arrivals, outgoing, count)?;
+                }
                 match self.judge(now, wall, from, frame, count) {
                     Verdict::Forward(to) if to.door == stream::DOOR => port.send(to.address, frame),
                     Verdict::Forward(to) => {
-                        if outgoing.iter().any(Departures::is_full) {
-                            self.send(now, arrivals, outgoing, count)?;
-                        }
                         if let (Some(piece), Some(outgoing)) =
                             (arrivals.lay(frame), outgoing.get_mut(usize::from(to.door)))
                         {
@@ -237,6 +238,9 @@ impl Worker {
                     }
                     Verdict::Answer(answer) => port.send(from.address, answer.as_bytes()),
                     Verdict::Drop(_) => {}
+                }
+                while let Some(parcel) = self.relay.poll_parcel() {
+                    carry(&parcel, Some(&mut port), outgoing, count);
                 }
                 self.count_events();
             }
@@ -307,6 +311,14 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// What a datagram caused besides its verdict.
+    fn finish(&mut self, outgoing: &mut [Outgoing], count: &mut Count) {
+        while let Some(parcel) = self.relay.poll_parcel() {
+            carry(&parcel, self.port.as_mut(), outgoing, count);
+        }
+        self.count_events();
     }
 
     /// What the relay makes of a datagram or frame, counted.
@@ -435,8 +447,27 @@ enum Next {
     Copy,
 }
 
+/// Has a first packet sent.
+fn carry(parcel: &Parcel, port: Option<&mut Port>, outgoing: &mut [Outgoing], count: &mut Count) {
+    let (to, bytes) = (parcel.to, parcel.as_bytes());
+    count.packets += 1;
+    count.bytes += bytes.len() as u64;
+    match port {
+        Some(port) if to.door == stream::DOOR => port.send(to.address, bytes),
+        _ => {
+            if let Some(outgoing) = outgoing.get_mut(usize::from(to.door)) {
+                outgoing.answer()[..bytes.len()].copy_from_slice(bytes);
+                outgoing.push_answer(to.address, bytes.len());
+            }
+        }
+    }
+}
+
 /// What waits to be sent through one door.
-type Outgoing = Departures<MAX_ANSWER_SIZE>;
+type Outgoing = Departures<LARGEST>;
+
+/// The largest datagram that is made here: an answer of the reflector, or a first packet.
+const LARGEST: usize = if MAX_PARCEL > MAX_ANSWER_SIZE { MAX_PARCEL } else { MAX_ANSWER_SIZE };
 
 /// The numbers of one turn.
 #[derive(Default)]

@@ -2,8 +2,9 @@
 //! (classic BPF, `SO_ATTACH_REUSEPORT_CBPF`) chooses among them: a slot has one owner, so that nothing is shared or locked.
 //!
 //! - DATA, PING, WHICH and FANOUT go by the worker's number within the slot number, FANOUT by that of its first slot.
-//! - JOIN goes by the pair's nonce, the same in both tickets, so that both legs meet whatever they send from.
-//! - All else, which is STUN, goes by the prefix of its source: the budgets per source stay whole.
+//! - JOIN, with a first packet or without, goes by the pair's nonce, the same in both tickets, so that both legs meet whatever
+//!   they send from.
+//! - All else, which is STUN and questions for a challenge, goes by the prefix of its source: the budgets per source stay whole.
 //!
 //! What a stranger writes there only chooses the worker that drops it. Rejected: the kernel's choice by source and
 //! destination (the legs of a pair would meet at different workers), eBPF for it (needs a privilege).
@@ -25,8 +26,8 @@ pub(crate) const GENERATION_BITS: u32 = 8;
 /// First bytes of the messages that name a slot, at byte 4.
 const BY_SLOT: [u32; 4] = [0xb0, 0xb6, 0xb9, 0xbc];
 
-/// First byte of JOIN, and where the pair's nonce stands in it: after the cookie, the head and the relay of the ticket.
-const JOIN: u32 = 0xb3;
+/// First bytes of joins, and where the pair's nonce stands in them: after the cookie, the head and the relay of the ticket.
+const JOINS: [u32; 2] = [0xb3, 0xba];
 const NONCE_AT: u32 = 4 + 16 + TICKET_NONCE_AT as u32;
 const TICKET_NONCE_AT: usize = 20;
 
@@ -85,11 +86,12 @@ impl Workers {
                 self.of_slot(slot).unwrap_or(0)
             }
             Some(Message::Fanout { slots, .. }) => self.of_slot(slots.first()).unwrap_or(0),
-            Some(Message::Join(Join { ticket, .. })) => {
-                ticket[TICKET_NONCE_AT..].first_chunk().map_or(0, |nonce| self.of_pair(&PairNonce(*nonce)))
+            Some(Message::Join(join) | Message::JoinFirst { join, .. }) => {
+                pair_of(&join).map_or(0, |nonce| self.of_pair(&nonce))
             }
             Some(
-                Message::Challenge { .. }
+                Message::Ask
+                | Message::Challenge { .. }
                 | Message::Joined { .. }
                 | Message::Refused { .. }
                 | Message::Pong { .. }
@@ -113,15 +115,16 @@ impl Workers {
 
     /// Returns the number of a socket. A load beyond the datagram's end returns 0; so does, in effect, a number that no
     /// socket has: the kernel then chooses by a hash.
-    fn program(self) -> [sock_filter; 21] {
+    fn program(self) -> [sock_filter; 22] {
         let count = u32::from(self.count());
         [
             load_byte(0),
-            jump_if(BY_SLOT[0], 5, 0),
-            jump_if(BY_SLOT[1], 4, 0),
-            jump_if(BY_SLOT[2], 3, 0),
-            jump_if(BY_SLOT[3], 2, 0),
-            jump_if(JOIN, 4, 0),
+            jump_if(BY_SLOT[0], 6, 0),
+            jump_if(BY_SLOT[1], 5, 0),
+            jump_if(BY_SLOT[2], 4, 0),
+            jump_if(BY_SLOT[3], 3, 0),
+            jump_if(JOINS[0], 5, 0),
+            jump_if(JOINS[1], 4, 0),
             always(5),
             load_word(4),
             and((1 << self.bits()) - 1),
@@ -140,6 +143,11 @@ impl Workers {
             give(),
         ]
     }
+}
+
+/// The pair that a join names. Unproven.
+pub(crate) fn pair_of(join: &Join<'_>) -> Option<PairNonce> {
+    join.ticket[TICKET_NONCE_AT..].first_chunk().map(|nonce| PairNonce(*nonce))
 }
 
 // Classic BPF, as in `linux/filter.h`.
@@ -224,8 +232,11 @@ mod tests {
                 reached[usize::from(owner)] = true;
                 for side in [LegSide::A, LegSide::B] {
                     let leg = leg(to);
-                    leg.send(&join(nonce, side)).unwrap();
-                    assert_eq!((receiver(&doors), workers.of_frame(&join(nonce, side))), (owner, owner));
+                    for first in [&b""[..], &[7; 148]] {
+                        let join = join(nonce, side, first);
+                        leg.send(&join).unwrap();
+                        assert_eq!((receiver(&doors), workers.of_frame(&join)), (owner, owner));
+                    }
                     let slot = Slot(u32::from(seed) << 24 | 77 << workers.bits() | u32::from(owner));
                     let copy = Shared { counter: 1, key: SharedKeyId([2; 8]), sealed: &[3; 16] };
                     // The other slot is the next worker's.
@@ -252,10 +263,11 @@ mod tests {
         let doors = bind(SocketAddr::from(([127, 0, 0, 1], 0)), workers).unwrap();
         let to = doors[0].local_addr().unwrap();
         let question = [0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let ask = Message::Ask.to_vec();
         for host in 1..=8_u8 {
-            for _ in 0..8 {
+            for question in [&question[..], &ask].repeat(4) {
                 let source = UdpSocket::bind(SocketAddr::from(([127, 0, 1, host], 0))).unwrap();
-                source.send_to(&question, to).unwrap();
+                source.send_to(question, to).unwrap();
                 assert_eq!(receiver(&doors), host % 4);
             }
         }
@@ -281,11 +293,12 @@ mod tests {
         assert_eq!(bind(address, Workers::ONE).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
-    fn join(pair: PairNonce, side: LegSide) -> Vec<u8> {
+    fn join(pair: PairNonce, side: LegSide, first: &[u8]) -> Vec<u8> {
         let relay = RelayId::from_bytes([7; 16]);
         let ticket = Ticket { relay, pair, side, rate: Bandwidth::UNLIMITED, expires: UnixMillis(0) };
         let sealed = TicketRoot::new([1; 32]).key(relay).seal(&ticket);
-        Message::Join(Join { cookie: Cookie::default(), ticket: &sealed, proof: &[side as u8; 16] }).to_vec()
+        let join = Join { cookie: Cookie::default(), ticket: &sealed, proof: &[side as u8; 16] };
+        if first.is_empty() { Message::Join(join) } else { Message::JoinFirst { join, first } }.to_vec()
     }
 
     fn leg(to: SocketAddr) -> UdpSocket {

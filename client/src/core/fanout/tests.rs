@@ -655,15 +655,20 @@ impl Party {
 
     /// As the real one, but trusting.
     fn relay(&mut self, from: SocketAddr, relay: SocketAddr, datagram: &[u8]) {
-        match Message::parse(datagram).unwrap() {
-            Message::Join(join) if join.cookie == Cookie::default() => {
+        let message = Message::parse(datagram).unwrap();
+        match message {
+            Message::Ask => self.carry(relay, from, Message::Challenge { cookie: Cookie([3; 16]) }.to_vec()),
+            Message::Join(join) | Message::JoinFirst { join, .. } if join.cookie == Cookie::default() => {
                 self.carry(relay, from, Message::Challenge { cookie: Cookie([3; 16]) }.to_vec());
             }
-            Message::Join(join) => {
+            Message::Join(join) | Message::JoinFirst { join, .. } => {
                 let slot = Slot(u32::from_be_bytes(*join.ticket.first_chunk().unwrap()));
                 self.pairs.get_mut(&slot).unwrap()[usize::from(join.ticket[4])].1 = Some(from);
                 let joined = Message::Joined { slot, join: join.id(), peer_present: true };
                 self.carry(relay, from, joined.to_vec());
+                if let (Message::JoinFirst { first, .. }, Some((.., to))) = (message, self.other_leg(slot, from)) {
+                    self.carry(relay, to, Message::Data { slot, payload: first }.to_vec());
+                }
             }
             Message::Ping { slot, nonce } => self.carry(relay, from, Message::Pong { slot, nonce }.to_vec()),
             Message::Data { slot, payload } => {

@@ -2,7 +2,7 @@
 
 use wire::{
     fanout::{self, MAX_COPIES},
-    relay::{HEADER_SIZE, JOIN_SIZE, MAX_ANSWER, Message, is_relay},
+    relay::{HEADER_SIZE, JOIN_SIZE, MAX_ANSWER, MAX_FIRST, Message, is_relay},
 };
 
 pub(crate) fn check(bytes: &[u8]) {
@@ -19,12 +19,17 @@ pub(crate) fn check(bytes: &[u8]) {
         }
         Message::Copy(copy) => assert_eq!(fanout::COPY_HEADER_SIZE + copy.sealed.len(), bytes.len()),
         Message::Join(_) => assert_eq!(bytes.len(), JOIN_SIZE),
+        Message::JoinFirst { first, .. } => {
+            assert_eq!(JOIN_SIZE + first.len(), bytes.len());
+            assert!((1..=MAX_FIRST).contains(&first.len()));
+        }
         Message::Challenge { .. }
         | Message::Joined { .. }
         | Message::Refused { .. }
         | Message::Ping { .. }
         | Message::Pong { .. }
         | Message::Note { .. }
+        | Message::Ask
         | Message::Which { .. }
         | Message::Group { .. } => assert!(bytes.len() <= MAX_ANSWER),
     }

@@ -142,6 +142,31 @@ fn no_verdict_on_a_copy_allocates() {
 }
 
 #[test]
+fn first_packets_cost_no_memory_however_many_wait() {
+    let mut lab = Lab::new(1_000);
+    let (slot, [alice, bert]) = lab.pair(1);
+    // Each of 900 other pairs has one leg only.
+    let lone: Vec<_> = (2..=901).map(|number| lab.first_join(number, LegSide::A)).collect();
+    let present = lab.first_join(1, LegSide::A).1;
+    for (from, join) in &lone {
+        assert!(matches!(lab.send(*from, join), Verdict::Answer(_)));
+    }
+    let (living, before) = (LIVING.load(Relaxed), ALLOCATED.load(Relaxed));
+    for round in 0..100 {
+        lab.now += Duration::from_secs(1);
+        let (from, join) = &lone[round * 9 % 900];
+        assert!(matches!(lab.send(*from, join), Verdict::Answer(_)));
+        assert!(lab.relay.poll_parcel().is_none());
+        assert!(matches!(lab.send(alice, &present), Verdict::Answer(_)));
+        let parcel = lab.relay.poll_parcel().unwrap();
+        assert_eq!(parcel.to.address, bert);
+        assert_eq!(Message::parse(parcel.as_bytes()), Some(Message::Data { slot, payload: &[7; 148] }));
+    }
+    assert_eq!(ALLOCATED.load(Relaxed), before);
+    assert_eq!(LIVING.load(Relaxed), living);
+}
+
+#[test]
 fn an_idle_pair_is_looked_at_once_in_its_idle_time() {
     let mut lab = Lab::new(10_000);
     let pairs: Vec<_> = (1..=5_000).map(|pair| lab.pair(pair)).collect();
@@ -279,6 +304,18 @@ impl Lab {
         });
         assert_eq!(slots[0], slots[1]);
         slots[0]
+    }
+
+    /// A join of a leg with a first packet, and from where it comes.
+    fn first_join(&mut self, number: u32, side: LegSide) -> (SocketAddr, Vec<u8>) {
+        let [high, middle, low] = [16, 8, 0].map(|shift| (number >> shift) as u8);
+        let from = SocketAddr::from(([10 + side as u8, high, middle, low], 40_000));
+        let Verdict::Answer(challenge) = self.send(from, &Message::Ask.to_vec()) else { panic!() };
+        let Some(Message::Challenge { cookie }) = Message::parse(challenge.as_bytes()) else { panic!() };
+        let sealed = self.sealed(number, side);
+        let proof = prove(&self.key.leg_key(&sealed), cookie, &sealed);
+        let join = Join { cookie, ticket: &sealed, proof: &proof };
+        (from, Message::JoinFirst { join, first: &[7; 148] }.to_vec())
     }
 
     fn sealed(&self, number: u32, side: LegSide) -> [u8; TICKET_SIZE] {

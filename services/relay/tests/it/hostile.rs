@@ -29,11 +29,13 @@ enum Move {
     Which {
         slot: u32,
     },
-    /// A join with a cookie of one's own making.
+    /// A join with a cookie of one's own making, and maybe with a first packet.
     Join {
         cookie: [u8; 16],
         good_ticket: bool,
+        first: Vec<u8>,
     },
+    Ask,
 }
 
 fn moves() -> impl Strategy<Value = (u16, Move)> {
@@ -50,7 +52,9 @@ fn moves() -> impl Strategy<Value = (u16, Move)> {
         slots.clone().prop_map(|slot| Move::Ping { slot }),
         proptest::collection::vec(slots.clone(), 1..65).prop_map(|slots| Move::Fanout { slots }),
         slots.prop_map(|slot| Move::Which { slot }),
-        (any::<[u8; 16]>(), any::<bool>()).prop_map(|(cookie, good_ticket)| Move::Join { cookie, good_ticket }),
+        (any::<[u8; 16]>(), any::<bool>(), proptest::collection::vec(any::<u8>(), 0..257))
+            .prop_map(|(cookie, good_ticket, first)| Move::Join { cookie, good_ticket, first }),
+        Just(Move::Ask),
     ];
     (any::<u16>(), act)
 }
@@ -69,11 +73,13 @@ proptest! {
                 Move::Ping { slot } => Message::Ping { slot: Slot(slot), nonce: 1 }.to_vec(),
                 Move::Fanout { slots } => fanout::frame(&slots.into_iter().map(Slot).collect::<Vec<_>>(), &COPY).unwrap(),
                 Move::Which { slot } => Message::Which { slot: Slot(slot) }.to_vec(),
-                Move::Join { cookie, good_ticket } => {
+                Move::Ask => Message::Ask.to_vec(),
+                Move::Join { cookie, good_ticket, first } => {
                     let cookie = Cookie(cookie);
                     let sealed = if good_ticket { ticket.sealed } else { [1; wire::ticket::TICKET_SIZE] };
                     let proof = prove(&ticket.key, cookie, &sealed);
-                    Message::Join(Join { cookie, ticket: &sealed, proof: &proof }).to_vec()
+                    let join = Join { cookie, ticket: &sealed, proof: &proof };
+                    if first.is_empty() { Message::Join(join) } else { Message::JoinFirst { join, first: &first } }.to_vec()
                 }
             };
             match lab.send(from, &datagram) {
@@ -84,6 +90,7 @@ proptest! {
             }
         }
         prop_assert_eq!(lab.relay.pairs(), 1);
+        prop_assert_eq!(&lab.parcels, &[]);
         prop_assert_eq!(lab.data(ALICE, slot, 100), forwarded_to(BERT));
     }
 }

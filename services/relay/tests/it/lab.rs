@@ -8,6 +8,7 @@ use std::{
 use domain::{Bandwidth, RelayId, UnixMillis};
 use relay::{
     core::{Event, Hop, Limits, Relay, Verdict},
+    parking::Parcel,
     steer::Workers,
 };
 use wire::{
@@ -53,6 +54,8 @@ pub(crate) struct Copied {
 pub(crate) struct Lab {
     pub(crate) relay: Relay,
     pub(crate) events: Vec<Event>,
+    /// First packets that left.
+    pub(crate) parcels: Vec<Parcel>,
     pub(crate) last_join: Vec<u8>,
     pub(crate) alice: Option<Offer>,
     now: Instant,
@@ -79,6 +82,7 @@ impl Lab {
         Self {
             relay: Relay::new(now, ticket_key(), [9; 32], limits, worker),
             events: Vec::new(),
+            parcels: Vec::new(),
             last_join: Vec::new(),
             alice: None,
             now,
@@ -103,6 +107,7 @@ impl Lab {
 
     pub(crate) fn send_through(&mut self, door: u8, from: SocketAddr, datagram: &[u8]) -> Verdict {
         let verdict = self.relay.handle_datagram(self.now, self.wall, Hop { address: from, door }, datagram);
+        self.parcels.extend(std::iter::from_fn(|| self.relay.poll_parcel()));
         self.events.extend(std::iter::from_fn(|| self.relay.poll_event()));
         verdict
     }
@@ -147,7 +152,11 @@ impl Lab {
     /// A ticket for a new pair.
     pub(crate) fn ticket(&mut self, side: LegSide, rate: Bandwidth) -> Offer {
         self.pairs += 1;
-        let pair = PairNonce([self.pairs; 16]);
+        self.ticket_of_pair(self.pairs, side, rate)
+    }
+
+    pub(crate) fn ticket_of_pair(&self, pair: u8, side: LegSide, rate: Bandwidth) -> Offer {
+        let pair = PairNonce([pair; 16]);
         let expires = self.wall.plus(Duration::from_secs(60));
         offer(&ticket_key(), &Ticket { relay: relay_id(), pair, side, rate, expires })
     }
@@ -183,18 +192,41 @@ impl Lab {
         self.join_verdict_through(0, from, offer)
     }
 
+    /// Joins with a first packet, as a client does that asked for its cookie before.
+    pub(crate) fn join_bringing(&mut self, from: SocketAddr, offer: &Offer, first: &[u8]) -> Result<Slot, Code> {
+        let cookie = self.cookie(from);
+        outcome(self.send_join(0, from, offer, cookie, Some(first)), &self.last_join)
+    }
+
+    /// What the relay gives to whoever asks from there.
+    pub(crate) fn cookie(&mut self, from: SocketAddr) -> Cookie {
+        let ask = Message::Ask.to_vec();
+        let Verdict::Answer(answer) = self.send(from, &ask) else { panic!("no challenge") };
+        assert_eq!(answer.as_bytes().len(), ask.len());
+        let Some(Message::Challenge { cookie }) = Message::parse(answer.as_bytes()) else { panic!("{answer:?}") };
+        cookie
+    }
+
     /// Joins as a client does: asks for the challenge first.
     fn join_verdict_through(&mut self, door: u8, from: SocketAddr, offer: &Offer) -> Verdict {
-        let first = self.join_with(door, from, offer, Cookie::default());
+        let first = self.send_join(door, from, offer, Cookie::default(), None);
         let Verdict::Answer(answer) = first else { panic!("no challenge but {first:?}") };
         assert!(answer.as_bytes().len() < self.last_join.len());
         let Some(Message::Challenge { cookie }) = Message::parse(answer.as_bytes()) else { panic!("{answer:?}") };
-        self.join_with(door, from, offer, cookie)
+        self.send_join(door, from, offer, cookie, None)
     }
 
-    fn join_with(&mut self, door: u8, from: SocketAddr, offer: &Offer, cookie: Cookie) -> Verdict {
+    pub(crate) fn send_join(
+        &mut self,
+        door: u8,
+        from: SocketAddr,
+        offer: &Offer,
+        cookie: Cookie,
+        first: Option<&[u8]>,
+    ) -> Verdict {
         let proof = prove(&offer.key, cookie, &offer.sealed);
-        self.last_join = Message::Join(Join { cookie, ticket: &offer.sealed, proof: &proof }).to_vec();
+        let join = Join { cookie, ticket: &offer.sealed, proof: &proof };
+        self.last_join = first.map_or(Message::Join(join), |first| Message::JoinFirst { join, first }).to_vec();
         let join = self.last_join.clone();
         self.send_through(door, from, &join)
     }
@@ -208,7 +240,9 @@ pub(crate) fn offer(key: &TicketKey, ticket: &Ticket) -> Offer {
 /// What an answer to this join says.
 pub(crate) fn outcome(verdict: Verdict, join: &[u8]) -> Result<Slot, Code> {
     let Verdict::Answer(answer) = verdict else { panic!("no answer but {verdict:?}") };
-    let Some(Message::Join(sent)) = Message::parse(join) else { panic!("no join") };
+    let Some(Message::Join(sent) | Message::JoinFirst { join: sent, .. }) = Message::parse(join) else {
+        panic!("no join")
+    };
     match Message::parse(answer.as_bytes()) {
         Some(Message::Joined { slot, join, .. }) => {
             assert_eq!(join, join_id(sent.proof));

@@ -3,6 +3,7 @@
 
 mod fairness;
 mod fanout;
+mod first;
 mod hostile;
 mod lab;
 mod role;

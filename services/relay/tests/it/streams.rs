@@ -10,7 +10,7 @@ use std::{
 use bus::{Bus, memory::Hub};
 use domain::{Bandwidth, InstanceId, RelayId, UnixMillis};
 use futures_util::{SinkExt as _, StreamExt as _};
-use relay::{Config, Metrics, Seams, StreamConfig, stream::Ended};
+use relay::{Config, Metrics, Seams, StreamConfig, core::Event, stream::Ended};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -62,6 +62,36 @@ async fn legs_of_all_kinds_meet_at_every_worker() {
     }
     assert_eq!(lab.metrics.forwarded_packets.get(), 3 * 150 + 3 * 100);
     assert_eq!(lab.metrics.pairs.get(), 6);
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn first_packets_pass_between_legs_of_all_kinds() {
+    let lab = Lab::start(StreamConfig::default(), 3);
+    for pair in 0..6 {
+        let [anna, bert] = lab.offers(pair);
+        let (mut stream, socket) = (lab.dial().await, Socket::open(lab.udp));
+        let slot = if pair % 2 == 0 {
+            let slot = stream.join_bringing(&anna, b"by stream").await;
+            assert_eq!(socket.join_bringing(&bert, b"by udp").await, slot);
+            slot
+        } else {
+            let slot = socket.join_bringing(&anna, b"by udp").await;
+            assert_eq!(stream.join_bringing(&bert, b"by stream").await, slot);
+            slot
+        };
+        assert_eq!(socket.receive().await, Message::Data { slot, payload: b"by stream" }.to_vec());
+        assert_eq!(stream.receive().await, Message::Data { slot, payload: b"by udp" }.to_vec());
+        let [anna, bert] = lab.offers(pair + 100);
+        let mut second = lab.dial().await;
+        let slot = stream.join_bringing(&anna, b"from one stream").await;
+        assert_eq!(second.join_bringing(&bert, b"to another").await, slot);
+        assert_eq!(second.receive().await, Message::Data { slot, payload: b"from one stream" }.to_vec());
+        assert_eq!(stream.receive().await, Message::Data { slot, payload: b"to another" }.to_vec());
+    }
+    assert_eq!(lab.metrics.events(Event::FirstParked), 12);
+    assert_eq!(lab.metrics.events(Event::FirstDelivered), 12);
+    assert_eq!(lab.metrics.forwarded_packets.get(), 24);
     lab.stop().await;
 }
 
@@ -522,6 +552,13 @@ impl Client {
         }
     }
 
+    async fn join_bringing(&mut self, offer: &Offer, first: &[u8]) -> Slot {
+        self.send(&[&Message::Ask.to_vec()]).await;
+        let join = bringing(offer, &self.receive().await, first);
+        self.send(&[&join]).await;
+        slot(&self.receive().await)
+    }
+
     /// What the relay closed the stream with; `None` when it just ended.
     async fn closed(&mut self) -> Option<u16> {
         loop {
@@ -534,14 +571,36 @@ impl Client {
     }
 }
 
+/// A join with a first packet, with the cookie of this answer.
+fn bringing(offer: &Offer, answer: &[u8], first: &[u8]) -> Vec<u8> {
+    let Some(Message::Challenge { cookie }) = Message::parse(answer) else { panic!("no challenge") };
+    let proof = prove(&offer.key, cookie, &offer.sealed);
+    Message::JoinFirst { join: Join { cookie, ticket: &offer.sealed, proof: &proof }, first }.to_vec()
+}
+
+fn slot(answer: &[u8]) -> Slot {
+    let Some(Message::Joined { slot, .. }) = Message::parse(answer) else { panic!("no slot") };
+    slot
+}
+
 impl Socket {
-    pub(crate) async fn join(relay: SocketAddr, offer: &Offer) -> Self {
+    fn open(relay: SocketAddr) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(relay).unwrap();
         socket.set_nonblocking(true).unwrap();
-        let socket = Self(socket.try_into().unwrap());
+        Self(socket.try_into().unwrap())
+    }
+
+    pub(crate) async fn join(relay: SocketAddr, offer: &Offer) -> Self {
+        let socket = Self::open(relay);
         join(&socket, offer).await;
         socket
+    }
+
+    async fn join_bringing(&self, offer: &Offer, first: &[u8]) -> Slot {
+        self.0.send(&Message::Ask.to_vec()).await.unwrap();
+        self.0.send(&bringing(offer, &self.receive().await, first)).await.unwrap();
+        slot(&self.receive().await)
     }
 
     pub(crate) async fn receive(&self) -> Vec<u8> {

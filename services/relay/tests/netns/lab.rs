@@ -208,6 +208,20 @@ pub(crate) fn join(socket: &UdpSocket, (sealed, key): &Offer) -> Slot {
     }
 }
 
+/// Joins, and brings the other leg a packet.
+pub(crate) fn join_bringing(socket: &UdpSocket, (sealed, key): &Offer, first: &[u8]) -> Slot {
+    socket.send(&Message::Ask.to_vec()).unwrap();
+    let challenge = receive(socket).unwrap();
+    let Some(Message::Challenge { cookie }) = Message::parse(&challenge) else { panic!("no challenge") };
+    let proof = prove(key, cookie, sealed);
+    let join = Join { cookie, ticket: sealed, proof: &proof };
+    socket.send(&Message::JoinFirst { join, first }.to_vec()).unwrap();
+    match Message::parse(&receive(socket).unwrap()) {
+        Some(Message::Joined { slot, .. }) => slot,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// The role in its namespace, on a thread of its own.
 fn start(
     namespace: &Namespace,

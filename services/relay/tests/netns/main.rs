@@ -16,7 +16,7 @@ use wire::{
     relay::{Message, Slot},
 };
 
-use crate::lab::{Lab, Path, join, receive};
+use crate::lab::{Lab, Path, join, join_bringing, receive};
 
 const PATHS: [Path; 3] = [Path::Workers, Path::Routing, Path::Learning];
 
@@ -156,6 +156,24 @@ fn a_capped_pair_gets_its_rate_and_is_told_so() {
         });
         assert!(told, "{path:?}");
         assert!(lab.metrics.dropped(DropReason::OverCap).get() > 0);
+    }
+}
+
+/// A first packet is the worker's matter, but the bucket that it is charged to may be the kernel's.
+#[test]
+fn a_first_packet_is_charged_wherever_the_pair_is_forwarded() {
+    for path in PATHS {
+        let mut lab = Lab::new(path);
+        let pair = lab.pair(Bandwidth::from_bytes_per_second(1_000));
+        for nth in 0..6 {
+            assert_eq!(join_bringing(&pair.legs[0], &pair.tickets[0], &[nth; 256]), pair.slot);
+            let first = Message::Data { slot: pair.slot, payload: &[nth; 256] }.to_vec();
+            assert_eq!(receive(&pair.legs[1]), Some(first), "{path:?}");
+        }
+        // Of 2,048 bytes 176 are left, and a few that came meanwhile.
+        pair.legs[0].send(&pair.data(1_500)).unwrap();
+        let note = Message::Note { slot: pair.slot, code: Code::RelayCapped.number() }.to_vec();
+        assert_eq!(receive(&pair.legs[0]), Some(note), "{path:?}");
     }
 }
 
