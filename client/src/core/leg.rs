@@ -4,6 +4,10 @@
 //! it sends from, and the second with a slot. From then on a datagram travels with eight bytes in front. A ping every 20 s
 //! keeps the NATs open; a leg whose pings stay unanswered joins again, from whatever address it has by then.
 //!
+//! With a cookie that was fetched before (see `cookies`) there is no challenge, and the first message of the tunnel's handshake
+//! goes to the peer within the join: joining costs the pair no time. Only the first try takes it along. Should it stay
+//! unanswered, lost or not understood by an older relay, the next ones are plain joins, and the handshake begins after them.
+//!
 //! There are two roads to a relay, UDP and a stream over TLS; one of them carries. A leg that UDP does not get through for
 //! [`UNANSWERED`] asks for the stream, and joins over it as soon as it is open: the relay takes a leg that moved like any
 //! other. What is sent into silence is noticed after [`ROADS`]' patience, so that a way that is cut under traffic is replaced
@@ -20,9 +24,11 @@ use bytes::BytesMut;
 use domain::{RelayId, RelayOffer, StreamEndpoint};
 use wire::{
     Code,
-    relay::{Cookie, HEADER_SIZE, Join, JoinId, Message, Slot, join_id, prove},
+    relay::{Cookie, HEADER_SIZE, Join, JoinId, MAX_FIRST, Message, Slot, join_id, prove},
     ticket::{LegKey, TICKET_SIZE},
 };
+
+use super::cookies::Cookies;
 
 /// The client's side of one leg.
 #[derive(Debug)]
@@ -44,8 +50,19 @@ pub(crate) struct Leg {
     carrier: Option<Kind>,
     /// A pair that joins again from elsewhere keeps it.
     slot: Option<Slot>,
+    first: Option<First>,
+    /// The join that the relay took had the first packet with it.
+    brought: bool,
     ended: bool,
     transmits: VecDeque<(SocketAddr, BytesMut)>,
+}
+
+/// A packet that goes to the peer within a join.
+#[derive(Debug)]
+struct First {
+    packet: BytesMut,
+    /// Until when it is worth sending.
+    until: Instant,
 }
 
 /// What the owner of a leg must know.
@@ -78,6 +95,8 @@ struct Road {
     /// When it began to join.
     since: Instant,
     tries: u32,
+    /// Its joins take the first packet along.
+    brings: bool,
     nonce: u64,
     heard: Instant,
     /// The first datagram that was sent since something was heard.
@@ -107,8 +126,14 @@ enum Phase {
 
 impl Leg {
     /// A leg that joins over UDP at once; with a cookie for this client's address it need not be challenged. It joins over the
-    /// stream as well when UDP `is_blocked` for others.
-    pub(crate) fn new(now: Instant, offer: RelayOffer, cookies: &Cookies, is_blocked: bool) -> Self {
+    /// stream as well when UDP `is_blocked` for others. `first` goes to the peer with the first join.
+    pub(crate) fn new(
+        now: Instant,
+        offer: RelayOffer,
+        cookies: &Cookies,
+        is_blocked: bool,
+        first: Option<BytesMut>,
+    ) -> Self {
         let ticket = offer.ticket.as_slice().try_into().ok();
         let mut leg = Self {
             ticket,
@@ -120,11 +145,14 @@ impl Leg {
             stream_fails: false,
             carrier: None,
             slot: None,
+            first: first.map(|packet| First { packet, until: now + FIRST_LIFETIME }),
+            brought: false,
             ended: false,
             transmits: VecDeque::new(),
             offer,
         };
         leg.udp.begin(now);
+        leg.udp.brings = true;
         if let Some(cookie) = cookies.of(now, leg.udp_address()) {
             leg.udp.phase = Phase::Joining { cookie, join: JoinId([0; 8]) };
         }
@@ -177,6 +205,7 @@ impl Leg {
     fn handle_joined(&mut self, now: Instant, kind: Kind, slot: Slot) -> Option<News> {
         let before = self.carrier.replace(kind);
         self.slot = Some(slot);
+        self.brought = self.first.take().is_some() && self.road(kind).brings;
         let road = self.road(kind);
         road.phase = Phase::Joined { unanswered: 0 };
         road.tries = 0;
@@ -211,6 +240,7 @@ impl Leg {
         self.stream.phase = Phase::Idle;
         if address.is_some() && self.falls {
             self.stream.begin(now);
+            self.stream.brings = true;
             self.join(now, Kind::Stream);
         } else if address.is_none() && self.carrier == Some(Kind::Stream) {
             self.join_again(now);
@@ -275,6 +305,7 @@ impl Leg {
         match self.udp.phase {
             Phase::Idle | Phase::Left { .. } => {}
             Phase::Joining { cookie, .. } if streams => {
+                self.udp.brings = false;
                 if cookie == Cookie::default() || self.udp.tries >= TRIES_AT_ONE {
                     self.place += 1;
                     self.udp.begin(now);
@@ -290,6 +321,7 @@ impl Leg {
                     self.place += 1;
                     self.udp.phase = UNCHALLENGED;
                 }
+                self.udp.brings &= self.udp.tries == 0;
                 self.join(now, Kind::Udp);
             }
             Phase::Joined { unanswered } if unanswered >= MAX_UNANSWERED => self.join_again(now),
@@ -305,7 +337,10 @@ impl Leg {
         match self.stream.phase {
             Phase::Idle | Phase::Left { .. } => {}
             Phase::Joining { .. } if self.stream.tries >= TRIES_AT_ONE => self.stream_fails = true,
-            Phase::Joining { .. } => self.join(now, Kind::Stream),
+            Phase::Joining { .. } => {
+                self.stream.brings = false;
+                self.join(now, Kind::Stream);
+            }
             // The stream is there, but the relay has forgotten the pair.
             Phase::Joined { unanswered } if unanswered >= MAX_UNANSWERED => {
                 self.stream.begin(now);
@@ -373,6 +408,17 @@ impl Leg {
             ) => *join == own,
             _ => false,
         }
+    }
+
+    /// Whether it joins there without a cookie.
+    pub(crate) fn lacks_cookie_of(&self, relay: SocketAddr) -> bool {
+        let road = if Some(relay) == self.stream_address { &self.stream } else { &self.udp };
+        (Some(relay) == self.stream_address || relay == self.udp_address()) && road.is_unchallenged()
+    }
+
+    /// Whether the join that the relay took, since this was asked last, had the first packet with it.
+    pub(crate) const fn has_brought(&mut self) -> bool {
+        std::mem::replace(&mut self.brought, false)
     }
 
     pub(crate) const fn is_joined(&self) -> bool {
@@ -453,6 +499,7 @@ impl Leg {
         self.falls = true;
         if self.stream_address.is_some() && !self.stream.is_active() {
             self.stream.begin(now);
+            self.stream.brings = true;
             self.join(now, Kind::Stream);
         }
     }
@@ -479,11 +526,18 @@ impl Leg {
             return;
         };
         let proof = prove(&LegKey(self.offer.leg_key), cookie, &ticket);
+        let join = Join { cookie, ticket: &ticket, proof: &proof };
+        let brings = self.road(kind).brings;
+        let first = self.first.as_ref().filter(|first| brings && now < first.until && first.packet.len() <= MAX_FIRST);
+        let message =
+            first.map_or(Message::Join(join), |first| Message::JoinFirst { join, first: &first.packet }).to_vec();
+        let brings = first.is_some();
         let road = self.road(kind);
+        road.brings = brings;
         road.phase = Phase::Joining { cookie, join: join_id(&proof) };
         road.due = now + RETRY * (1 << road.tries.min(3));
         road.tries += 1;
-        self.transmit(kind, &Message::Join(Join { cookie, ticket: &ticket, proof: &proof }).to_vec());
+        self.transmit(kind, &message);
     }
 
     fn ping(&mut self, kind: Kind) {
@@ -510,6 +564,7 @@ impl Road {
             due: now,
             since: now,
             tries: 0,
+            brings: false,
             nonce: 0,
             heard: now,
             sent: None,
@@ -590,38 +645,6 @@ const ROADS: [Rhythm; 2] = [
     Rhythm { patience: Duration::from_secs(3), again: Duration::from_secs(2), gives_up: 4 },
 ];
 
-/// What relays gave to prove this client's address by: good for every leg, as long as the address stays.
-#[derive(Debug, Default)]
-pub(crate) struct Cookies(VecDeque<(SocketAddr, Instant, Cookie)>);
-
-impl Cookies {
-    /// Keeps the cookie of `relay` in the place of an older one.
-    pub(crate) fn keep(&mut self, now: Instant, relay: SocketAddr, cookie: Cookie) {
-        self.0.retain(|(known, ..)| *known != relay);
-        self.0.truncate(MAX_COOKIES - 1);
-        self.0.push_front((relay, now, cookie));
-    }
-
-    /// This client has another address.
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn of(&self, now: Instant, relay: SocketAddr) -> Option<Cookie> {
-        let fresh = |at: Instant| now.saturating_duration_since(at) < COOKIE_LIFETIME;
-        self.0.iter().find(|(known, at, _)| *known == relay && fresh(*at)).map(|(.., cookie)| *cookie)
-    }
-}
-
-/// Relays at a time; a pair has two at most, and most pairs share theirs.
-const MAX_COOKIES: usize = 16;
-/// A relay takes a cookie in the minute that it was made in and in the next one.
-const COOKIE_LIFETIME: Duration = Duration::from_secs(60);
 const UNCHALLENGED: Phase = Phase::Joining { cookie: Cookie([0; 16]), join: JoinId([0; 8]) };
 /// How long UDP may stay unanswered before a stream is wanted: three tries.
 const UNANSWERED: Duration = Duration::from_millis(1_250);
@@ -637,5 +660,7 @@ const MAX_UNANSWERED: u32 = 3;
 /// A pong may be overtaken by so many pings.
 const RECENT_PINGS: u64 = 4;
 const RETRY: Duration = Duration::from_millis(250);
+/// The tunnel repeats its first message after half a second, and takes an answer to either of the last two.
+const FIRST_LIFETIME: Duration = Duration::from_secs(1);
 const TRIES_AT_ONE: u32 = 4;
 const MAX_TRIES: u32 = 12;

@@ -2,8 +2,12 @@
 //!
 //! Inputs are `handle_*`; afterwards the shell drains [`Core::poll_output`] and sleeps until [`Core::poll_deadline`]. The
 //! parts: [`view`] knows networks and members, `peer` one tunnel and the ways to it, `leg` one end of a
-//! relayed pair, `nat` measures and punches, `relays` measures how far relays are, `fanout` spares sending a broadcast to each
-//! of many.
+//! relayed pair, `cookies` what proves this client to relays, `nat` measures and punches, `relays` measures how far relays
+//! are, `fanout` spares sending a broadcast to each of many.
+//!
+//! The first packet between two clients over a relay that both have a cookie of arrives one and a half round trips after the
+//! word that both are there: both begin a handshake within their joins, and each sends under the one that it began. Where one leg
+//! is longer, the nearer one's packet takes as much more as the legs differ: the farther one cannot hear before it has joined.
 //!
 //! Data takes the relay at first and the direct way as soon as that works. Neither the loss of the control connection nor
 //! that of all servers ends a tunnel; see `peer` for how liveness is decided then. What a restarted client needs to find its
@@ -12,6 +16,7 @@
 //! Bounds: peers are members of networks, at most 256 networks of 4,096; of these, 32 have their tunnels kept open, all others
 //! get one on demand that lapses ten minutes after the last packet. Broadcasts reach peers with a tunnel.
 
+mod cookies;
 mod fanout;
 mod index;
 mod leg;
@@ -54,9 +59,9 @@ use crate::{
     settings::{Choices, PathPolicy},
     sockets::{Call, SocketId},
 };
+use cookies::Cookies;
 use fanout::Fanout;
 use index::Index;
-use leg::Cookies;
 use nat::Nat;
 use peer::{Endpoint, Origin, Peer, Turn};
 use relays::Relays;
@@ -218,6 +223,7 @@ impl Core {
     pub fn new(now: Instant, own: ClientId, private: [u8; 32], choices: Choices, seed: [u8; 32]) -> Self {
         let mut random = StdRng::from_seed(seed);
         let relays = Relays::new(random.random());
+        let cookies = Cookies::new(random.random());
         let nat = Nat::new(own, mapping::nonce(&private), random.random(), choices);
         Self {
             own,
@@ -246,7 +252,7 @@ impl Core {
             choose: now,
             pings: 0,
             random,
-            cookies: Cookies::default(),
+            cookies,
         }
     }
 
@@ -259,6 +265,7 @@ impl Core {
         self.records = saved.records.into_iter().map(|record| (other(&record, self.own), record)).collect();
         self.reconcile(now);
         for known in saved.peers {
+            known.offer.iter().for_each(|offer| self.note_relay(offer));
             self.with(now, known.client, |peer, turn| peer.restore(turn, known.endpoints, known.offer));
         }
         self.choose_eager(now);
@@ -271,7 +278,7 @@ impl Core {
         let moved = self.nat.handle_network(now, surroundings, port, &mut self.outputs);
         self.gather_hints(now);
         if moved && !first {
-            self.cookies.clear();
+            self.cookies.handle_network_change(now);
             tracing::info!("the network of this machine changed");
             self.streams.handle_network_change(now, &mut self.outputs);
             self.relays.handle_network_change(now);
@@ -301,6 +308,8 @@ impl Core {
         }
         self.nat.handle_session(now, welcome.tag, &welcome.reflectors, &mut self.outputs);
         self.relays.handle_session(now, welcome.tag, &welcome.relays);
+        self.cookies.handle_session(now);
+        self.name_relays(now);
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.with(now, peer, |peer, turn| peer.handle_session(turn));
         }
@@ -309,6 +318,7 @@ impl Core {
     /// The control session is gone: are the peers still there?
     pub fn handle_disconnected(&mut self, now: Instant) {
         if std::mem::replace(&mut self.online, false) {
+            self.cookies.handle_session_lost();
             self.doubt_all(now);
         }
     }
@@ -352,7 +362,10 @@ impl Core {
                 self.relays.handle_resync();
                 self.drain_relays(now);
             }
-            ServerFrame::Relays(places) => self.relays.handle_places(now, &places),
+            ServerFrame::Relays(places) => {
+                self.relays.handle_places(now, &places);
+                self.name_relays(now);
+            }
             // Others than the core care for these.
             ServerFrame::Welcome(_)
             | ServerFrame::Refused(_)
@@ -481,6 +494,7 @@ impl Core {
         self.take_ways(now);
         self.relays.handle_deadline(now);
         self.drain_relays(now);
+        self.ask_for_cookies(now);
         if self.choose <= now {
             self.choose_eager(now);
         }
@@ -495,8 +509,9 @@ impl Core {
     #[must_use]
     pub fn poll_deadline(&self) -> Instant {
         let peers = self.index.deadlines.first().map(|(due, _)| *due);
-        let own = [self.nat.poll_deadline(), self.streams.poll_deadline(), self.relays.poll_deadline(), self.save];
-        own.into_iter().chain([peers]).flatten().fold(self.choose, Instant::min)
+        let relays = [self.relays.poll_deadline(), self.cookies.poll_deadline()];
+        let own = [self.nat.poll_deadline(), self.streams.poll_deadline(), self.save, peers];
+        own.into_iter().chain(relays).flatten().fold(self.choose, Instant::min)
     }
 
     /// The next thing to do.
@@ -575,8 +590,34 @@ impl Core {
         self.nat.view()
     }
 
+    fn ask_for_cookies(&mut self, now: Instant) {
+        self.cookies.handle_deadline(now);
+        while let Some((to, datagram)) = self.cookies.poll_transmit() {
+            self.outputs.push_back(Output::Send { socket: SocketId::MAIN, to, ttl: None, datagram });
+        }
+    }
+
+    /// A pair may be put on one of the nearest relays.
+    fn name_relays(&mut self, now: Instant) {
+        if self.policy != PathPolicy::Direct {
+            self.cookies.handle_named(now, self.relays.nearest());
+        }
+    }
+
+    /// A pair may be on this relay again.
+    fn note_relay(&mut self, offer: &RelayOffer) {
+        if let Some(&relay) = offer.endpoints.first().filter(|_| self.policy != PathPolicy::Direct) {
+            self.cookies.handle_use(relay);
+        }
+    }
+
     /// An offer may come before the word that its peer is a member.
     fn handle_offer(&mut self, now: Instant, offer: RelayOffer) {
+        self.note_relay(&offer);
+        // Who is kept connected decides whether a handshake begins with the join.
+        if self.choose <= now {
+            self.choose_eager(now);
+        }
         if self.peers.contains_key(&offer.peer) {
             self.with(now, offer.peer, |peer, turn| peer.handle_offer(turn, offer));
         } else {
@@ -614,6 +655,7 @@ impl Core {
             self.outputs.push_back(Output::Send { socket: SocketId::MAIN, to, ttl: None, datagram });
         }
         if let Some(report) = self.relays.poll_report().filter(|_| self.online) {
+            self.name_relays(now);
             self.outputs.push_back(Output::Say(ClientFrame::RelayTrips(Box::new(report.trips))));
             if report.is_news {
                 for peer in self.peers.keys().copied().collect::<Vec<_>>() {

@@ -29,7 +29,8 @@ use wire::{
 
 use super::{
     Output,
-    leg::{self, Cookies, Leg},
+    cookies::Cookies,
+    leg::{self, Leg},
     streams::Streams,
     view::Acquaintance,
 };
@@ -259,7 +260,7 @@ impl Peer {
                 self.copies.handle_joined();
                 self.handle_next_joined(turn);
                 self.path.handle_relay_up(turn.now);
-                self.session_on_new_way(turn);
+                self.session_over_relay(turn);
                 if std::mem::take(&mut self.moved) {
                     self.tell_hints(turn);
                 }
@@ -332,7 +333,8 @@ impl Peer {
         if turn.policy == PathPolicy::Direct {
             return;
         }
-        let leg = Leg::new(turn.now, offer, turn.cookies, turn.udp_blocked);
+        let first = self.first_packet(turn.now);
+        let leg = Leg::new(turn.now, offer, turn.cookies, turn.udp_blocked, first);
         if self.leg.as_ref().is_some_and(Leg::is_joined) {
             self.next_leg = Some(leg);
         } else {
@@ -525,6 +527,11 @@ impl Peer {
     /// Whether a message of the relay that names no slot is for one of the legs.
     pub(crate) fn expects(&self, from: SocketAddr, message: &Message<'_>) -> bool {
         [&self.leg, &self.next_leg].into_iter().flatten().any(|leg| leg.is_for(from, message))
+    }
+
+    /// Whether one of the legs joins there without a cookie.
+    pub(crate) fn lacks_cookie_of(&self, relay: SocketAddr) -> bool {
+        [&self.leg, &self.next_leg].into_iter().flatten().any(|leg| leg.lacks_cookie_of(relay))
     }
 
     pub(crate) fn owns(&self, index: u32) -> bool {

@@ -87,6 +87,13 @@ impl Relays {
         }
     }
 
+    /// Where the relays that were named are, the nearest first, as far as that is known.
+    pub(crate) fn nearest(&self) -> impl Iterator<Item = SocketAddr> {
+        let mut places: Vec<_> = self.places.iter().collect();
+        places.sort_by_key(|place| self.trips.of(place.relay).unwrap_or(u32::MAX));
+        places.into_iter().filter_map(|place| place.endpoints.first().copied())
+    }
+
     /// The server may have forgotten what was reported.
     pub(crate) fn handle_resync(&mut self) {
         if !self.trips.is_empty() {

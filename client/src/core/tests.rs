@@ -1,5 +1,6 @@
 //! Two cores back to back, with a relay between them and a clock of their own.
 
+mod first;
 mod hostile;
 mod moving;
 mod punching;
@@ -375,6 +376,7 @@ struct Lab {
     /// What the relay gives to both.
     slot: Slot,
     challenged: u32,
+    opening: first::Opening,
 }
 
 /// A datagram on its way: when it arrives, in order of sending, from, to.
@@ -478,6 +480,7 @@ impl Lab {
             legs: BTreeMap::new(),
             slot: Slot(77),
             challenged: 0,
+            opening: first::Opening::default(),
         };
         lab.alice.log_in(now);
         lab.bob.log_in(now);
@@ -507,18 +510,21 @@ impl Lab {
     /// A relay is named by its port.
     fn offer(&mut self, at: SocketAddr, sides: &[Side]) {
         for &side in sides {
-            let peer = self.node(other_side(side)).id;
-            let offer = RelayOffer {
-                peer,
-                relay: relay_id(at),
-                endpoints: vec![at],
-                ticket: vec![side as u8; TICKET_SIZE],
-                leg_key: LEG_KEY,
-                rate: Bandwidth::UNLIMITED,
-                expires: domain::UnixMillis(0),
-                streams: self.streams.offered.clone(),
-            };
+            let offer = self.relay_offer(side, at);
             self.tell(side, ServerFrame::Relay(Box::new(offer)));
+        }
+    }
+
+    fn relay_offer(&self, side: Side, at: SocketAddr) -> RelayOffer {
+        RelayOffer {
+            peer: self.node(other_side(side)).id,
+            relay: relay_id(at),
+            endpoints: vec![at],
+            ticket: vec![side as u8; TICKET_SIZE],
+            leg_key: LEG_KEY,
+            rate: Bandwidth::UNLIMITED,
+            expires: domain::UnixMillis(0),
+            streams: self.streams.offered.clone(),
         }
     }
 
@@ -648,7 +654,7 @@ impl Lab {
         if works {
             self.sent += 1;
             self.carried += 1;
-            let delay = if relayed { self.delays.0 } else { self.delays.1 };
+            let delay = if relayed { self.leg_delay(from, to) } else { self.delays.1 };
             self.wire.push(Reverse((self.now + delay, self.sent, from, to, datagram)));
         }
     }
@@ -683,17 +689,23 @@ impl Lab {
         }
         let bob = from == self.at(Side::Bob) || streaming::side_of(from) == Some(Side::Bob);
         let side = if bob { Side::Bob } else { Side::Alice };
-        match Message::parse(datagram).unwrap() {
-            Message::Join(join) if join.cookie == Cookie::default() => {
+        let message = Message::parse(datagram).unwrap();
+        if self.opening.is_lost_on_older_relays(&message) {
+            return;
+        }
+        match message {
+            Message::Ask => self.carry(at, from, Message::Challenge { cookie: COOKIE }.to_vec()),
+            Message::Join(join) | Message::JoinFirst { join, .. } if join.cookie != COOKIE => {
                 self.challenged += 1;
-                self.carry(at, from, Message::Challenge { cookie: Cookie([3; 16]) }.to_vec());
+                self.carry(at, from, Message::Challenge { cookie: COOKIE }.to_vec());
             }
-            Message::Join(join) => {
+            Message::Join(join) | Message::JoinFirst { join, .. } => {
                 assert!(join.is_proved_by(&LegKey(LEG_KEY)));
                 self.legs.insert((at, side), from);
                 let peer_present = self.legs.contains_key(&(at, other_side(side)));
                 let joined = Message::Joined { slot: self.slot, join: join.id(), peer_present };
                 self.carry(at, from, joined.to_vec());
+                self.exchange_first((at, side), &message);
             }
             Message::Ping { slot, nonce } => {
                 self.carry(at, from, Message::Pong { slot, nonce }.to_vec());
@@ -708,8 +720,6 @@ impl Lab {
                 }
             }
             other @ (Message::Challenge { .. }
-            | Message::JoinFirst { .. }
-            | Message::Ask
             | Message::Joined { .. }
             | Message::Refused { .. }
             | Message::Pong { .. }
@@ -788,6 +798,8 @@ fn sequence(packet: &[u8]) -> u16 {
     u16::from_be_bytes([echo[6], echo[7]])
 }
 
+/// The one that the relay takes.
+const COOKIE: Cookie = Cookie([3; 16]);
 /// One way to or from the relay; the direct way takes as long as both.
 const DELAY: Duration = Duration::from_millis(5);
 const LEG_KEY: [u8; 32] = [6; 32];

@@ -9,7 +9,7 @@ use wire::relay::Message;
 
 use super::{
     Core, Output,
-    peer::{Endpoint, Origin},
+    peer::{Endpoint, Origin, Peer},
 };
 
 impl Core {
@@ -99,10 +99,12 @@ impl Core {
         if let Message::Joined { .. } = message {
             self.streams.handle_use(from);
         }
-        let expecting = self.peers.iter().filter(|(_, peer)| peer.expects(from, message)).map(|(id, _)| *id);
-        let expecting = expecting.collect::<Vec<_>>();
+        // What was asked for ahead is no answer to a join that shows a cookie already.
+        let awaited = matches!(message, Message::Challenge { .. }) && self.cookies.awaits(from);
+        let expects = |peer: &Peer| peer.expects(from, message) && (!awaited || peer.lacks_cookie_of(from));
+        let expecting: Vec<_> = self.peers.iter().filter(|(_, peer)| expects(peer)).map(|(id, _)| *id).collect();
         if let Message::Challenge { cookie } = message
-            && !expecting.is_empty()
+            && (awaited || !expecting.is_empty())
         {
             self.cookies.keep(now, from, *cookie);
         }

@@ -8,7 +8,7 @@ use traversal::path;
 use tunnel::{Event, Frame, Route};
 use wire::control::Request;
 
-use super::{Endpoint, Origin, Output, Peer, Turn, micros, send_to};
+use super::{Endpoint, Leg, Origin, Output, Peer, Turn, micros, send_to};
 use crate::{settings::PathPolicy, sockets::SocketId};
 
 impl Peer {
@@ -29,6 +29,25 @@ impl Peer {
         }
         self.flush(turn, None);
         self.drain_path(turn);
+    }
+
+    /// What goes to the peer within the first join: the beginning of a handshake, where keys are missed.
+    pub(super) fn first_packet(&mut self, now: Instant) -> Option<BytesMut> {
+        let missed = !self.session.is_established() && self.is_wanted(now) && !self.has_joined();
+        if missed { self.session.initiation(now) } else { None }
+    }
+
+    /// As on any new way, unless a handshake has begun within the join.
+    pub(super) fn session_over_relay(&mut self, turn: &mut Turn<'_>) {
+        if self.leg.as_mut().is_some_and(Leg::has_brought) {
+            self.drain_path(turn);
+        } else {
+            self.session_on_new_way(turn);
+        }
+    }
+
+    fn has_joined(&self) -> bool {
+        self.leg.as_ref().is_some_and(Leg::is_joined)
     }
 
     /// Does what the path asks for.
@@ -130,9 +149,10 @@ impl Peer {
         }
     }
 
-    /// Whether a packet now would overtake others, or be lost while the relay learns this client's new address.
+    /// Whether a packet now would overtake others, or be lost while the relay learns this client's address.
     pub(super) fn is_holding(&self, now: Instant) -> bool {
-        let joins = self.is_relayed() && self.leg.as_ref().is_some_and(|leg| !leg.carries());
+        let joins = (self.is_relayed() || self.path.current().is_none())
+            && self.leg.as_ref().is_some_and(|leg| !leg.carries() && !leg.is_ended());
         joins || self.path.holds(now).is_some()
     }
 
