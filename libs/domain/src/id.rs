@@ -119,6 +119,10 @@ bytes_id! {
     NetworkId
 }
 bytes_id! {
+    /// An invite, by what the server knows of it.
+    InviteId
+}
+bytes_id! {
     /// One relay process.
     RelayId
 }

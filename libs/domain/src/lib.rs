@@ -9,23 +9,30 @@ mod address;
 mod bandwidth;
 pub mod human_duration;
 mod id;
+mod invite;
 mod key;
 mod member;
 mod name;
 mod nat;
+mod order;
 mod pair;
 mod password;
 mod plan;
 mod relay;
+mod role;
 mod stream;
 
 pub use address::{AddressPool, PoolError, Scope, SourcePrefix, UlaPrefix, VirtualAddresses, pairs_well, scope};
 pub use bandwidth::Bandwidth;
-pub use id::{ClientId, Epoch, GatewayId, InstanceId, NetworkId, ParseIdError, RelayId, Revision, UnixMillis};
+pub use id::{
+    ClientId, Epoch, GatewayId, InstanceId, InviteId, NetworkId, ParseIdError, RelayId, Revision, UnixMillis,
+};
+pub use invite::{Invite, InviteToken, MAX_INVITES, NewInvite};
 pub use key::{IdentityKey, KeyError, Signature, TUNNEL_KEY_CONTEXT, TunnelKey};
 pub use member::{KnownNetwork, Member, NetworkChange, PeerPresence};
 pub use name::{NameError, NetworkName, Nickname};
 pub use nat::{Allocation, Filtering, Mapping, NatClass, NatProfile, Probe, Reflected, TransactionId, Vantage, hops};
+pub use order::{Admissions, MAX_APPLICANTS, MAX_BANS, NetworkOrder, Outsider};
 pub use pair::{
     Candidate, Observation, PairOutcome, PairRecord, PunchId, PunchKind, PunchOrder, PunchPacket, PunchPreparation,
     PunchReady, PunchReport, Reflector, RelayOffer, SessionTag, Spray, Strategy, Via,
@@ -35,4 +42,5 @@ pub use plan::Plan;
 pub use relay::{
     RelayCandidate, RelayChoice, RelayLoss, RelayPlace, RelayTrip, RelayTrips, RelayTripsError, RelayVerdict, RelayWhy,
 };
+pub use role::{Action, Role, may};
 pub use stream::{StreamEndpoint, StreamEndpointError};
