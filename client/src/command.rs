@@ -2,16 +2,21 @@
 //!
 //! The names of the fields are a contract with scripts. Fields may be added; none changes its meaning.
 
+mod govern;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use domain::{
-    Allocation, ClientId, NatClass, NatProfile, NetworkId, NetworkName, Nickname, PairRecord, PeerPresence, RelayId,
+    Allocation, ClientId, NatClass, NatProfile, NetworkId, NetworkName, NetworkTerms, Nickname, PairRecord,
+    PeerPresence, RelayId, Role,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use wire::Code;
 
-use crate::{password::Password, portmap::Protocol};
+pub use govern::{AdmissionsView, Govern, Invited, MemberLine, NewRole, named};
+
+use crate::{invite::InviteLink, password::Password, portmap::Protocol};
 
 /// A question to the daemon.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,6 +53,24 @@ pub enum Command {
     Why {
         peer: String,
     },
+    Govern {
+        network: NetworkName,
+        wish: Govern,
+    },
+    Admissions {
+        network: NetworkName,
+    },
+    Invite {
+        network: NetworkName,
+        uses: u32,
+        lifetime_s: u32,
+    },
+    Redeem {
+        invite: InviteLink,
+    },
+    Members {
+        network: NetworkName,
+    },
 }
 
 impl Command {
@@ -55,8 +78,20 @@ impl Command {
     #[must_use]
     pub const fn needs_server(&self) -> bool {
         match self {
-            Self::Create { .. } | Self::Join { .. } | Self::Leave { .. } | Self::Nick { .. } => true,
-            Self::Status | Self::Peers | Self::Wait { .. } | Self::Ping { .. } | Self::Why { .. } => false,
+            Self::Create { .. }
+            | Self::Join { .. }
+            | Self::Leave { .. }
+            | Self::Nick { .. }
+            | Self::Govern { .. }
+            | Self::Admissions { .. }
+            | Self::Invite { .. }
+            | Self::Redeem { .. } => true,
+            Self::Status
+            | Self::Peers
+            | Self::Wait { .. }
+            | Self::Ping { .. }
+            | Self::Why { .. }
+            | Self::Members { .. } => false,
         }
     }
 }
@@ -80,6 +115,9 @@ pub enum Answer {
     /// One packet of a ping; more follow.
     Pong(Pong),
     Why(Box<Why>),
+    Admissions(AdmissionsView),
+    Invited(Invited),
+    Members(Vec<MemberLine>),
     Done(Done),
 }
 
@@ -112,6 +150,9 @@ pub struct Status {
     pub control_detail: Option<String>,
     pub nat: NatView,
     pub networks: Vec<NetworkView>,
+    /// Networks that have not let this machine in yet.
+    #[serde(default)]
+    pub awaiting: Vec<NetworkName>,
 }
 
 /// Whether the servers are reached.
@@ -192,6 +233,11 @@ pub struct NetworkView {
     pub id: NetworkId,
     pub name: NetworkName,
     pub members: usize,
+    /// Of this machine.
+    #[serde(default)]
+    pub role: Role,
+    #[serde(flatten)]
+    pub terms: NetworkTerms,
 }
 
 /// One line of `buri peers`.

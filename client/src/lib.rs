@@ -9,6 +9,7 @@ pub mod control;
 pub mod core;
 pub mod daemon;
 pub mod home;
+pub mod invite;
 pub mod local;
 pub mod network;
 pub mod password;

@@ -1,5 +1,7 @@
 //! The command line of the client: a thin asker of the daemon's local socket, and the daemon itself.
 
+mod govern;
+
 use std::{
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
@@ -37,8 +39,8 @@ enum Action {
     Daemon(Settings),
     /// Create a network and become its first member.
     Create(Membership),
-    /// Join a network.
-    Join(Membership),
+    /// Join a network, by its password or by an invite.
+    Join(Joining),
     /// Leave a network.
     Leave { network: NetworkName },
     /// Change this client's nickname.
@@ -69,6 +71,8 @@ enum Action {
     },
     /// Show why a peer is connected as it is.
     Why { peer: String },
+    #[command(flatten)]
+    Govern(govern::Subcommands),
 }
 
 #[derive(Debug, Args)]
@@ -105,10 +109,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
             let password = membership.password()?;
             Command::Create { network: membership.network, password }
         }
-        Action::Join(membership) => {
-            let password = membership.password()?;
-            Command::Join { network: membership.network, password }
-        }
+        Action::Join(joining) => joining.command()?,
         Action::Leave { network } => Command::Leave { network },
         Action::Nick { name } => Command::Nick { nick: name },
         Action::Status => Command::Status,
@@ -116,6 +117,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Action::Wait { peer, path, timeout } => Command::Wait { peer, path, timeout_ms: millis(timeout) },
         Action::Ping { peer, count, interval } => Command::Ping { peer, count, interval_ms: millis(interval) },
         Action::Why { peer } => Command::Why { peer },
+        Action::Govern(wanted) => wanted.command(),
     };
     let mut pongs = Pongs::default();
     let socket = client::home::Home::at(&cli.home).socket();
@@ -127,24 +129,60 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// A network and its password, or an invite, which says both.
+#[derive(Debug, Args)]
+struct Joining {
+    #[arg(required_unless_present = "invite", conflicts_with = "invite", requires = "password_file")]
+    network: Option<NetworkName>,
+    /// A file with the password, or - for standard input. One line end at its end does not count.
+    #[arg(long, value_name = "FILE", conflicts_with = "invite")]
+    password_file: Option<PathBuf>,
+    /// A file with the invite, or - for standard input, or the invite itself.
+    #[arg(long, value_name = "INVITE")]
+    invite: Option<String>,
+}
+
+impl Joining {
+    fn command(self) -> Result<Command, CommandError> {
+        match (self.network, self.password_file, self.invite) {
+            (Some(network), Some(password_file), None) => {
+                let membership = Membership { network, password_file };
+                Ok(Command::Join { password: membership.password()?, network: membership.network })
+            }
+            (_, _, Some(invite)) => {
+                let text = if invite.starts_with("buri-invite:") { invite } else { read_secret(Path::new(&invite))? };
+                let no_invite = |error: client::invite::NoInvite| {
+                    CommandError::new(wire::Code::InviteInvalid.name(), error.to_string())
+                };
+                Ok(Command::Redeem { invite: text.parse().map_err(no_invite)? })
+            }
+            (_, _, None) => Err(failed("a network and its password, or an invite".to_owned())),
+        }
+    }
+}
+
 impl Membership {
     fn password(&self) -> Result<Password, CommandError> {
-        let mut text = String::new();
-        let read = if self.password_file == Path::new("-") {
-            std::io::stdin().take(MAX_PASSWORD_FILE).read_to_string(&mut text)
-        } else {
-            std::fs::File::open(&self.password_file)
-                .and_then(|file| file.take(MAX_PASSWORD_FILE).read_to_string(&mut text))
-        };
-        read.map_err(|error| failed(format!("the password cannot be read: {error}")))?;
-        if text.ends_with('\n') {
-            text.pop();
-            if text.ends_with('\r') {
-                text.pop();
-            }
-        }
-        Ok(Password::new(text))
+        read_secret(&self.password_file).map(Password::new)
     }
+}
+
+/// What is in `file`, or on standard input for `-`, without the line end.
+fn read_secret(file: &Path) -> Result<String, CommandError> {
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().take(MAX_PASSWORD_FILE).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(MAX_PASSWORD_FILE).read_to_string(&mut text))
+    };
+    read.map_err(|error| failed(format!("the secret cannot be read: {error}")))?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
 }
 
 /// Longer files are no passwords: what is over shows as a password that is too long.
@@ -191,13 +229,22 @@ fn for_people(command: &Command, answer: Value) -> String {
     let text = match command {
         Command::Status => serde_json::from_value(answer.clone()).map(|status| status_text(&status)),
         Command::Peers => serde_json::from_value(answer.clone()).map(|peers: Vec<Peer>| peers_text(&peers)),
-        Command::Create { .. } | Command::Join { .. } => {
+        Command::Create { .. } | Command::Join { .. } | Command::Redeem { .. } => {
             serde_json::from_value(answer.clone()).map(|joined| joined_text(&joined))
         }
+        Command::Invite { .. } => Ok(answer["invite"].as_str().unwrap_or_default().to_owned()),
         Command::Wait { .. } => serde_json::from_value(answer.clone())
             .map(|waited: Waited| format!("{} after {} ms", word(&waited.path), waited.after_ms)),
         Command::Why { .. } => Ok(why_text(&answer)),
-        Command::Leave { .. } | Command::Nick { .. } | Command::Ping { .. } => Ok("done".to_owned()),
+        Command::Members { .. } => {
+            serde_json::from_value(answer.clone()).map(|lines: Vec<_>| govern::members_text(&lines))
+        }
+        Command::Admissions { .. } => {
+            serde_json::from_value(answer.clone()).map(|lists| govern::admissions_text(&lists))
+        }
+        Command::Leave { .. } | Command::Nick { .. } | Command::Ping { .. } | Command::Govern { .. } => {
+            Ok("done".to_owned())
+        }
     };
     text.unwrap_or_else(|_| answer.to_string())
 }
@@ -217,7 +264,19 @@ fn status_text(status: &Status) -> String {
         text.push_str(&format!(" ({detail})"));
     }
     for network in &status.networks {
-        text.push_str(&format!("\nnetwork   {} ({} members)", network.name, network.members));
+        text.push_str(&format!(
+            "\nnetwork   {} ({} members, {}{})",
+            network.name,
+            network.members,
+            word(&network.role),
+            if network.terms.locked { ", locked" } else { "" },
+        ));
+        if network.terms.applicants > 0 {
+            text.push_str(&format!(", {} waiting for approval", network.terms.applicants));
+        }
+    }
+    for network in &status.awaiting {
+        text.push_str(&format!("\nwaiting   {network}"));
     }
     text
 }

@@ -16,11 +16,13 @@
 //! Bounds: peers are members of networks, at most 256 networks of 4,096; of these, 32 have their tunnels kept open, all others
 //! get one on demand that lapses ten minutes after the last packet. Broadcasts reach peers with a tunnel.
 
+mod awaited;
 mod cookies;
 mod fanout;
 mod index;
 mod leg;
 mod mapping;
+mod members;
 mod nat;
 mod peer;
 mod relays;
@@ -59,6 +61,7 @@ use crate::{
     settings::{Choices, PathPolicy},
     sockets::{Call, SocketId},
 };
+pub use awaited::Awaited;
 use cookies::Cookies;
 use fanout::Fanout;
 use index::Index;
@@ -115,6 +118,7 @@ pub struct Core {
     port: u16,
     own_hints: Vec<SocketAddr>,
     records: BTreeMap<ClientId, PairRecord>,
+    awaited: Vec<Awaited>,
     /// For peers that are not known yet, newest first.
     early_offers: VecDeque<(Instant, RelayOffer)>,
     outputs: VecDeque<Output>,
@@ -164,6 +168,9 @@ pub enum Output {
     CloseStream(StreamId),
     /// To be asked of the router; the answer goes to [`Core::handle_mapped`].
     MapPort(Wish),
+    /// The keys of a network are to be asked of the server; what it says goes to [`Core::handle_keys`] and
+    /// [`Core::handle_no_keys`].
+    WantKeys(NetworkId),
     /// The answer to [`Core::ping`].
     Pong {
         peer: ClientId,
@@ -245,6 +252,7 @@ impl Core {
             port: 0,
             own_hints: Vec::new(),
             records: BTreeMap::new(),
+            awaited: Vec::new(),
             early_offers: VecDeque::new(),
             outputs: VecDeque::new(),
             changed: false,
@@ -262,6 +270,7 @@ impl Core {
         self.view.nick = saved.nick;
         self.prefixes = (saved.prefix4, saved.prefix6);
         self.view.restore(saved.networks);
+        self.awaited = saved.awaited;
         self.records = saved.records.into_iter().map(|record| (other(&record, self.own), record)).collect();
         self.reconcile(now);
         for known in saved.peers {
@@ -330,6 +339,7 @@ impl Core {
             ServerFrame::Synced(addresses, networks) => {
                 self.view.addresses = Some(addresses);
                 self.view.retain(&networks);
+                self.want_keys(None);
                 let unknown = networks.iter().filter(|id| !self.view.networks().contains_key(id));
                 let asked = unknown.map(|&id| Output::Ask(Request::ChangesSince(id, domain::Revision::ZERO)));
                 self.outputs.extend(asked);
@@ -382,6 +392,7 @@ impl Core {
     pub fn handle_joined(&mut self, now: Instant, joined: &Joined, secret: NetworkSecret) {
         self.view.addresses = Some(joined.addresses);
         self.view.learn(joined.network, secret);
+        self.forget_awaited(joined.network);
         self.changed = true;
         if !self.view.networks().contains_key(&joined.network) {
             self.outputs.push_back(Output::Ask(Request::ChangesSince(joined.network, domain::Revision::ZERO)));
@@ -557,6 +568,7 @@ impl Core {
             networks: self.view.save(),
             peers: peers.filter(|peer| !peer.endpoints.is_empty() || peer.offer.is_some()).collect(),
             records: self.records.values().cloned().collect(),
+            awaited: self.awaited.clone(),
         }
     }
 

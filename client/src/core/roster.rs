@@ -25,6 +25,8 @@ impl Core {
             id,
             name: network.name.clone(),
             members: network.size(),
+            role: network.role,
+            terms: network.terms,
         };
         self.view.networks().iter().map(view)
     }
@@ -80,13 +82,16 @@ impl Core {
             .filter(|member| !member.gone)
             .filter_map(|member| member.presence.map(|presence| (member.client, presence)))
             .collect();
+        let left = change.left;
         match self.view.apply(change) {
             Applied::Gap(known) => {
                 self.outputs.push_back(Output::Ask(Request::ChangesSince(network, known)));
                 return;
             }
+            Applied::Unchanged if left => self.forget_awaited(network),
             Applied::Unchanged => {}
             Applied::Changed => {
+                self.want_keys(Some(network));
                 self.changed = true;
                 self.reconcile(now);
             }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use domain::{ClientId, Nickname, PairRecord, RelayOffer, VirtualAddresses};
 use minicbor::{Decode, Encode};
 
-use super::view::SavedNetwork;
+use super::{awaited::Awaited, view::SavedNetwork};
 
 /// What a restarted client needs to find its peers while no server answers. Secret: it holds the networks' secrets.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
@@ -27,6 +27,9 @@ pub struct Saved {
     pub(crate) peers: Vec<SavedPeer>,
     #[n(7)]
     pub(crate) records: Vec<PairRecord>,
+    #[n(8)]
+    #[cbor(default)]
+    pub(crate) awaited: Vec<Awaited>,
 }
 
 /// Where a peer was.

@@ -438,6 +438,7 @@ impl Node {
                 Output::Ask(request) => self.requests.push(request),
                 other @ (Output::Send { .. }
                 | Output::Deliver(_)
+                | Output::WantKeys(_)
                 | Output::Say(_)
                 | Output::Configure(_)
                 | Output::Members(_)
@@ -631,6 +632,7 @@ impl Lab {
                 Output::Ask(request) => self.node_mut(side).requests.push(request),
                 Output::Pong { number, rtt, route, .. } => self.node_mut(side).pongs.push((number, rtt, route)),
                 Output::Send { .. }
+                | Output::WantKeys(_)
                 | Output::Configure(_)
                 | Output::Members(_)
                 | Output::Open(_)

@@ -8,7 +8,8 @@ use std::{
 };
 
 use domain::{
-    ClientId, KnownNetwork, Member, NetworkChange, NetworkId, NetworkName, Nickname, Revision, VirtualAddresses,
+    ClientId, KnownNetwork, Member, NetworkChange, NetworkId, NetworkName, NetworkTerms, Nickname, Revision, Role,
+    VirtualAddresses,
 };
 use minicbor::{Decode, Encode};
 use tunnel::{NetworkSecret, PairKey};
@@ -28,6 +29,9 @@ pub struct View {
 #[derive(Debug)]
 pub struct Network {
     pub name: NetworkName,
+    /// Of this client.
+    pub role: Role,
+    pub terms: NetworkTerms,
     revision: Revision,
     /// Since when the members are these, as far as it was seen.
     composition: Revision,
@@ -63,6 +67,12 @@ pub struct SavedNetwork {
     secret: Option<[u8; 32]>,
     #[n(4)]
     members: Vec<Member>,
+    #[n(5)]
+    #[cbor(default)]
+    role: Role,
+    #[n(6)]
+    #[cbor(default)]
+    terms: NetworkTerms,
 }
 
 impl View {
@@ -75,6 +85,10 @@ impl View {
     /// Takes one change. Members that cannot vouch for their keys are left out.
     pub fn apply(&mut self, change: NetworkChange) -> Applied {
         if change.left {
+            // It came back since then.
+            if self.networks.get(&change.network).is_some_and(|network| network.revision > change.revision) {
+                return Applied::Unchanged;
+            }
             self.secrets.remove(&change.network);
             return if self.networks.remove(&change.network).is_some() { Applied::Changed } else { Applied::Unchanged };
         }
@@ -87,6 +101,8 @@ impl View {
         }
         let network = self.networks.entry(change.network).or_insert_with(|| Network {
             name: change.name.clone(),
+            role: Role::Member,
+            terms: change.terms,
             revision: Revision::ZERO,
             composition: Revision::ZERO,
             members: BTreeMap::new(),
@@ -100,10 +116,12 @@ impl View {
         }
         network.name = change.name;
         network.revision = change.revision;
+        network.terms = change.terms;
         for member in change.members {
             if member.client == self.own {
                 self.nick = member.nick.or_else(|| self.nick.take());
                 if !member.gone {
+                    network.role = member.role;
                     self.addresses = Some(member.addresses);
                 }
             } else if member.gone {
@@ -138,6 +156,12 @@ impl View {
     /// Keeps the secret of a network.
     pub fn learn(&mut self, network: NetworkId, secret: NetworkSecret) {
         self.secrets.insert(network, secret);
+    }
+
+    /// The secret of a network.
+    #[must_use]
+    pub fn secret(&self, network: NetworkId) -> Option<&NetworkSecret> {
+        self.secrets.get(&network)
     }
 
     /// What the server need not send again.
@@ -212,6 +236,8 @@ impl View {
             revision: network.revision,
             secret: self.secrets.get(&id).map(|secret| *secret.as_bytes()),
             members: network.members.values().cloned().collect(),
+            role: network.role,
+            terms: network.terms,
         };
         self.networks.iter().map(save).collect()
     }
@@ -225,6 +251,8 @@ impl View {
             let genuine = network.members.into_iter().filter(is_genuine).map(|member| (member.client, member));
             let restored = Network {
                 name: network.name,
+                role: network.role,
+                terms: network.terms,
                 revision: network.revision,
                 composition: Revision::ZERO,
                 members: genuine.collect(),
@@ -251,6 +279,11 @@ impl Network {
     #[must_use]
     pub const fn composition(&self) -> Revision {
         self.composition
+    }
+
+    /// The others.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
     }
 
     /// What the server last knew of the presence of the members.
@@ -284,6 +317,16 @@ pub(crate) mod tests {
         assert_eq!(view.apply(change(3, 6, vec![member(3, &[3; 32])])), Applied::Changed);
         assert_eq!(view.acquaintances().len(), 2);
         assert_eq!(view.known(), vec![KnownNetwork { network: NETWORK, revision: Revision(6) }]);
+    }
+
+    #[test]
+    fn a_farewell_from_before_the_return_is_ignored() {
+        let mut view = View::new(member(1, &[1; 32]).client);
+        view.apply(change(0, 5, vec![member(2, &[2; 32])]));
+        assert_eq!(view.apply(NetworkChange { left: true, ..change(3, 4, Vec::new()) }), Applied::Unchanged);
+        assert_eq!(view.networks().len(), 1);
+        assert_eq!(view.apply(NetworkChange { left: true, ..change(5, 6, Vec::new()) }), Applied::Changed);
+        assert!(view.networks().is_empty());
     }
 
     #[test]
@@ -353,6 +396,7 @@ pub(crate) mod tests {
             revision: Revision(revision),
             members,
             left: false,
+            terms: NetworkTerms::default(),
         }
     }
 
@@ -375,6 +419,7 @@ pub(crate) mod tests {
             revision: Revision(1),
             gone: false,
             presence: Some(domain::PeerPresence::Online),
+            role: Role::Member,
         }
     }
 }

@@ -54,6 +54,16 @@ impl Daemon {
                     self.ask(Some(request));
                 }
             }
+            Command::Govern { network, wish } => self.govern(at, &network, wish, answers),
+            Command::Admissions { network } => self.show_admissions(at, &network, answers),
+            Command::Invite { network, uses, lifetime_s } => self.invite(at, &network, uses, lifetime_s, answers),
+            Command::Redeem { invite } => {
+                if self.needs_server(&answers) {
+                    let request = self.requests.redeem(at, &invite, answers);
+                    self.ask(Some(request));
+                }
+            }
+            Command::Members { network } => self.show_members(&network, &answers),
             Command::Wait { peer, path, timeout_ms } => {
                 self.watches.wait(at, peer, path, Duration::from_millis(timeout_ms), answers);
             }
@@ -75,7 +85,7 @@ impl Daemon {
         }
     }
 
-    fn ask(&self, request: Option<(u32, wire::control::Request)>) {
+    pub(super) fn ask(&self, request: Option<(u32, wire::control::Request)>) {
         if let Some((number, request)) = request {
             self.say(ClientFrame::Request(number, request));
         }
@@ -101,7 +111,7 @@ impl Daemon {
     }
 
     /// Whether there is a session; refuses when not.
-    fn needs_server(&self, answers: &requests::Answers) -> bool {
+    pub(super) fn needs_server(&self, answers: &requests::Answers) -> bool {
         if !self.core.is_online() {
             requests::refuse(answers, self.unreached());
         }
@@ -148,6 +158,7 @@ impl Daemon {
             control_detail: self.standing.1.clone(),
             nat: self.core.nat(),
             networks: self.core.networks().collect(),
+            awaiting: self.core.awaited().map(|(_, name)| name.clone()).collect(),
         }
     }
 }

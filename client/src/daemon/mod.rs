@@ -5,6 +5,7 @@
 //! others by a budget, not for ever. Nothing in a turn blocks: datagrams that do not fit are lost, as on any link.
 
 mod commands;
+mod govern;
 mod requests;
 mod watches;
 
@@ -120,7 +121,7 @@ enum Work {
     Saved(Result<(), HomeError>, Vec<Promise>),
 }
 
-type Promise = (requests::Answers, Answer);
+type Promise = (requests::Answers, Result<Answer, CommandError>);
 
 impl Daemon {
     /// Opens sockets and adapter, and takes up what the last run knew.
@@ -350,6 +351,10 @@ impl Daemon {
                         tracing::debug!(%error, "no socket to measure or punch with");
                     }
                 }
+                Output::WantKeys(network) => {
+                    let (number, request) = self.requests.keys(Instant::now(), network);
+                    self.say(ClientFrame::Request(number, request));
+                }
                 Output::MapPort(wish) => {
                     self.asking.spawn(async move { (wish, portmap::ask(wish).await) });
                 }
@@ -400,7 +405,9 @@ impl Daemon {
                 self.handle_outcome(outcome);
             }
             ControlEvent::Frame(ServerFrame::Refusal(number, refused)) => {
-                self.requests.handle_refusal(number, refused);
+                if let Some((network, code)) = self.requests.handle_refusal(number, refused) {
+                    self.core.handle_no_keys(network, code);
+                }
             }
             ControlEvent::Frame(frame) => self.core.handle_frame(now, frame),
             ControlEvent::Lost => {
@@ -433,8 +440,18 @@ impl Daemon {
                     warning: joined.warning.map(|code| code.name().to_owned()),
                 };
                 // A membership without its secret is worthless: it is on disk before the user is told.
-                self.promised.push((answers, Answer::Joined(joined)));
+                self.promised.push((answers, Ok(Answer::Joined(joined))));
                 self.saving = Some(Box::new(self.core.saved()));
+            }
+            requests::Outcome::Awaiting { network, name, key, answers } => {
+                self.core.handle_awaiting(network, name, &key);
+                // Without the key an approval is worthless: it is on disk before the user is told.
+                self.promised.push((answers, Err(wire::Code::AwaitingApproval.into())));
+                self.saving = Some(Box::new(self.core.saved()));
+            }
+            requests::Outcome::Keys { network, sealed } => self.core.handle_keys(now(), network, &sealed),
+            requests::Outcome::Outsiders { network, wish, lists, answers } => {
+                self.govern_outsider(network, wish, &lists, answers);
             }
             requests::Outcome::Left { network, answers } => {
                 self.core.handle_left(now(), network);
@@ -463,7 +480,7 @@ impl Daemon {
             }
             Ok(Work::Saved(Ok(()), promised)) => {
                 for (answers, answer) in promised {
-                    drop(answers.try_send(Ok(answer)));
+                    drop(answers.try_send(answer));
                 }
             }
             Ok(Work::Saved(Err(error), promised)) => {

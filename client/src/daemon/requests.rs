@@ -2,12 +2,16 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use domain::{ClientId, NetworkId, NetworkName, Nickname};
+use domain::{Admissions, ClientId, NetworkId, NetworkName, NetworkOrder, NewInvite, Nickname};
 use tokio::{sync::mpsc, time::Instant};
-use wire::control::{Joined, Refused, Reply, Request};
+use wire::{
+    Code,
+    control::{Joined, Refused, Reply, Request},
+};
 
 use crate::{
-    command::{Answer, CommandError},
+    command::{Answer, CommandError, Govern, Invited},
+    invite::InviteLink,
     password::{ExportKey, LoggingIn, NetworkSecret, Password, PasswordError, Registering},
 };
 
@@ -31,13 +35,43 @@ struct Pending {
 /// What the next reply is for.
 #[derive(Debug)]
 enum Step {
-    CreateStart { name: NetworkName, registering: Box<Registering> },
-    CreateFinish { secret: NetworkSecret },
-    JoinStart { logging_in: Box<LoggingIn> },
-    JoinFinish { key: ExportKey },
-    Leave { network: NetworkId },
-    Nick { nick: Nickname },
-    Why { peer: ClientId },
+    CreateStart {
+        name: NetworkName,
+        registering: Box<Registering>,
+    },
+    CreateFinish {
+        secret: NetworkSecret,
+    },
+    JoinStart {
+        logging_in: Box<LoggingIn>,
+    },
+    JoinFinish {
+        key: ExportKey,
+    },
+    Leave {
+        network: NetworkId,
+    },
+    /// Only the outcome counts.
+    Order,
+    Invite {
+        invited: Box<Invited>,
+    },
+    Admissions,
+    /// To find out whom an order means.
+    Outsiders {
+        network: NetworkId,
+        wish: Govern,
+    },
+    /// For the core.
+    Keys {
+        network: NetworkId,
+    },
+    Nick {
+        nick: Nickname,
+    },
+    Why {
+        peer: ClientId,
+    },
 }
 
 /// Hashing to be done away from the daemon's task; then [`Requests::handle_hashed`].
@@ -69,6 +103,23 @@ pub(super) enum Outcome {
     Joined {
         joined: Box<Joined>,
         secret: NetworkSecret,
+        answers: Answers,
+    },
+    /// Approval is asked for; the key will open the network's secret.
+    Awaiting {
+        network: NetworkId,
+        name: NetworkName,
+        key: ExportKey,
+        answers: Answers,
+    },
+    Keys {
+        network: NetworkId,
+        sealed: Vec<u8>,
+    },
+    Outsiders {
+        network: NetworkId,
+        wish: Govern,
+        lists: Box<Admissions>,
         answers: Answers,
     },
     Left {
@@ -136,6 +187,53 @@ impl Requests {
         (self.begin(now, answers, Step::Leave { network }), Request::Leave(network))
     }
 
+    pub(super) fn order(
+        &mut self,
+        now: Instant,
+        network: NetworkId,
+        order: NetworkOrder,
+        answers: Answers,
+    ) -> (u32, Request) {
+        (self.begin(now, answers, Step::Order), Request::Order(network, order))
+    }
+
+    pub(super) fn invite(
+        &mut self,
+        now: Instant,
+        network: NetworkId,
+        new: NewInvite,
+        invited: Invited,
+        answers: Answers,
+    ) -> (u32, Request) {
+        let step = Step::Invite { invited: Box::new(invited) };
+        (self.begin(now, answers, step), Request::Order(network, NetworkOrder::Invite(new)))
+    }
+
+    pub(super) fn redeem(&mut self, now: Instant, invite: &InviteLink, answers: Answers) -> (u32, Request) {
+        let request = Request::Redeem(invite.token(), rand::random());
+        (self.begin(now, answers, Step::JoinFinish { key: invite.key() }), request)
+    }
+
+    pub(super) fn admissions(&mut self, now: Instant, network: NetworkId, answers: Answers) -> (u32, Request) {
+        (self.begin(now, answers, Step::Admissions), Request::Admissions(network))
+    }
+
+    pub(super) fn find_outsider(
+        &mut self,
+        now: Instant,
+        network: NetworkId,
+        wish: Govern,
+        answers: Answers,
+    ) -> (u32, Request) {
+        (self.begin(now, answers, Step::Outsiders { network, wish }), Request::Admissions(network))
+    }
+
+    /// For the core: no user waits.
+    pub(super) fn keys(&mut self, now: Instant, network: NetworkId) -> (u32, Request) {
+        let (nobody, _) = mpsc::channel(1);
+        (self.begin(now, nobody, Step::Keys { network }), Request::Keys(network))
+    }
+
     pub(super) fn rename(&mut self, now: Instant, nick: Nickname, answers: Answers) -> (u32, Request) {
         (self.begin(now, answers, Step::Nick { nick: nick.clone() }), Request::SetNick(nick))
     }
@@ -164,21 +262,51 @@ impl Requests {
                     }
                 }
             }
+            (Step::JoinFinish { key }, Reply::Awaiting(network, name)) => {
+                Outcome::Awaiting { network, name, key, answers }
+            }
+            (Step::Order, Reply::Done) => {
+                drop(answers.try_send(Ok(Answer::DONE)));
+                Outcome::Nothing
+            }
+            (Step::Invite { invited }, Reply::Done) => {
+                drop(answers.try_send(Ok(Answer::Invited(*invited))));
+                Outcome::Nothing
+            }
+            (Step::Admissions, Reply::Admissions(lists)) => {
+                drop(answers.try_send(Ok(Answer::Admissions((*lists).into()))));
+                Outcome::Nothing
+            }
+            (Step::Outsiders { network, wish }, Reply::Admissions(lists)) => {
+                Outcome::Outsiders { network, wish, lists, answers }
+            }
+            (Step::Keys { network }, Reply::Keys(sealed)) => Outcome::Keys { network, sealed },
             (Step::Leave { network }, Reply::Done) => Outcome::Left { network, answers },
             (Step::Nick { nick }, Reply::Done) => Outcome::Renamed { nick, answers },
             (Step::Why { peer }, Reply::Why(record)) => Outcome::Record { peer, record, answers },
-            (_, Reply::Done | Reply::Registration(_) | Reply::Credential(_) | Reply::Joined(_) | Reply::Why(_)) => {
+            (
+                _,
+                Reply::Done
+                | Reply::Registration(_)
+                | Reply::Credential(_)
+                | Reply::Joined(_)
+                | Reply::Why(_)
+                | Reply::Awaiting(..)
+                | Reply::Admissions(_)
+                | Reply::Keys(_),
+            ) => {
                 refuse(&answers, CommandError::from(wire::Code::Malformed));
                 Outcome::Nothing
             }
         }
     }
 
-    /// The server refused.
-    pub(super) fn handle_refusal(&mut self, number: u32, refused: Refused) {
-        if let Some(pending) = self.pending.remove(&number) {
-            refuse(&pending.answers, CommandError::from(refused));
-        }
+    /// The server refused; returns of which network it refused the keys, and why.
+    pub(super) fn handle_refusal(&mut self, number: u32, refused: Refused) -> Option<(NetworkId, Option<Code>)> {
+        let Pending { answers, step, .. } = self.pending.remove(&number)?;
+        let code = Code::from_number(refused.code);
+        refuse(&answers, CommandError::from(refused));
+        if let Step::Keys { network } = step { Some((network, code)) } else { None }
     }
 
     /// A password was hashed: the next request.

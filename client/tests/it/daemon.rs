@@ -191,6 +191,7 @@ impl Machine {
             revision: Revision(1),
             gone: false,
             presence: Some(PeerPresence::Online),
+            role: domain::Role::Member,
         }
     }
 
@@ -267,7 +268,11 @@ impl Server {
             | Request::Connect(_)
             | Request::Why(_)
             | Request::Relay(..)
-            | Request::ChangesSince(..) => Reply::Done,
+            | Request::ChangesSince(..)
+            | Request::Order(..)
+            | Request::Admissions(_)
+            | Request::Keys(_)
+            | Request::Redeem(..) => Reply::Done,
         };
         machine.told(ServerFrame::Reply(number, reply));
     }
@@ -292,6 +297,7 @@ impl Server {
                 revision: Revision(1),
                 members: members.clone(),
                 left: false,
+                terms: domain::NetworkTerms::default(),
             }));
             machine.told(ServerFrame::Synced(addresses(machine.number), vec![NETWORK]));
         }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bus::Call;
 use domain::{
-    ClientId, Epoch, InstanceId, KnownNetwork, NatClass, NetworkChange, NetworkId, NetworkName, Nickname, RelayId,
-    Revision, SourcePrefix, UnixMillis, VirtualAddresses,
+    ClientId, Epoch, InstanceId, InviteToken, KnownNetwork, NatClass, NetworkChange, NetworkId, NetworkName,
+    NetworkOrder, Nickname, RelayId, Revision, SourcePrefix, UnixMillis, VirtualAddresses,
 };
 use minicbor::{Decode, Encode};
 
@@ -54,6 +54,28 @@ pub enum Refusal {
         #[n(0)]
         retry_after_ms: u32,
     },
+    /// The role of who orders does not allow it.
+    #[n(12)]
+    NotPermitted,
+    #[n(13)]
+    Banned,
+    #[n(14)]
+    Locked,
+    /// The client is an applicant, and no member yet.
+    #[n(15)]
+    AwaitingApproval,
+    /// Nobody of that id is there.
+    #[n(16)]
+    MemberUnknown,
+    /// Of what is asked for there are as many as there may be.
+    #[n(17)]
+    LimitReached,
+    #[n(18)]
+    InviteInvalid,
+    #[n(19)]
+    InviteExpired,
+    #[n(20)]
+    InviteUsedUp,
 }
 
 macro_rules! call {
@@ -169,7 +191,32 @@ pub struct JoinFinish {
     #[cbor(n(2), with = "minicbor::bytes")]
     pub finalization: Vec<u8>,
 }
-call!(JoinFinish, "network.join-finish", Joined);
+call!(JoinFinish, "network.join-finish", Admission);
+
+/// What a join led to.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Admission {
+    #[n(0)]
+    Joined(#[n(0)] Box<Joined>),
+    /// The password was right; an owner or admin has to approve.
+    #[n(1)]
+    Awaiting(#[n(0)] NetworkId, #[n(1)] NetworkName),
+}
+
+/// A client joins by an invite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Redeem {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub token: InviteToken,
+    /// Names the join, so that it can be repeated.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub request: [u8; 16],
+    #[n(3)]
+    pub source: SourcePrefix,
+}
+call!(Redeem, "network.redeem", Joined);
 
 /// The client is a member now.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -199,6 +246,45 @@ pub struct Leave {
     pub network: NetworkId,
 }
 call!(Leave, "network.leave", ());
+
+/// A member orders something.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Order {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub network: NetworkId,
+    #[n(2)]
+    pub order: NetworkOrder,
+}
+call!(Order, "network.order", NetworkChange);
+
+/// Who waits to become a member, who is banned, and what invites there are; for members who may see that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Admissions {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub network: NetworkId,
+}
+call!(Admissions, "network.admissions", domain::Admissions);
+
+/// What a member opens the network with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Keys {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub network: NetworkId,
+}
+
+/// The network secret as it was given at creation.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WrappedSecret {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub wrapped_secret: Vec<u8>,
+}
+call!(Keys, "network.keys", WrappedSecret);
 
 /// A client changes its nickname in all its networks.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

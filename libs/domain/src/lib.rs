@@ -29,7 +29,7 @@ pub use id::{
 };
 pub use invite::{Invite, InviteToken, MAX_INVITES, NewInvite};
 pub use key::{IdentityKey, KeyError, Signature, TUNNEL_KEY_CONTEXT, TunnelKey};
-pub use member::{KnownNetwork, Member, NetworkChange, PeerPresence};
+pub use member::{KnownNetwork, Member, NetworkChange, NetworkTerms, PeerPresence};
 pub use name::{NameError, NetworkName, Nickname};
 pub use nat::{Allocation, Filtering, Mapping, NatClass, NatProfile, Probe, Reflected, TransactionId, Vantage, hops};
 pub use order::{Admissions, MAX_APPLICANTS, MAX_BANS, NetworkOrder, Outsider};

@@ -3,7 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::{
-    ClientId, IdentityKey, NetworkId, NetworkName, Nickname, Revision, Signature, TunnelKey, VirtualAddresses,
+    ClientId, IdentityKey, NetworkId, NetworkName, Nickname, Revision, Role, Signature, TunnelKey, VirtualAddresses,
 };
 
 /// Whether a client has a control session.
@@ -47,6 +47,9 @@ pub struct Member {
     /// As the sender knew it; `None` when it did not ask.
     #[n(8)]
     pub presence: Option<PeerPresence>,
+    #[n(9)]
+    #[cbor(default)]
+    pub role: Role,
 }
 
 /// What changed in one network after `since`.
@@ -68,6 +71,23 @@ pub struct NetworkChange {
     /// The receiver is no longer a member.
     #[n(5)]
     pub left: bool,
+    #[n(6)]
+    #[cbor(default)]
+    pub terms: NetworkTerms,
+}
+
+/// How one becomes a member of a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
+pub struct NetworkTerms {
+    /// Nobody does at the moment.
+    #[n(0)]
+    pub locked: bool,
+    /// An owner or admin has to approve.
+    #[n(1)]
+    pub approval: bool,
+    /// How many wait for that.
+    #[n(2)]
+    pub applicants: u32,
 }
 
 /// A network as far as somebody knows it.

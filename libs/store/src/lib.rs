@@ -32,8 +32,8 @@ pub use accounts::{Accounts, Deployment, LoggedIn, Login, Standing, UnknownPlan}
 pub use error::{Error, SchemaError};
 pub use migrate::{Migration, migrate, migrations};
 pub use networks::{
-    Announcement, Budget, BudgetKind, CreateError, Guess, JoinError, Joined, LeaveError, NetworkSummary, Networks,
-    NewNetwork, PasswordRecord, Peer, Snapshot,
+    Admission, Announcement, Budget, BudgetKind, CreateError, Guess, JoinError, Joined, KeyHolder, LeaveError,
+    NetworkSummary, Networks, NewNetwork, OrderError, PasswordRecord, Peer, Snapshot,
 };
 
 /// How a deployment hands out what the store owns.

@@ -22,7 +22,11 @@ impl Migration {
 /// All migrations, oldest first.
 #[must_use]
 pub fn migrations() -> &'static [Migration] {
-    &[Migration { version: 1, name: "base", sql: include_str!("../../../migrations/0001_base.sql") }]
+    &[
+        Migration { version: 1, name: "base", sql: include_str!("../../../migrations/0001_base.sql") },
+        Migration { version: 3, name: "roles", sql: include_str!("../../../migrations/0003_roles.sql") },
+        Migration { version: 4, name: "invites", sql: include_str!("../../../migrations/0004_invites.sql") },
+    ]
 }
 
 /// Brings the database at `url` up to date, all steps in one transaction under a lock; a SQLite file is made if it does not

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    Bandwidth, ClientId, KnownNetwork, NetworkChange, NetworkId, NetworkName, Nickname, Plan, Revision, UnixMillis,
-    VirtualAddresses,
+    Admissions, Bandwidth, ClientId, InviteId, KnownNetwork, NetworkChange, NetworkId, NetworkName, NetworkOrder,
+    Nickname, Plan, Revision, UnixMillis, VirtualAddresses,
 };
 
 use crate::Error;
@@ -18,16 +18,43 @@ pub trait Networks: Send + Sync {
     /// Makes a network with its owner as the first member. Repeated with the same password record, it gives the same answer.
     async fn create(&self, network: NewNetwork, at: UnixMillis) -> Result<Joined, CreateError>;
 
-    /// Adds `client` and gives it an address if it has none. Repeated with the same `request`, it gives the same answer.
+    /// Adds `client` and gives it an address if it has none; or, where approval is asked for, makes it an applicant. Repeated
+    /// with the same `request`, it gives the same answer.
     async fn join(
         &self,
         network: NetworkId,
         client: ClientId,
         request: [u8; 16],
         at: UnixMillis,
+    ) -> Result<Admission, JoinError>;
+
+    /// Adds `client` as [`Networks::join`] does, by one use of an invite: never by more than it has. Approval is not asked for;
+    /// the secret is the one sealed for the invite. What is refused uses nothing up.
+    async fn redeem(
+        &self,
+        invite: InviteId,
+        client: ClientId,
+        request: [u8; 16],
+        at: UnixMillis,
     ) -> Result<Joined, JoinError>;
 
-    /// Removes `client`. A departing owner hands over to the oldest member; the last one takes the network along, and then
+    /// Carries out what `client` orders, if it may (see [`domain::may`]). A deleted network stays until
+    /// [`Networks::announced`].
+    async fn carry_out(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        order: NetworkOrder,
+        at: UnixMillis,
+    ) -> Result<Announcement, OrderError>;
+
+    /// Who waits, who is banned, and what invites there are, for members who may see that.
+    async fn admissions(&self, network: NetworkId, client: ClientId, at: UnixMillis) -> Result<Admissions, OrderError>;
+
+    /// What `client` may have to open `network` with.
+    async fn keys(&self, network: NetworkId, client: ClientId) -> Result<KeyHolder, Error>;
+
+    /// Removes `client`. A departing owner hands over to the oldest admin, or else the oldest member; the last one takes the network along, and then
     /// there is nothing to announce.
     async fn leave(
         &self,
@@ -38,6 +65,10 @@ pub trait Networks: Send + Sync {
 
     /// Renames `client` in all its networks.
     async fn set_nick(&self, client: ClientId, nick: Nickname, at: UnixMillis) -> Result<Vec<Announcement>, Error>;
+
+    /// Whether a network can be made that has this name: none has it, or one that looks like it, nor had it when its password
+    /// was made.
+    async fn is_free(&self, name: &NetworkName) -> Result<bool, Error>;
 
     /// What is needed to check a password for the network that has this name, or one that looks like it.
     async fn password_record(&self, name: &NetworkName) -> Result<Option<PasswordRecord>, Error>;
@@ -104,6 +135,8 @@ pub struct PasswordRecord {
     pub network: NetworkId,
     /// An OPAQUE registration record.
     pub password: Vec<u8>,
+    /// What it was registered under: the key of the network's name at that time.
+    pub credential: String,
 }
 
 impl std::fmt::Debug for PasswordRecord {
@@ -118,6 +151,35 @@ pub struct Announcement {
     pub change: NetworkChange,
     /// All members, by id.
     pub to: Vec<ClientId>,
+}
+
+/// What a join led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Joined(Box<Joined>),
+    /// The client is an applicant now. The members are told that one more waits.
+    Awaiting {
+        name: NetworkName,
+        announcement: Announcement,
+    },
+}
+
+/// What somebody has to do with the keys of a network.
+#[derive(Clone, PartialEq, Eq)]
+pub enum KeyHolder {
+    Member { wrapped_secret: Vec<u8> },
+    Applicant,
+    Stranger,
+}
+
+impl std::fmt::Debug for KeyHolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Member { .. } => "Member",
+            Self::Applicant => "Applicant",
+            Self::Stranger => "Stranger",
+        })
+    }
 }
 
 /// A client has become a member.
@@ -180,12 +242,14 @@ pub enum BudgetKind {
     Creation = 4,
     /// Networks made, or tried to be, from one source prefix.
     CreationSource = 5,
+    /// Orders given by one client.
+    Order = 6,
 }
 
 impl BudgetKind {
     /// Every kind, in the order of the numbers.
-    pub const ALL: [Self; 6] =
-        [Self::Network, Self::Client, Self::Source, Self::Rename, Self::Creation, Self::CreationSource];
+    pub const ALL: [Self; 7] =
+        [Self::Network, Self::Client, Self::Source, Self::Rename, Self::Creation, Self::CreationSource, Self::Order];
 }
 
 /// So many attempts in so much time, counted from the first.
@@ -229,6 +293,43 @@ pub enum JoinError {
     PlanLimit { networks: u32 },
     #[error("the network is gone")]
     Gone,
+    #[error("the client is banned from the network")]
+    Banned,
+    #[error("the network is locked")]
+    Locked,
+    #[error("too many wait for approval")]
+    TooManyApplicants,
+    #[error("there is no such invite")]
+    InviteUnknown,
+    #[error("the invite has expired")]
+    InviteExpired,
+    #[error("the invite is used up")]
+    InviteUsedUp,
+    #[error("storage failed")]
+    Store(#[from] Error),
+}
+
+/// Why an order was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    #[error("who orders is not a member")]
+    NotAMember,
+    #[error("the role does not allow it")]
+    NotPermitted,
+    #[error("whom it is about is not there")]
+    MemberUnknown,
+    #[error("there is no such invite")]
+    InviteUnknown,
+    #[error("something is out of its bounds")]
+    Invalid,
+    #[error("a network of this or a confusable name exists")]
+    NameTaken,
+    #[error("there are {limit} already")]
+    LimitReached { limit: u32 },
+    #[error("the network is full: {seats} seats")]
+    Full { seats: u32 },
+    #[error("the plan of the new member allows {networks} networks")]
+    PlanLimit { networks: u32 },
     #[error("storage failed")]
     Store(#[from] Error),
 }
@@ -252,4 +353,4 @@ macro_rules! from_database {
         })+
     };
 }
-from_database!(CreateError, JoinError, LeaveError, crate::UnknownPlan);
+from_database!(CreateError, JoinError, LeaveError, OrderError, crate::UnknownPlan);

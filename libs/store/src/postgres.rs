@@ -26,6 +26,10 @@ mod addresses;
 mod budgets;
 #[path = "sql/engine.rs"]
 mod engine;
+#[path = "sql/governing.rs"]
+mod governing;
+#[path = "sql/invites.rs"]
+mod invites;
 #[path = "sql/membership.rs"]
 mod membership;
 #[path = "sql/networks.rs"]

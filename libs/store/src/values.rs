@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use domain::{Bandwidth, ClientId, NetworkId, NetworkName, Nickname, Plan, Revision, UnixMillis};
+use domain::{Bandwidth, ClientId, NetworkId, NetworkName, Nickname, Plan, Revision, Role, UnixMillis};
 
 use crate::Error;
 
@@ -46,6 +46,16 @@ pub(crate) fn name(text: &str) -> Result<NetworkName, Error> {
 
 pub(crate) fn nick(text: Option<&str>) -> Result<Option<Nickname>, Error> {
     text.map(str::parse).transpose().map_err(|_| Error::Corrupt { what: "nickname" })
+}
+
+/// As `members.role` holds it; the owner is 2 in what queries return.
+pub(crate) fn role(value: i64) -> Result<Role, Error> {
+    match value {
+        0 => Ok(Role::Member),
+        1 => Ok(Role::Admin),
+        2 => Ok(Role::Owner),
+        _ => Err(Error::Corrupt { what: "role" }),
+    }
 }
 
 pub(crate) fn v4(address: i64) -> Result<Ipv4Addr, Error> {

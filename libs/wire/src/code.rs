@@ -72,6 +72,15 @@ codes! {
     GuessLimit = 47, "guess-limit", "too many wrong passwords; try again later";
     AddressPoolExhausted = 48, "address-pool-exhausted", "no IPv4 address is free; IPv6 works";
     PasswordInvalid = 49, "password-invalid", "a password has 1 to 1024 bytes";
+    NotPermitted = 50, "not-permitted", "this client's role in the network does not allow that";
+    Banned = 51, "banned", "this client is banned from that network";
+    NetworkLocked = 52, "network-locked", "the network takes nobody at the moment";
+    AwaitingApproval = 53, "awaiting-approval", "the password is right; an owner or admin of the network has to approve";
+    MemberUnknown = 54, "member-unknown", "nobody of that name is in the network, or waits to be";
+    LimitReached = 55, "limit-reached", "the network has as many of these as it may have";
+    InviteInvalid = 56, "invite-invalid", "there is no such invite, or it was revoked";
+    InviteExpired = 57, "invite-expired", "the invite has expired";
+    InviteUsedUp = 58, "invite-used-up", "the invite has let in as many as it may";
     // 60..: pairs and relays.
     PeerUnknown = 60, "peer-unknown", "no such peer in any common network";
     PeerOffline = 61, "peer-offline", "the peer is offline";

@@ -7,9 +7,10 @@
 use std::net::SocketAddr;
 
 use domain::{
-    ClientId, IdentityKey, KnownNetwork, NatProfile, NetworkChange, NetworkId, NetworkName, Nickname, Observation,
-    PairRecord, PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayId, RelayOffer, RelayPlace,
-    RelayTrips, Revision, SessionTag, Signature, TunnelKey, UnixMillis, VirtualAddresses,
+    Admissions, ClientId, IdentityKey, InviteToken, KnownNetwork, NatProfile, NetworkChange, NetworkId, NetworkName,
+    NetworkOrder, Nickname, Observation, PairRecord, PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport,
+    RelayId, RelayOffer, RelayPlace, RelayTrips, Revision, SessionTag, Signature, TunnelKey, UnixMillis,
+    VirtualAddresses,
 };
 use minicbor::{Decode, Encode};
 
@@ -137,6 +138,18 @@ pub enum Request {
     /// wants to be left.
     #[n(9)]
     Relay(#[n(0)] ClientId, #[n(1)] Option<RelayId>),
+    /// The answer is [`ServerFrame::Change`] frames, then `Done`.
+    #[n(16)]
+    Order(#[n(0)] NetworkId, #[n(1)] NetworkOrder),
+    /// Who waits at the door, and who is banned.
+    #[n(17)]
+    Admissions(#[n(0)] NetworkId),
+    /// What opens a network whose members are known: the client was let in after it had asked.
+    #[n(18)]
+    Keys(#[n(0)] NetworkId),
+    /// Joins by an invite. The second field is random and names the join, so that it can be repeated.
+    #[n(19)]
+    Redeem(#[n(0)] InviteToken, #[cbor(n(1), with = "minicbor::bytes")] [u8; 16]),
 }
 
 /// The successful answer to a [`Request`].
@@ -150,12 +163,20 @@ pub enum Reply {
     /// To `JoinStart`: the OPAQUE KE2.
     #[n(2)]
     Credential(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
-    /// To `CreateFinish` and `JoinFinish`.
+    /// To `CreateFinish`, `JoinFinish` and `Redeem`.
     #[n(3)]
     Joined(#[n(0)] Box<Joined>),
     /// To `Why`; `None` when the pair never negotiated.
     #[n(4)]
     Why(#[n(0)] Option<Box<PairRecord>>),
+    /// To `JoinFinish`: the password was right, and an owner or admin has to approve.
+    #[n(16)]
+    Awaiting(#[n(0)] NetworkId, #[n(1)] NetworkName),
+    #[n(17)]
+    Admissions(#[n(0)] Box<Admissions>),
+    /// To `Keys`: the network secret as it was given at creation.
+    #[n(18)]
+    Keys(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 /// A membership begins.
@@ -168,7 +189,7 @@ pub struct Joined {
     /// The client's own addresses from now on.
     #[n(2)]
     pub addresses: VirtualAddresses,
-    /// As given at creation.
+    /// As given at creation, or with the invite.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub wrapped_secret: Vec<u8>,
     /// Joined, but something is to be known: `AddressPoolExhausted`.

@@ -4,11 +4,12 @@
 use std::fmt::Write as _;
 
 use domain::{
-    Allocation, Bandwidth, Candidate, ClientId, Epoch, Filtering, IdentityKey, InstanceId, KnownNetwork, Mapping,
-    Member, NatClass, NatProfile, NetworkChange, NetworkId, Observation, PairOutcome, PairRecord, PeerPresence,
-    PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayCandidate, RelayChoice, RelayId, RelayLoss,
-    RelayOffer, RelayPlace, RelayTrip, RelayTrips, RelayVerdict, RelayWhy, Revision, SessionTag, Signature, Spray,
-    Strategy, TunnelKey, UnixMillis, VirtualAddresses,
+    Admissions, Allocation, Bandwidth, Candidate, ClientId, Epoch, Filtering, IdentityKey, InstanceId, Invite,
+    InviteId, InviteToken, KnownNetwork, Mapping, Member, NatClass, NatProfile, NetworkChange, NetworkId, NetworkOrder,
+    NetworkTerms, NewInvite, Observation, Outsider, PairOutcome, PairRecord, PeerPresence, PunchId, PunchOrder,
+    PunchPreparation, PunchReady, PunchReport, RelayCandidate, RelayChoice, RelayId, RelayLoss, RelayOffer, RelayPlace,
+    RelayTrip, RelayTrips, RelayVerdict, RelayWhy, Revision, Role, SessionTag, Signature, Spray, Strategy, TunnelKey,
+    UnixMillis, VirtualAddresses,
 };
 use proptest::prelude::*;
 use wire::{
@@ -21,6 +22,8 @@ use wire::{
 
 const VECTORS: &str = include_str!("vectors/control.txt");
 
+const TERMS: NetworkTerms = NetworkTerms { locked: true, approval: true, applicants: u32::MAX };
+
 /// Without the eighth field.
 const OLDER_OFFER: &str = "820a8187501111111111111111111111111111111150444444444444444444444444444444448182008244cb0071011901bb\
     43010203582007070707070707070707070707070707070707070707070707070707070707071903e81b0000018bcfe65260";
@@ -28,6 +31,11 @@ const OLDER_OFFER: &str = "820a8187501111111111111111111111111111111150444444444
 /// Without the tenth field.
 const OLDER_WELCOME: &str = "820081895011111111111111111111111111111111f661741b0000018bcfe5680019ea6050050505050505050505050505050\
     505058182008244cb007101190d960a1830";
+/// With members of nine fields, and without the seventh of its own.
+const OLDER_CHANGE: &str = "82038186502222222222222222222222222222222266667269646179030481895011111111111111111111111111111111582001010101\
+    01010101010101010101010101010101010101010101010101010101582002020202020202020202020202020202020202020202020202\
+    02020202020202584003030303030303030303030303030303030303030303030303030303030303030303030303030303030303030303\
+    03030303030303030303030303030303030364616e6e6182446440000150fd00000000000000000000000000000104f400f4";
 
 #[test]
 fn every_frame_has_its_bytes_and_reads_back() {
@@ -102,8 +110,31 @@ fn a_change_with_the_most_members_fits_a_frame() {
         revision: Revision(u64::MAX),
         members: vec![widest; MAX_MEMBERS_PER_FRAME],
         left: false,
+        terms: TERMS,
     });
     assert!(frame.encode().len() <= MAX_FRAME, "{}", frame.encode().len());
+}
+
+#[test]
+fn the_longest_list_of_outsiders_fits_a_frame() {
+    let longest = || Outsider { nick: Some("n".repeat(64).parse().unwrap()), ..outsider() };
+    let frame = ServerFrame::Reply(
+        u32::MAX,
+        Reply::Admissions(Box::new(Admissions {
+            applicants: (0..domain::MAX_APPLICANTS).map(|_| longest()).collect(),
+            bans: (0..domain::MAX_BANS).map(|_| longest()).collect(),
+            invites: (0..domain::MAX_INVITES).map(|_| Invite { expires: UnixMillis(u64::MAX), ..invite() }).collect(),
+        })),
+    );
+    assert!(frame.encode().len() <= MAX_FRAME, "{}", frame.encode().len());
+}
+
+#[test]
+fn a_member_and_a_change_of_an_older_server_have_the_usual_role_and_terms() {
+    let older: Vec<_> = OLDER_CHANGE.as_bytes().chunks(2).map(digits).collect();
+    let ServerFrame::Change(change) = ServerFrame::decode(&older).unwrap() else { panic!("another frame") };
+    assert_eq!((change.members[0].role, change.terms), (Role::Member, NetworkTerms::default()));
+    assert_eq!(change.members[0].nick, member().nick);
 }
 
 proptest! {
@@ -178,6 +209,7 @@ fn member() -> Member {
         revision: Revision(4),
         gone: false,
         presence: Some(PeerPresence::Online),
+        role: Role::Admin,
     }
 }
 
@@ -316,7 +348,52 @@ fn client_frames() -> Vec<(&'static str, ClientFrame)> {
                 RelayTrips::new(&[RelayTrip { relay: RelayId::from_bytes([0x44; 16]), rtt_us: 20_000 }]).unwrap(),
             )),
         ),
+        ("evict", order(NetworkOrder::Evict(client()))),
+        ("ban", order(NetworkOrder::Ban(client()))),
+        ("unban", order(NetworkOrder::Unban(client()))),
+        ("promote", order(NetworkOrder::Promote(client()))),
+        ("demote", order(NetworkOrder::Demote(client()))),
+        ("transfer", order(NetworkOrder::Transfer(client()))),
+        ("lock", order(NetworkOrder::Lock)),
+        ("unlock", order(NetworkOrder::Unlock)),
+        ("rename", order(NetworkOrder::Rename(name()))),
+        ("delete", order(NetworkOrder::Delete)),
+        ("ask-approval", order(NetworkOrder::AskApproval)),
+        ("waive-approval", order(NetworkOrder::WaiveApproval)),
+        ("approve", order(NetworkOrder::Approve(client()))),
+        ("reject", order(NetworkOrder::Reject(client()))),
+        ("admissions", ClientFrame::Request(11, Request::Admissions(network()))),
+        ("keys", ClientFrame::Request(12, Request::Keys(network()))),
+        (
+            "invite",
+            order(NetworkOrder::Invite(NewInvite {
+                id: InviteId::from_bytes([0x55; 16]),
+                sealed_secret: vec![6],
+                uses: 3,
+                lifetime_s: 86_400,
+            })),
+        ),
+        ("revoke", order(NetworkOrder::Revoke(InviteId::from_bytes([0x55; 16])))),
+        ("redeem", ClientFrame::Request(13, Request::Redeem(InviteToken([0x66; 32]), [0x77; 16]))),
     ]
+}
+
+fn order(order: NetworkOrder) -> ClientFrame {
+    ClientFrame::Request(10, Request::Order(network(), order))
+}
+
+fn invite() -> Invite {
+    Invite {
+        id: InviteId::from_bytes([0x55; 16]),
+        maker: client(),
+        uses: u32::MAX,
+        remaining: u32::MAX,
+        expires: UnixMillis(1_700_000_060_000),
+    }
+}
+
+fn outsider() -> Outsider {
+    Outsider { client: client(), nick: Some("anna".parse().unwrap()), since: UnixMillis(1_700_000_000_000) }
 }
 
 fn server_frames() -> Vec<(&'static str, ServerFrame)> {
@@ -347,6 +424,7 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                 revision: Revision(4),
                 members: vec![member()],
                 left: false,
+                terms: TERMS,
             }),
         ),
         ("synced", ServerFrame::Synced(addresses(), vec![network()])),
@@ -434,6 +512,19 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
         ("ping", ServerFrame::Ping(300)),
         ("relays", ServerFrame::Relays(vec![place()])),
         ("record-choice", ServerFrame::Record(Box::new(PairRecord { choice: Some(Box::new(choice())), ..record() }))),
+        ("awaiting", ServerFrame::Reply(7, Reply::Awaiting(network(), "friday".parse().unwrap()))),
+        (
+            "admissions",
+            ServerFrame::Reply(
+                8,
+                Reply::Admissions(Box::new(Admissions {
+                    applicants: vec![outsider()],
+                    bans: vec![Outsider { nick: None, ..outsider() }],
+                    invites: vec![invite()],
+                })),
+            ),
+        ),
+        ("keys", ServerFrame::Reply(9, Reply::Keys(vec![6]))),
     ]
 }
 

@@ -6,14 +6,15 @@ use bus::CallError;
 use contract::{
     auth::Renew,
     network::{
-        AnotherRelay, ChangesSince, Connect, CreateFinish, CreateStart, JoinFinish, JoinStart, Joined as JoinedNetwork,
-        Leave, Refusal, SetNick, Snapshot,
+        Admission, Admissions, AnotherRelay, ChangesSince, Connect, CreateFinish, CreateStart, JoinFinish, JoinStart,
+        Joined as JoinedNetwork, Keys, Leave, Order, Redeem, Refusal, SetNick, Snapshot,
     },
     rendezvous::{Pair, PunchSaid, PunchWord},
     session::{SessionChange, SessionChanged},
 };
 use domain::{
-    ClientId, Epoch, IdentityKey, InstanceId, KnownNetwork, RelayTrips, SessionTag, SourcePrefix, TunnelKey, UnixMillis,
+    ClientId, Epoch, IdentityKey, InstanceId, KnownNetwork, NetworkChange, RelayTrips, SessionTag, SourcePrefix,
+    TunnelKey, UnixMillis,
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::time::Instant;
@@ -141,7 +142,11 @@ async fn ask(hub: &Hub, who: Who, number: u32, request: Request, pending: Option
             Err(error) => Err(refused(error)),
         },
         Request::JoinFinish(finalization) => match pending {
-            Some(pending) => return joined(number, bus.call(&JoinFinish { client, pending, finalization }).await),
+            Some(pending) => match bus.call(&JoinFinish { client, pending, finalization }).await {
+                Ok(Admission::Joined(membership)) => return joined(number, Ok(*membership)),
+                Ok(Admission::Awaiting(network, name)) => Ok(Reply::Awaiting(network, name)),
+                Err(error) => Err(refused(error)),
+            },
             None => Err(Refused::because(Code::Malformed)),
         },
         Request::Leave(network) => done(bus.call(&Leave { client, network }).await),
@@ -155,13 +160,22 @@ async fn ask(hub: &Hub, who: Who, number: u32, request: Request, pending: Option
                 Err(Refused::because(Code::Unavailable))
             }
         },
-        Request::ChangesSince(network, revision) => match bus.call(&ChangesSince { client, network, revision }).await {
-            Ok(change) => {
-                let reply = ServerFrame::Reply(number, Reply::Done);
-                return Done::say(push::frames(change).into_iter().chain([reply]).collect());
-            }
-            Err(error) => Err(refused(error)),
-        },
+        Request::ChangesSince(network, revision) => {
+            return changed(number, bus.call(&ChangesSince { client, network, revision }).await);
+        }
+        Request::Order(network, order) => {
+            return changed(number, bus.call(&Order { client, network, order }).await);
+        }
+        Request::Redeem(token, request) => {
+            return joined(number, bus.call(&Redeem { client, token, request, source }).await);
+        }
+        Request::Admissions(network) => {
+            let admissions = bus.call(&Admissions { client, network }).await;
+            admissions.map(|admissions| Reply::Admissions(Box::new(admissions))).map_err(refused)
+        }
+        Request::Keys(network) => {
+            bus.call(&Keys { client, network }).await.map(|keys| Reply::Keys(keys.wrapped_secret)).map_err(refused)
+        }
     };
     Done::reply(number, result)
 }
@@ -180,6 +194,17 @@ fn joined(number: u32, result: Result<JoinedNetwork, CallError<Refusal>>) -> Don
             let mut frames = push::frames(joined.change);
             frames.push(ServerFrame::Reply(number, reply));
             Done::say(frames)
+        }
+        Err(error) => Done::reply(number, Err(refused(error))),
+    }
+}
+
+/// What changed in a network, then that this was all.
+fn changed(number: u32, result: Result<NetworkChange, CallError<Refusal>>) -> Done {
+    match result {
+        Ok(change) => {
+            let reply = ServerFrame::Reply(number, Reply::Done);
+            Done::say(push::frames(change).into_iter().chain([reply]).collect())
         }
         Err(error) => Done::reply(number, Err(refused(error))),
     }
@@ -280,6 +305,15 @@ fn refused(error: CallError<Refusal>) -> Refused {
         Refusal::RateLimited { retry_after_ms } => after(Code::RateLimited, retry_after_ms),
         Refusal::Malformed => Refused::because(Code::Malformed),
         Refusal::PeerUnknown => Refused::because(Code::PeerUnknown),
+        Refusal::NotPermitted => Refused::because(Code::NotPermitted),
+        Refusal::Banned => Refused::because(Code::Banned),
+        Refusal::Locked => Refused::because(Code::NetworkLocked),
+        Refusal::AwaitingApproval => Refused::because(Code::AwaitingApproval),
+        Refusal::MemberUnknown => Refused::because(Code::MemberUnknown),
+        Refusal::LimitReached => Refused::because(Code::LimitReached),
+        Refusal::InviteInvalid => Refused::because(Code::InviteInvalid),
+        Refusal::InviteExpired => Refused::because(Code::InviteExpired),
+        Refusal::InviteUsedUp => Refused::because(Code::InviteUsedUp),
         Refusal::Busy => Refused::because(Code::Unavailable),
         Refusal::Internal { incident } => internal(incident),
     }

@@ -39,6 +39,8 @@ const PAIRS_PER_EVENT: usize = 256;
 pub(crate) enum Word {
     /// A network changed; `except` knows it from the reply to its call.
     Change { announcement: Announcement, except: Option<ClientId> },
+    /// A client is sent away that never was a member.
+    Left { client: ClientId, change: NetworkChange },
     /// A client shares a network with others from now on.
     Met { client: ClientId, others: Vec<ClientId> },
 }
@@ -81,7 +83,7 @@ impl Announcer {
         }
     }
 
-    /// Tells the members of a network, wherever they are, and notes that they were told.
+    /// Tells the members of a network, wherever they are, and those who are not any more, and notes that they were told.
     pub(crate) async fn change(
         &self,
         announcement: Announcement,
@@ -94,8 +96,12 @@ impl Announcer {
         let mut changes = [change];
         mark(&mut changes, &online);
         let [change] = changes;
-        let targets = to.iter().filter(|&&client| Some(client) != except).filter_map(|client| online.get(client));
-        self.push(targets, &Notice::Change(change)).await?;
+        let gone: Vec<_> = change.members.iter().filter(|member| member.gone).map(|member| member.client).collect();
+        let here = |clients: &[ClientId]| -> Vec<&Seat> {
+            clients.iter().filter(|&&client| Some(client) != except).filter_map(|client| online.get(client)).collect()
+        };
+        self.push(here(&gone).into_iter(), &Notice::Change(left(&change))).await?;
+        self.push(here(&to).into_iter(), &Notice::Change(change)).await?;
         self.networks.announced(network, revision).await?;
         Ok(())
     }
@@ -144,6 +150,12 @@ impl Announcer {
             self.metrics.pairs_wanted.inc_by(some.len() as u64);
         }
         Ok(())
+    }
+
+    /// Tells `client` that it is no member of the changed network.
+    async fn left(&self, client: ClientId, change: &NetworkChange) -> Result<(), AnnounceError> {
+        let online = self.online(&[client]).await?;
+        Ok(self.push(online.values(), &Notice::Change(left(change))).await?)
     }
 
     /// Asks for paths between a new member and those of the others who are online.
@@ -195,6 +207,7 @@ impl Words {
                     telling.spawn(async move {
                         match word {
                             Word::Change { announcement, except } => announcer.change(announcement, except).await,
+                            Word::Left { client, change } => announcer.left(client, &change).await,
                             Word::Met { client, others } => announcer.met(client, &others).await,
                         }
                     });
@@ -211,6 +224,11 @@ pub(crate) fn mark<T>(changes: &mut [NetworkChange], online: &BTreeMap<ClientId,
         let here = !member.gone && online.contains_key(&member.client);
         member.presence = Some(if here { PeerPresence::Online } else { PeerPresence::Offline });
     }
+}
+
+/// What somebody is told who is no member since `change`.
+pub(crate) fn left(change: &NetworkChange) -> NetworkChange {
+    NetworkChange { members: Vec::new(), left: true, ..change.clone() }
 }
 
 /// A pair as rendezvous wants it.

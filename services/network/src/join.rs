@@ -1,7 +1,8 @@
 //! Becoming a member, and ceasing to be one.
 
 use contract::network::{
-    CreateFinish, CreateStart, CreateStarted, JoinFinish, JoinStart, JoinStarted, Joined, Leave, Refusal, SetNick,
+    Admission, CreateFinish, CreateStart, CreateStarted, JoinFinish, JoinStart, JoinStarted, Joined, Leave, Redeem,
+    Refusal, SetNick,
 };
 use domain::{ClientId, NetworkChange, NetworkId, Revision, UnixMillis};
 use store::{Budget, CreateError, Guess, JoinError, LeaveError, NewNetwork};
@@ -30,8 +31,14 @@ impl Role {
         result
     }
 
-    pub(crate) async fn join_finish(&self, call: JoinFinish) -> Result<Joined, Refusal> {
+    pub(crate) async fn join_finish(&self, call: JoinFinish) -> Result<Admission, Refusal> {
         let result = self.finish_join(call).await;
+        self.seams.metrics.join(Outcome::of(&result));
+        result
+    }
+
+    pub(crate) async fn redeem(&self, call: Redeem) -> Result<Joined, Refusal> {
+        let result = self.redeem_invite(call).await;
         self.seams.metrics.join(Outcome::of(&result));
         result
     }
@@ -42,7 +49,7 @@ impl Role {
             LeaveError::Store(error) => internal(&error),
         })?;
         if let Some(announcement) = left {
-            self.announcer.tell(Word::Change { announcement, except: None });
+            self.announcer.tell(Word::Change { announcement, except: Some(client) });
         }
         Ok(())
     }
@@ -59,12 +66,11 @@ impl Role {
 
     async fn start_creation(&self, call: CreateStart) -> Result<CreateStarted, Refusal> {
         self.spend(&self.limits.creation(call.client, call.source), now(), rate_limited).await?;
-        let record = self.seams.networks.password_record(&call.name).await.map_err(|error| internal(&error))?;
-        if record.is_some() {
+        if !self.seams.networks.is_free(&call.name).await.map_err(|error| internal(&error))? {
             return Err(Refusal::NameTaken);
         }
         let timer = self.seams.metrics.password_seconds.start_timer();
-        let response = self.passwords.register(call.name, call.request).await.map_err(refused)?;
+        let response = self.passwords.register(call.name.key(), call.request).await.map_err(refused)?;
         timer.observe_duration();
         Ok(CreateStarted { response })
     }
@@ -88,12 +94,12 @@ impl Role {
         let budgets = self.limits.guess(name_key, call.client, call.source);
         self.spend(&budgets, taken, |retry_after_ms| Refusal::GuessLimit { retry_after_ms }).await?;
         let record = self.seams.networks.password_record(&call.name).await.map_err(|error| internal(&error))?;
-        let (network, record) = match record {
-            Some(record) => (record.network, Some(record.password)),
-            None => (NetworkId::from_bytes(rand::random()), None),
+        let (network, credential, record) = match record {
+            Some(record) => (record.network, record.credential, Some(record.password)),
+            None => (NetworkId::from_bytes(rand::random()), call.name.key(), None),
         };
         let timer = self.seams.metrics.password_seconds.start_timer();
-        let challenge = self.passwords.challenge(call.name, call.request, record).await.map_err(refused)?;
+        let challenge = self.passwords.challenge(credential, call.request, record).await.map_err(refused)?;
         timer.observe_duration();
         let pending = Pending {
             client: call.client,
@@ -107,26 +113,40 @@ impl Role {
         Ok(JoinStarted { response: challenge.response, pending: self.passwords.sealer.seal(&pending) })
     }
 
-    async fn finish_join(&self, call: JoinFinish) -> Result<Joined, Refusal> {
+    async fn finish_join(&self, call: JoinFinish) -> Result<Admission, Refusal> {
         let at = now();
         let pending = self.passwords.sealer.open(call.pending, call.client, at).ok_or(Refusal::Malformed)?;
         let timer = self.seams.metrics.password_seconds.start_timer();
         self.passwords.verify(pending.state.clone(), call.finalization).await.map_err(refused)?;
         timer.observe_duration();
         self.give_back(&pending).await;
-        let joined = self.seams.networks.join(pending.network, call.client, pending.request, at).await;
-        let joined = joined.map_err(|error| match error {
-            JoinError::Full { .. } => Refusal::Full,
-            JoinError::AlreadyMember => Refusal::AlreadyMember,
-            JoinError::PlanLimit { .. } => Refusal::PlanLimit,
-            JoinError::Gone => Refusal::Denied,
-            JoinError::Store(error) => internal(&error),
-        })?;
-        Ok(self.welcomed(call.client, joined).await)
+        let admission = self.seams.networks.join(pending.network, call.client, pending.request, at).await;
+        match admission.map_err(unwelcome)? {
+            store::Admission::Joined(joined) => {
+                Ok(Admission::Joined(Box::new(self.welcomed(call.client, *joined).await)))
+            }
+            store::Admission::Awaiting { name, announcement } => {
+                self.announcer.tell(Word::Change { announcement, except: None });
+                Ok(Admission::Awaiting(pending.network, name))
+            }
+        }
+    }
+
+    async fn redeem_invite(&self, call: Redeem) -> Result<Joined, Refusal> {
+        let at = now();
+        let budgets = self.limits.invite(call.client, call.source);
+        self.spend(&budgets, at, |retry_after_ms| Refusal::GuessLimit { retry_after_ms }).await?;
+        let joined = self.seams.networks.redeem(call.token.id(), call.client, call.request, at).await;
+        if !matches!(joined, Err(JoinError::InviteUnknown))
+            && let Err(error) = self.seams.networks.forgive(&budgets, at).await
+        {
+            tracing::warn!(%error, "an attempt with a good invite stays counted");
+        }
+        Ok(self.welcomed(call.client, joined.map_err(unwelcome)?).await)
     }
 
     /// Takes an attempt out of `budgets`.
-    async fn spend(
+    pub(crate) async fn spend(
         &self,
         budgets: &[Budget],
         at: UnixMillis,
@@ -175,7 +195,23 @@ impl Role {
     }
 }
 
-fn rate_limited(retry_after_ms: u32) -> Refusal {
+fn unwelcome(error: JoinError) -> Refusal {
+    match error {
+        JoinError::Full { .. } => Refusal::Full,
+        JoinError::AlreadyMember => Refusal::AlreadyMember,
+        JoinError::PlanLimit { .. } => Refusal::PlanLimit,
+        JoinError::Gone => Refusal::Denied,
+        JoinError::Banned => Refusal::Banned,
+        JoinError::Locked => Refusal::Locked,
+        JoinError::TooManyApplicants => Refusal::LimitReached,
+        JoinError::InviteUnknown => Refusal::InviteInvalid,
+        JoinError::InviteExpired => Refusal::InviteExpired,
+        JoinError::InviteUsedUp => Refusal::InviteUsedUp,
+        JoinError::Store(error) => internal(&error),
+    }
+}
+
+pub(crate) fn rate_limited(retry_after_ms: u32) -> Refusal {
     Refusal::RateLimited { retry_after_ms }
 }
 

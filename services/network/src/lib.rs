@@ -6,6 +6,11 @@
 //!   travels sealed with the gateway, so that any process can serve the second half.
 //! - **Creation is watched, too.** Its first half evaluates the same oblivious function as a join. Answered without limit it
 //!   would turn one recorded join into an off-line search; so it is refused for names that exist, and has a budget.
+//! - **Governing.** Owners and admins order ([`domain::NetworkOrder`]); who may is one table ([`domain::may`]), asked in the
+//!   transaction that carries the order out. Whoever is removed is told to leave, like everybody else is told of it: by the
+//!   change itself, so that the sweep repairs both.
+//! - **Invites** let in without the password. This role knows the hash of what redeems one, and the network secret sealed
+//!   under a key that only the link holds.
 //! - **Announcing.** The database is the truth and its outbox says what was not told yet. After every commit the members'
 //!   gateways are told at once; what gets lost on the way (a crash, a broker outage, a full queue) a sweep finds every two
 //!   seconds. Clients notice gaps by the revision and ask.
@@ -13,6 +18,7 @@
 //!   for paths. A gateway that died says nothing: its sessions run out in presence and the sweep announces them lost.
 
 mod announce;
+mod govern;
 mod join;
 mod limits;
 mod metrics;
@@ -31,8 +37,8 @@ use std::{
 use bus::{Bus, Served};
 use contract::{
     network::{
-        AnotherRelay, ChangesSince, Connect, CreateFinish, CreateStart, JoinFinish, JoinStart, Leave, Networks,
-        Refusal, Sessions, SetNick, Snapshot,
+        Admissions, AnotherRelay, ChangesSince, Connect, CreateFinish, CreateStart, JoinFinish, JoinStart, Keys, Leave,
+        Networks, Order, Redeem, Refusal, Sessions, SetNick, Snapshot,
     },
     session::SessionChanged,
 };
@@ -146,6 +152,11 @@ impl Role {
             bus.serve(concurrency, self.on(|role, call: JoinFinish| async move { role.join_finish(call).await }))
                 .await?,
             bus.serve(concurrency, self.on(|role, call: Leave| async move { role.leave(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: Redeem| async move { role.redeem(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: Order| async move { role.order(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: Admissions| async move { role.admissions(call).await }))
+                .await?,
+            bus.serve(concurrency, self.on(|role, call: Keys| async move { role.keys(call).await })).await?,
             bus.serve(concurrency, self.on(|role, call: SetNick| async move { role.set_nick(call).await })).await?,
             bus.serve(concurrency, self.on(|role, call: Snapshot| async move { role.snapshot(call).await })).await?,
             bus.serve(concurrency, self.on(|role, call: ChangesSince| async move { role.changes_since(call).await }))

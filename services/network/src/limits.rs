@@ -26,6 +26,8 @@ pub struct Limits {
     pub creations_per_source: u32,
     /// Nicknames taken an hour by one client.
     pub renames_per_client: u32,
+    /// Orders an hour by one client to networks it owns or administers.
+    pub orders_per_client: u32,
 }
 
 impl Default for Limits {
@@ -37,6 +39,7 @@ impl Default for Limits {
             creations_per_client: 20,
             creations_per_source: 240,
             renames_per_client: 60,
+            orders_per_client: 600,
         }
     }
 }
@@ -46,6 +49,14 @@ impl Limits {
     pub(crate) fn guess(&self, name: NameKey, client: ClientId, source: SourcePrefix) -> [Budget; 3] {
         [
             Budget { kind: BudgetKind::Network, key: name.0, limit: self.guesses_per_network, window: DAY },
+            Budget { kind: BudgetKind::Client, key: *client.as_bytes(), limit: self.guesses_per_client, window: HOUR },
+            Budget { kind: BudgetKind::Source, key: padded(source), limit: self.guesses_per_source, window: HOUR },
+        ]
+    }
+
+    /// What one invite tried costs. Invites cannot be guessed; this bounds the work for those who try.
+    pub(crate) fn invite(&self, client: ClientId, source: SourcePrefix) -> [Budget; 2] {
+        [
             Budget { kind: BudgetKind::Client, key: *client.as_bytes(), limit: self.guesses_per_client, window: HOUR },
             Budget { kind: BudgetKind::Source, key: padded(source), limit: self.guesses_per_source, window: HOUR },
         ]
@@ -69,6 +80,12 @@ impl Limits {
     pub(crate) fn rename(&self, client: ClientId) -> [Budget; 1] {
         let (key, limit) = (*client.as_bytes(), self.renames_per_client);
         [Budget { kind: BudgetKind::Rename, key, limit, window: HOUR }]
+    }
+
+    /// What one order costs.
+    pub(crate) fn order(&self, client: ClientId) -> [Budget; 1] {
+        let (key, limit) = (*client.as_bytes(), self.orders_per_client);
+        [Budget { kind: BudgetKind::Order, key, limit, window: HOUR }]
     }
 }
 

@@ -45,7 +45,16 @@ impl Outcome {
                 | Refusal::NotAMember
                 | Refusal::PlanLimit
                 | Refusal::Malformed
-                | Refusal::PeerUnknown,
+                | Refusal::PeerUnknown
+                | Refusal::NotPermitted
+                | Refusal::Banned
+                | Refusal::Locked
+                | Refusal::AwaitingApproval
+                | Refusal::MemberUnknown
+                | Refusal::LimitReached
+                | Refusal::InviteInvalid
+                | Refusal::InviteExpired
+                | Refusal::InviteUsedUp,
             ) => Self::Refused,
             Err(Refusal::Internal { .. } | Refusal::Busy) => Self::Failed,
         }
@@ -57,6 +66,7 @@ impl Outcome {
 pub struct Metrics {
     joins: [IntCounter; Outcome::ALL.len()],
     creations: [IntCounter; Outcome::ALL.len()],
+    orders: [IntCounter; Outcome::ALL.len()],
     /// Clients that became members without an IPv4 address.
     pub pool_exhausted: IntCounter,
     /// Messages handed to gateways.
@@ -99,6 +109,7 @@ impl Metrics {
         Ok(Self {
             joins: outcomes("network_joins_total", "Halves of joins by how they ended")?,
             creations: outcomes("network_creations_total", "Halves of creations by how they ended")?,
+            orders: outcomes("network_orders_total", "Orders of owners and admins by how they ended")?,
             pool_exhausted: counter("network_pool_exhausted_total", "Members without an IPv4 address")?,
             pushes: counter("network_pushes_total", "Messages handed to gateways")?,
             announcements_deferred: counter("network_announcements_deferred_total", "Announcements left to the sweep")?,
@@ -118,6 +129,17 @@ impl Metrics {
     /// Counts half a creation.
     pub fn creation(&self, outcome: Outcome) {
         self.creations[outcome as usize].inc();
+    }
+
+    /// Counts an order.
+    pub fn order(&self, outcome: Outcome) {
+        self.orders[outcome as usize].inc();
+    }
+
+    /// Orders that ended so.
+    #[must_use]
+    pub fn orders(&self, outcome: Outcome) -> u64 {
+        self.orders[outcome as usize].get()
     }
 
     /// Halves of joins that ended so.

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use domain::{NetworkName, PASSWORD_CONTEXT, PasswordSuite};
+use domain::{PASSWORD_CONTEXT, PasswordSuite};
 use opaque_ke::{
     CredentialFinalization, CredentialRequest, RegistrationRequest, RegistrationUpload, ServerLogin,
     ServerLoginParameters, ServerRegistration, ServerSetup,
@@ -83,13 +83,13 @@ impl Passwords {
         Ok(Self { setup: Arc::new(setup), sealer: Sealer::of(&bytes), threads: Arc::new(Semaphore::new(threads)) })
     }
 
-    /// Answers a registration request.
-    pub(crate) async fn register(&self, name: NetworkName, request: Vec<u8>) -> Result<Vec<u8>, PasswordError> {
+    /// Answers a registration request for a password that will be known as `credential`.
+    pub(crate) async fn register(&self, credential: String, request: Vec<u8>) -> Result<Vec<u8>, PasswordError> {
         let setup = Arc::clone(&self.setup);
         self.on_a_thread(move || {
             let request = RegistrationRequest::<PasswordSuite>::deserialize(bounded(&request)?)
                 .map_err(|_| PasswordError::Malformed)?;
-            let started = ServerRegistration::start(&setup, request, name.key().as_bytes())
+            let started = ServerRegistration::start(&setup, request, credential.as_bytes())
                 .map_err(|_| PasswordError::Malformed)?;
             Ok(started.message.serialize().to_vec())
         })
@@ -109,7 +109,7 @@ impl Passwords {
     /// Answers a KE1; without a record as if there were one, of a password that nobody knows.
     pub(crate) async fn challenge(
         &self,
-        name: NetworkName,
+        credential: String,
         request: Vec<u8>,
         record: Option<Vec<u8>>,
     ) -> Result<Challenge, PasswordError> {
@@ -121,7 +121,7 @@ impl Passwords {
                 .map(|record| ServerRegistration::<PasswordSuite>::deserialize(&record))
                 .transpose()
                 .map_err(|_| PasswordError::Record)?;
-            let started = ServerLogin::start(&mut OsRng, &setup, record, request, name.key().as_bytes(), parameters())
+            let started = ServerLogin::start(&mut OsRng, &setup, record, request, credential.as_bytes(), parameters())
                 .map_err(|_| PasswordError::Malformed)?;
             Ok(Challenge { response: started.message.serialize().to_vec(), state: started.state.serialize().to_vec() })
         })
@@ -195,13 +195,10 @@ mod tests {
         let path = folder.path().join("opaque.setup");
         ensure_setup(&path).unwrap();
         let passwords = Passwords::read(&path, 1).unwrap();
-        let name: NetworkName = "any".parse().unwrap();
+        let name = || "any".to_owned();
         for bytes in [vec![], vec![0; 32], vec![0xff; 96], vec![7; 2_000_000]] {
-            assert!(matches!(passwords.register(name.clone(), bytes.clone()).await, Err(PasswordError::Malformed)));
-            assert!(matches!(
-                passwords.challenge(name.clone(), bytes.clone(), None).await,
-                Err(PasswordError::Malformed)
-            ));
+            assert!(matches!(passwords.register(name(), bytes.clone()).await, Err(PasswordError::Malformed)));
+            assert!(matches!(passwords.challenge(name(), bytes.clone(), None).await, Err(PasswordError::Malformed)));
             assert!(passwords.record(bytes.clone()).await.is_err());
             assert!(passwords.verify(vec![], bytes).await.is_err());
         }

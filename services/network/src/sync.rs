@@ -162,6 +162,7 @@ mod tests {
             revision: Revision(u64::MAX),
             gone: false,
             presence: Some(PeerPresence::Offline),
+            role: domain::Role::Owner,
         };
         NetworkChange {
             network: NetworkId::from_bytes([number; 16]),
@@ -170,6 +171,7 @@ mod tests {
             revision: Revision(u64::MAX),
             members: vec![member; members],
             left: false,
+            terms: domain::NetworkTerms { locked: true, approval: true, applicants: u32::MAX },
         }
     }
 }

@@ -614,6 +614,7 @@ impl Party {
                 Output::Send { .. }
                 | Output::Say(_)
                 | Output::Ask(_)
+                | Output::WantKeys(_)
                 | Output::Configure(_)
                 | Output::Members(_)
                 | Output::Open(_)

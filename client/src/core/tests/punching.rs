@@ -447,6 +447,7 @@ impl Sole {
             Output::MapPort(wish) => self.wishes.push(wish),
             Output::Call { port, peer, call } => self.calls.push((port, peer, call)),
             Output::Deliver(_)
+            | Output::WantKeys(_)
             | Output::Ask(_)
             | Output::Configure(_)
             | Output::Members(_)

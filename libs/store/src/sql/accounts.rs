@@ -107,7 +107,7 @@ async fn register(
 async fn rekey(db: &mut Connection, client: ClientId, login: &Login, at: UnixMillis) -> Result<bool, Error> {
     let bumped = membership::bump_all(db, client, at).await?;
     let networks = membership::networks_of(db, client).await?;
-    if networks.iter().any(|network| bumped.iter().all(|(seen, ..)| seen != network)) {
+    if networks.iter().any(|network| bumped.iter().all(|(seen, _)| seen != network)) {
         return Ok(false);
     }
     sqlx::query("UPDATE clients SET tunnel = $2, tunnel_signature = $3 WHERE id = $1")

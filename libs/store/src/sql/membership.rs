@@ -1,15 +1,18 @@
 //! Writes to networks. Each begins with [`bump`], or with the insertion of the network.
 
-use domain::{ClientId, NetworkChange, NetworkId, NetworkName, Nickname, Revision, UnixMillis, VirtualAddresses};
+use domain::{
+    ClientId, NetworkChange, NetworkId, NetworkName, NetworkTerms, Nickname, Revision, UnixMillis, VirtualAddresses,
+};
 
 use super::{
     addresses,
     backend::{Connection, Db},
     engine::Context,
+    governing, invites,
     reading::{self, Extent},
 };
 use crate::{
-    Announcement, CreateError, Error, JoinError, Joined, LeaveError, NewNetwork,
+    Admission, Announcement, CreateError, Error, JoinError, Joined, LeaveError, NewNetwork,
     values::{self, bigint},
 };
 
@@ -17,11 +20,24 @@ use crate::{
 const TOMBSTONES: i64 = 256;
 
 /// A network that is locked until the transaction ends.
-struct Bumped {
-    revision: i64,
-    name: NetworkName,
-    owner: ClientId,
+pub(crate) struct Bumped {
+    pub(crate) revision: i64,
+    pub(crate) name: NetworkName,
+    pub(crate) owner: ClientId,
+    /// Without the applicants, which are counted when somebody is told.
+    pub(crate) terms: NetworkTerms,
     wrapped_secret: Vec<u8>,
+}
+
+/// A row of networks: revision, name, owner, whether locked, whether approval is asked for, wrapped secret.
+type NetworkRow = (i64, String, Vec<u8>, bool, bool, Vec<u8>);
+
+impl Bumped {
+    fn of((revision, name, owner, locked, approval, wrapped_secret): NetworkRow) -> Result<Self, Error> {
+        let terms = NetworkTerms { locked, approval, applicants: 0 };
+        let (name, owner) = (values::name(&name)?, values::client(&owner)?);
+        Ok(Self { revision, name, owner, terms, wrapped_secret })
+    }
 }
 
 pub(crate) async fn create(
@@ -32,10 +48,10 @@ pub(crate) async fn create(
     at: UnixMillis,
 ) -> Result<Joined, CreateError> {
     let made = sqlx::query(
-        "INSERT INTO networks (id, name, name_key, owner, password, wrapped_secret,
+        "INSERT INTO networks (id, name, name_key, credential, owner, password, wrapped_secret,
                                revision, announced, forgotten, created_ms, changed_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, 1, 1, 0, $7, $7)
-         ON CONFLICT (name_key) DO NOTHING",
+         VALUES ($1, $2, $3, $3, $4, $5, $6, 1, 1, 0, $7, $7)
+         ON CONFLICT DO NOTHING",
     )
     .bind(id.as_bytes().to_vec())
     .bind(new.name.as_str())
@@ -53,7 +69,8 @@ pub(crate) async fn create(
         return Err(CreateError::PlanLimit { networks });
     }
     insert_member(db, id, new.owner, *id.as_bytes(), 1, at).await?;
-    let bumped = Bumped { revision: 1, name: new.name, owner: new.owner, wrapped_secret: new.wrapped_secret };
+    let (name, owner, wrapped_secret) = (new.name, new.owner, new.wrapped_secret);
+    let bumped = Bumped { revision: 1, name, owner, terms: NetworkTerms::default(), wrapped_secret };
     Ok(joined(db, context, id, new.owner, bumped).await?)
 }
 
@@ -81,24 +98,46 @@ pub(crate) async fn join(
     client: ClientId,
     request: [u8; 16],
     at: UnixMillis,
-) -> Result<Joined, JoinError> {
+) -> Result<Admission, JoinError> {
     let bumped = bump(db, network, at).await?.ok_or(JoinError::Gone)?;
-    if is_member(db, network, client).await? {
+    if governing::is_banned(db, network, client).await? {
+        return Err(JoinError::Banned);
+    }
+    if reading::role(db, network, client).await?.is_some() {
         return Err(JoinError::AlreadyMember);
     }
-    let seats = seats(db, bumped.owner).await?;
-    let members: i64 = sqlx::query_scalar::<Db, _>("SELECT COUNT(*) FROM members WHERE network = $1 AND NOT gone")
-        .bind(network.as_bytes().to_vec())
-        .fetch_one(&mut *db)
-        .await?;
-    if members >= i64::from(seats) {
+    if bumped.terms.locked {
+        return Err(JoinError::Locked);
+    }
+    if let Some(seats) = beyond_seats(db, network, bumped.owner).await? {
         return Err(JoinError::Full { seats });
     }
     if let Some(networks) = beyond_plan(db, client, at).await? {
         return Err(JoinError::PlanLimit { networks });
     }
+    if bumped.terms.approval {
+        if !governing::apply(db, network, client, at).await? {
+            return Err(JoinError::TooManyApplicants);
+        }
+        let name = bumped.name.clone();
+        return Ok(Admission::Awaiting { name, announcement: announcement(db, context, network, &bumped).await? });
+    }
     insert_member(db, network, client, request, bumped.revision, at).await?;
-    Ok(joined(db, context, network, client, bumped).await?)
+    Ok(Admission::Joined(Box::new(joined(db, context, network, client, bumped).await?)))
+}
+
+/// How many seats the network has, when all are taken.
+pub(crate) async fn beyond_seats(
+    db: &mut Connection,
+    network: NetworkId,
+    owner: ClientId,
+) -> Result<Option<u32>, Error> {
+    let seats = seats(db, owner).await?;
+    let members: i64 = sqlx::query_scalar::<Db, _>("SELECT COUNT(*) FROM members WHERE network = $1 AND NOT gone")
+        .bind(network.as_bytes().to_vec())
+        .fetch_one(db)
+        .await?;
+    Ok((members >= i64::from(seats)).then_some(seats))
 }
 
 /// The answer to a join that is repeated with the same `request`.
@@ -141,27 +180,53 @@ pub(crate) async fn leave(
     if left.rows_affected() == 0 {
         return Err(LeaveError::NotAMember);
     }
-    let oldest: Option<Vec<u8>> = sqlx::query_scalar::<Db, _>(
-        "SELECT client FROM members WHERE network = $1 AND NOT gone ORDER BY joined_ms, revision, client LIMIT 1",
+    invites::revoke_all_of(db, network, client).await?;
+    let heir: Option<Vec<u8>> = sqlx::query_scalar::<Db, _>(
+        "SELECT client FROM members WHERE network = $1 AND NOT gone
+         ORDER BY role DESC, joined_ms, revision, client LIMIT 1",
     )
     .bind(network.as_bytes().to_vec())
     .fetch_optional(&mut *db)
     .await?;
-    let Some(oldest) = oldest else {
-        for statement in ["DELETE FROM members WHERE network = $1", "DELETE FROM networks WHERE id = $1"] {
-            sqlx::query(statement).bind(network.as_bytes().to_vec()).execute(&mut *db).await?;
-        }
+    let Some(heir) = heir else {
+        erase(db, network).await?;
         return Ok(None);
     };
     if bumped.owner == client {
-        sqlx::query("UPDATE networks SET owner = $2 WHERE id = $1")
+        let heir = values::client(&heir)?;
+        set_owner(db, network, heir).await?;
+        sqlx::query("UPDATE members SET revision = $3 WHERE network = $1 AND client = $2")
             .bind(network.as_bytes().to_vec())
-            .bind(oldest)
+            .bind(heir.as_bytes().to_vec())
+            .bind(bumped.revision)
             .execute(&mut *db)
             .await?;
     }
     forget_old_tombstones(db, network).await?;
-    Ok(Some(announcement(db, context, network, bumped.name, bumped.revision).await?))
+    Ok(Some(announcement(db, context, network, &bumped).await?))
+}
+
+pub(crate) async fn set_owner(db: &mut Connection, network: NetworkId, owner: ClientId) -> Result<(), Error> {
+    sqlx::query("UPDATE networks SET owner = $2 WHERE id = $1")
+        .bind(network.as_bytes().to_vec())
+        .bind(owner.as_bytes().to_vec())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Removes every trace of the network.
+pub(crate) async fn erase(db: &mut Connection, network: NetworkId) -> Result<(), Error> {
+    for statement in [
+        "DELETE FROM bans WHERE network = $1",
+        "DELETE FROM applicants WHERE network = $1",
+        "DELETE FROM invites WHERE network = $1",
+        "DELETE FROM members WHERE network = $1",
+        "DELETE FROM networks WHERE id = $1",
+    ] {
+        sqlx::query(statement).bind(network.as_bytes().to_vec()).execute(&mut *db).await?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn set_nick(
@@ -181,8 +246,8 @@ pub(crate) async fn set_nick(
         return Err(Error::UnknownClient);
     }
     let mut announcements = Vec::new();
-    for (network, name, revision) in bumped {
-        announcements.push(announcement(db, context, network, name, revision).await?);
+    for (network, bumped) in bumped {
+        announcements.push(announcement(db, context, network, &bumped).await?);
     }
     Ok(announcements)
 }
@@ -193,8 +258,8 @@ pub(crate) async fn bump_all(
     db: &mut Connection,
     client: ClientId,
     at: UnixMillis,
-) -> Result<Vec<(NetworkId, NetworkName, i64)>, Error> {
-    let mut bumped: Vec<(NetworkId, NetworkName, i64)> = Vec::new();
+) -> Result<Vec<(NetworkId, Bumped)>, Error> {
+    let mut bumped = Vec::new();
     for network in networks_of(db, client).await? {
         let Some(row) = bump(db, network, at).await? else { continue };
         let marked = sqlx::query("UPDATE members SET revision = $3 WHERE network = $1 AND client = $2 AND NOT gone")
@@ -205,7 +270,7 @@ pub(crate) async fn bump_all(
             .await?;
         // The client left meanwhile: the revision is raised for nothing, which harms nobody.
         if marked.rows_affected() > 0 {
-            bumped.push((network, row.name, row.revision));
+            bumped.push((network, row));
         }
     }
     lock_client(db, client, at).await?;
@@ -234,29 +299,16 @@ pub(crate) async fn lock_client(db: &mut Connection, client: ClientId, at: UnixM
 }
 
 /// Raises the revision and thereby locks the network; `None` when there is no such network.
-async fn bump(db: &mut Connection, network: NetworkId, at: UnixMillis) -> Result<Option<Bumped>, Error> {
-    let row: Option<(i64, String, Vec<u8>, Vec<u8>)> = sqlx::query_as::<Db, _>(
-        "UPDATE networks SET revision = revision + 1, changed_ms = $2 WHERE id = $1
-         RETURNING revision, name, owner, wrapped_secret",
+pub(crate) async fn bump(db: &mut Connection, network: NetworkId, at: UnixMillis) -> Result<Option<Bumped>, Error> {
+    let row: Option<NetworkRow> = sqlx::query_as::<Db, _>(
+        "UPDATE networks SET revision = revision + 1, changed_ms = $2 WHERE id = $1 AND NOT deleted
+         RETURNING revision, name, owner, locked, approval, wrapped_secret",
     )
     .bind(network.as_bytes().to_vec())
     .bind(bigint(at.0))
     .fetch_optional(db)
     .await?;
-    row.map(|(revision, name, owner, wrapped_secret)| {
-        Ok(Bumped { revision, name: values::name(&name)?, owner: values::client(&owner)?, wrapped_secret })
-    })
-    .transpose()
-}
-
-async fn is_member(db: &mut Connection, network: NetworkId, client: ClientId) -> Result<bool, Error> {
-    let member: Option<i64> =
-        sqlx::query_scalar::<Db, _>("SELECT revision FROM members WHERE network = $1 AND client = $2 AND NOT gone")
-            .bind(network.as_bytes().to_vec())
-            .bind(client.as_bytes().to_vec())
-            .fetch_optional(db)
-            .await?;
-    Ok(member.is_some())
+    row.map(Bumped::of).transpose()
 }
 
 /// Seats of a network owned by `owner`.
@@ -271,7 +323,7 @@ async fn seats(db: &mut Connection, owner: ClientId) -> Result<u32, Error> {
 }
 
 /// Locks `client` and says how many networks its plan allows when it has them all.
-async fn beyond_plan(db: &mut Connection, client: ClientId, at: UnixMillis) -> Result<Option<u32>, Error> {
+pub(crate) async fn beyond_plan(db: &mut Connection, client: ClientId, at: UnixMillis) -> Result<Option<u32>, Error> {
     lock_client(db, client, at).await?;
     let (allowed, used): (i64, i64) = sqlx::query_as::<Db, _>(
         "SELECT p.networks_per_client, (SELECT COUNT(*) FROM members m WHERE m.client = c.id AND NOT m.gone)
@@ -283,7 +335,8 @@ async fn beyond_plan(db: &mut Connection, client: ClientId, at: UnixMillis) -> R
     Ok(if used >= allowed { Some(values::count(allowed)?) } else { None })
 }
 
-async fn insert_member(
+/// Makes `client` a plain member, whatever it was before.
+pub(crate) async fn insert_member(
     db: &mut Connection,
     network: NetworkId,
     client: ClientId,
@@ -293,20 +346,26 @@ async fn insert_member(
 ) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO members (network, client, request, revision, gone, joined_ms) VALUES ($1, $2, $3, $4, FALSE, $5)
-         ON CONFLICT (network, client) DO UPDATE SET request = $3, revision = $4, gone = FALSE, joined_ms = $5",
+         ON CONFLICT (network, client)
+         DO UPDATE SET request = $3, revision = $4, gone = FALSE, joined_ms = $5, role = 0",
     )
     .bind(network.as_bytes().to_vec())
     .bind(client.as_bytes().to_vec())
     .bind(request.to_vec())
     .bind(revision)
     .bind(bigint(at.0))
-    .execute(db)
+    .execute(&mut *db)
     .await?;
+    sqlx::query("DELETE FROM applicants WHERE network = $1 AND client = $2")
+        .bind(network.as_bytes().to_vec())
+        .bind(client.as_bytes().to_vec())
+        .execute(db)
+        .await?;
     Ok(())
 }
 
 /// What a new member is told, with its address: the last lock that a transaction takes.
-async fn joined(
+pub(crate) async fn joined(
     db: &mut Connection,
     context: Context,
     network: NetworkId,
@@ -315,10 +374,9 @@ async fn joined(
 ) -> Result<Joined, Error> {
     let v4 = addresses::ensure(db, client, context.pool).await?;
     let addresses = VirtualAddresses { v4, v6: context.ula.address(client) };
-    let announcement = announcement(db, context, network, bumped.name.clone(), bumped.revision).await?;
+    let announcement = announcement(db, context, network, &bumped).await?;
     let members = reading::members(db, context, network, Extent::Whole).await?;
-    let revision = values::revision(bumped.revision)?;
-    let whole = NetworkChange { network, name: bumped.name, since: Revision::ZERO, revision, members, left: false };
+    let whole = NetworkChange { since: Revision::ZERO, members, ..announcement.change.clone() };
     Ok(Joined { addresses, wrapped_secret: bumped.wrapped_secret, whole, announcement })
 }
 
@@ -329,34 +387,35 @@ async fn rejoined(
     network: NetworkId,
     client: ClientId,
 ) -> Result<Option<Joined>, Error> {
-    let row: Option<(i64, String, Vec<u8>, Vec<u8>)> =
-        sqlx::query_as::<Db, _>("SELECT revision, name, owner, wrapped_secret FROM networks WHERE id = $1")
-            .bind(network.as_bytes().to_vec())
-            .fetch_optional(&mut *db)
-            .await?;
-    let Some((revision, name, owner, wrapped_secret)) = row else { return Ok(None) };
-    let bumped = Bumped { revision, name: values::name(&name)?, owner: values::client(&owner)?, wrapped_secret };
-    let mut joined = joined(db, context, network, client, bumped).await?;
+    let row: Option<NetworkRow> = sqlx::query_as::<Db, _>(
+        "SELECT revision, name, owner, locked, approval, wrapped_secret FROM networks WHERE id = $1",
+    )
+    .bind(network.as_bytes().to_vec())
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let mut joined = joined(db, context, network, client, Bumped::of(row)?).await?;
     joined.announcement.to.clear();
     Ok(Some(joined))
 }
 
-/// The change that made `revision`, for all members.
-async fn announcement(
+/// The change that made the revision, for all members.
+pub(crate) async fn announcement(
     db: &mut Connection,
     context: Context,
     network: NetworkId,
-    name: NetworkName,
-    revision: i64,
+    bumped: &Bumped,
 ) -> Result<Announcement, Error> {
-    let (since, revision) = (values::revision(revision - 1)?, values::revision(revision)?);
+    let (since, revision) = (values::revision(bumped.revision - 1)?, values::revision(bumped.revision)?);
     let members = reading::members(db, context, network, Extent::After(since)).await?;
     let to = reading::member_ids(db, network).await?;
-    Ok(Announcement { change: NetworkChange { network, name, since, revision, members, left: false }, to })
+    let terms = NetworkTerms { applicants: reading::applicants(db, network).await?, ..bumped.terms };
+    let name = bumped.name.clone();
+    Ok(Announcement { change: NetworkChange { network, name, since, revision, members, left: false, terms }, to })
 }
 
 /// Bounds what a network remembers of those who left.
-async fn forget_old_tombstones(db: &mut Connection, network: NetworkId) -> Result<(), Error> {
+pub(crate) async fn forget_old_tombstones(db: &mut Connection, network: NetworkId) -> Result<(), Error> {
     let newest_forgotten: Option<i64> = sqlx::query_scalar::<Db, _>(
         "SELECT revision FROM members WHERE network = $1 AND gone ORDER BY revision DESC LIMIT 1 OFFSET $2",
     )

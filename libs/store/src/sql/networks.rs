@@ -1,16 +1,19 @@
 //! The use cases of networks, each with its transaction.
 
 use async_trait::async_trait;
-use domain::{ClientId, KnownNetwork, NetworkChange, NetworkId, NetworkName, Nickname, Plan, Revision, UnixMillis};
+use domain::{
+    Admissions, ClientId, InviteId, KnownNetwork, NetworkChange, NetworkId, NetworkName, NetworkOrder, Nickname, Plan,
+    Revision, UnixMillis,
+};
 
 use super::{
     budgets::{self, Stop},
     engine::Store,
-    membership, outbox, reading,
+    governing, invites, membership, outbox, reading,
 };
 use crate::{
-    Announcement, Budget, BudgetKind, CreateError, Error, Guess, JoinError, Joined, LeaveError, NetworkSummary,
-    Networks, NewNetwork, PasswordRecord, Peer, Snapshot,
+    Admission, Announcement, Budget, BudgetKind, CreateError, Error, Guess, JoinError, Joined, KeyHolder, LeaveError,
+    NetworkSummary, Networks, NewNetwork, OrderError, PasswordRecord, Peer, Snapshot,
 };
 
 #[async_trait]
@@ -34,7 +37,7 @@ impl Networks for Store {
         client: ClientId,
         request: [u8; 16],
         at: UnixMillis,
-    ) -> Result<Joined, JoinError> {
+    ) -> Result<Admission, JoinError> {
         let context = self.context;
         let joined = self
             .engine
@@ -46,7 +49,7 @@ impl Networks for Store {
                     .engine
                     .write("joined", move |db| Box::pin(membership::joined_by(db, context, network, client, request)))
                     .await?;
-                repeated.ok_or(JoinError::AlreadyMember)
+                repeated.map(|joined| Admission::Joined(Box::new(joined))).ok_or(JoinError::AlreadyMember)
             }
             joined => joined,
         }
@@ -62,9 +65,59 @@ impl Networks for Store {
         self.engine.write("leave", move |db| Box::pin(membership::leave(db, context, network, client, at))).await
     }
 
+    async fn redeem(
+        &self,
+        invite: InviteId,
+        client: ClientId,
+        request: [u8; 16],
+        at: UnixMillis,
+    ) -> Result<Joined, JoinError> {
+        let context = self.context;
+        let joined = self
+            .engine
+            .write("redeem", move |db| Box::pin(invites::redeem(db, context, invite, client, request, at)))
+            .await;
+        match joined {
+            Err(JoinError::AlreadyMember) => {
+                let repeated = self
+                    .engine
+                    .write("redeemed", move |db| Box::pin(invites::redeemed(db, context, invite, client, request)))
+                    .await?;
+                repeated.ok_or(JoinError::AlreadyMember)
+            }
+            joined => joined,
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        order: NetworkOrder,
+        at: UnixMillis,
+    ) -> Result<Announcement, OrderError> {
+        let context = self.context;
+        self.engine
+            .write("carry out", move |db| Box::pin(governing::carry_out(db, context, network, client, order, at)))
+            .await
+    }
+
+    async fn admissions(&self, network: NetworkId, client: ClientId, at: UnixMillis) -> Result<Admissions, OrderError> {
+        self.engine.read("admissions", move |db| Box::pin(governing::admissions(db, network, client, at))).await
+    }
+
+    async fn keys(&self, network: NetworkId, client: ClientId) -> Result<KeyHolder, Error> {
+        self.engine.read("keys", move |db| Box::pin(governing::keys(db, network, client))).await
+    }
+
     async fn set_nick(&self, client: ClientId, nick: Nickname, at: UnixMillis) -> Result<Vec<Announcement>, Error> {
         let context = self.context;
         self.engine.write("set nick", move |db| Box::pin(membership::set_nick(db, context, client, nick, at))).await
+    }
+
+    async fn is_free(&self, name: &NetworkName) -> Result<bool, Error> {
+        let name = name.clone();
+        self.engine.read("is free", move |db| Box::pin(reading::is_free(db, name))).await
     }
 
     async fn password_record(&self, name: &NetworkName) -> Result<Option<PasswordRecord>, Error> {

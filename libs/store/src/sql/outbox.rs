@@ -5,12 +5,16 @@ use domain::{NetworkId, Revision, UnixMillis};
 use super::{
     backend::{Connection, Db},
     engine::Context,
-    reading,
+    membership,
+    reading::{self, ChangeRow},
 };
 use crate::{
     Announcement, Error,
     values::{self, bigint},
 };
+
+/// Id, name, revision, forgotten, whether locked, whether approval is asked for, announced.
+type ChangedRow = (Vec<u8>, String, i64, i64, bool, bool, i64);
 
 /// Changes before `before` that were not announced, oldest first.
 pub(crate) async fn unannounced(
@@ -19,8 +23,8 @@ pub(crate) async fn unannounced(
     before: UnixMillis,
     limit: u16,
 ) -> Result<Vec<Announcement>, Error> {
-    let rows: Vec<(Vec<u8>, String, i64, i64, i64)> = sqlx::query_as::<Db, _>(
-        "SELECT id, name, revision, forgotten, announced FROM networks
+    let rows: Vec<ChangedRow> = sqlx::query_as::<Db, _>(
+        "SELECT id, name, revision, forgotten, locked, approval, announced FROM networks
          WHERE announced < revision AND changed_ms < $1 ORDER BY changed_ms, id LIMIT $2",
     )
     .bind(bigint(before.0))
@@ -28,21 +32,31 @@ pub(crate) async fn unannounced(
     .fetch_all(&mut *db)
     .await?;
     let mut announcements = Vec::with_capacity(rows.len());
-    for (id, name, revision, forgotten, announced) in rows {
+    for (id, name, revision, forgotten, locked, approval, announced) in rows {
         let network = values::network(&id)?;
         let since = values::revision(announced)?;
-        let change = reading::change(db, context, (network, name, revision, forgotten), since).await?;
+        let row = ChangeRow { name, revision, forgotten, locked, approval };
+        let change = reading::change(db, context, network, row, since).await?;
         announcements.push(Announcement { change, to: reading::member_ids(db, network).await? });
     }
     Ok(announcements)
 }
 
-/// Notes that members were told everything up to `revision`; the one write that changes nothing for them, so no bump.
+/// Notes that members were told everything up to `revision`; the one write that changes nothing for them, so no bump. Who
+/// was told that the network is deleted needs its row no more.
 pub(crate) async fn announced(db: &mut Connection, network: NetworkId, revision: Revision) -> Result<(), Error> {
     sqlx::query("UPDATE networks SET announced = $2 WHERE id = $1 AND announced < $2")
         .bind(network.as_bytes().to_vec())
         .bind(bigint(revision.0))
-        .execute(db)
+        .execute(&mut *db)
         .await?;
+    let over: Option<Vec<u8>> =
+        sqlx::query_scalar::<Db, _>("SELECT id FROM networks WHERE id = $1 AND deleted AND announced >= revision")
+            .bind(network.as_bytes().to_vec())
+            .fetch_optional(&mut *db)
+            .await?;
+    if over.is_some() {
+        membership::erase(db, network).await?;
+    }
     Ok(())
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    ClientId, IdentityKey, Member, NetworkChange, NetworkId, NetworkName, Plan, Revision, Signature, TunnelKey,
-    VirtualAddresses,
+    ClientId, IdentityKey, Member, NetworkChange, NetworkId, NetworkName, NetworkTerms, Plan, Revision, Role,
+    Signature, TunnelKey, VirtualAddresses,
 };
 
 use super::{
@@ -38,6 +38,17 @@ struct MemberRow {
     address: Option<i64>,
     revision: i64,
     gone: bool,
+    role: i64,
+}
+
+/// What a change tells of a network besides its members.
+#[derive(sqlx::FromRow)]
+pub(crate) struct ChangeRow {
+    pub(crate) name: String,
+    pub(crate) revision: i64,
+    pub(crate) forgotten: i64,
+    pub(crate) locked: bool,
+    pub(crate) approval: bool,
 }
 
 /// Members by revision, oldest change first.
@@ -53,8 +64,10 @@ pub(crate) async fn members(
         Extent::GoneAfter(revision) => (i64::MAX, bigint(revision.0)),
     };
     let rows: Vec<MemberRow> = sqlx::query_as::<Db, _>(
-        "SELECT m.client, c.identity, c.tunnel, c.tunnel_signature, c.nick, a.address, m.revision, m.gone
-         FROM members m JOIN clients c ON c.id = m.client LEFT JOIN addresses a ON a.client = m.client
+        "SELECT m.client, c.identity, c.tunnel, c.tunnel_signature, c.nick, a.address, m.revision, m.gone,
+                CASE WHEN n.owner = m.client AND NOT m.gone THEN 2 ELSE m.role END AS role
+         FROM members m JOIN networks n ON n.id = m.network
+         JOIN clients c ON c.id = m.client LEFT JOIN addresses a ON a.client = m.client
          WHERE m.network = $1 AND ((NOT m.gone AND m.revision > $2) OR (m.gone AND m.revision > $3))
          ORDER BY m.revision, m.client",
     )
@@ -76,13 +89,48 @@ pub(crate) async fn member_ids(db: &mut Connection, network: NetworkId) -> Resul
     ids.iter().map(|id| values::client(id)).collect()
 }
 
+/// What `client` is in `network`; `None` when it is no member.
+pub(crate) async fn role(db: &mut Connection, network: NetworkId, client: ClientId) -> Result<Option<Role>, Error> {
+    let role: Option<i64> = sqlx::query_scalar::<Db, _>(
+        "SELECT CASE WHEN n.owner = m.client THEN 2 ELSE m.role END
+         FROM members m JOIN networks n ON n.id = m.network WHERE m.network = $1 AND m.client = $2 AND NOT m.gone",
+    )
+    .bind(network.as_bytes().to_vec())
+    .bind(client.as_bytes().to_vec())
+    .fetch_optional(db)
+    .await?;
+    role.map(values::role).transpose()
+}
+
+/// How many wait to be let in.
+pub(crate) async fn applicants(db: &mut Connection, network: NetworkId) -> Result<u32, Error> {
+    let waiting: i64 = sqlx::query_scalar::<Db, _>("SELECT COUNT(*) FROM applicants WHERE network = $1")
+        .bind(network.as_bytes().to_vec())
+        .fetch_one(db)
+        .await?;
+    values::count(waiting)
+}
+
+/// What a password for the network of this name is checked with.
 pub(crate) async fn password_record(db: &mut Connection, name: NetworkName) -> Result<Option<PasswordRecord>, Error> {
-    let row: Option<(Vec<u8>, Vec<u8>)> =
-        sqlx::query_as::<Db, _>("SELECT id, password FROM networks WHERE name_key = $1")
+    let row: Option<(Vec<u8>, Vec<u8>, String)> =
+        sqlx::query_as::<Db, _>("SELECT id, password, credential FROM networks WHERE name_key = $1")
             .bind(name.key())
             .fetch_optional(db)
             .await?;
-    row.map(|(network, password)| Ok(PasswordRecord { network: values::network(&network)?, password })).transpose()
+    row.map(|(network, password, credential)| {
+        Ok(PasswordRecord { network: values::network(&network)?, password, credential })
+    })
+    .transpose()
+}
+
+/// Whether no network has this name, nor had it when its password was made.
+pub(crate) async fn is_free(db: &mut Connection, name: NetworkName) -> Result<bool, Error> {
+    let used: i64 = sqlx::query_scalar::<Db, _>("SELECT COUNT(*) FROM networks WHERE name_key = $1 OR credential = $1")
+        .bind(name.key())
+        .fetch_one(db)
+        .await?;
+    Ok(used == 0)
 }
 
 pub(crate) async fn changes_since(
@@ -92,36 +140,30 @@ pub(crate) async fn changes_since(
     client: ClientId,
     since: Revision,
 ) -> Result<Option<NetworkChange>, Error> {
-    let row: Option<(String, i64, i64)> = sqlx::query_as::<Db, _>(
-        "SELECT n.name, n.revision, n.forgotten FROM networks n
+    let row: Option<ChangeRow> = sqlx::query_as::<Db, _>(
+        "SELECT n.name, n.revision, n.forgotten, n.locked, n.approval FROM networks n
          JOIN members m ON m.network = n.id AND m.client = $2 AND NOT m.gone WHERE n.id = $1",
     )
     .bind(network.as_bytes().to_vec())
     .bind(client.as_bytes().to_vec())
     .fetch_optional(&mut *db)
     .await?;
-    let Some((name, revision, forgotten)) = row else { return Ok(None) };
-    Ok(Some(change(db, context, (network, name, revision, forgotten), since).await?))
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(change(db, context, network, row, since).await?))
 }
 
-/// What changed in a network (id, name, revision, forgotten) after `since`, or the whole of it.
+/// What changed in a network after `since`, or the whole of it.
 pub(crate) async fn change(
     db: &mut Connection,
     context: Context,
-    (network, name, revision, forgotten): (NetworkId, String, i64, i64),
+    network: NetworkId,
+    row: ChangeRow,
     since: Revision,
 ) -> Result<NetworkChange, Error> {
-    let since = if bridges(since, forgotten, revision) { since } else { Revision::ZERO };
+    let since = if bridges(since, row.forgotten, row.revision) { since } else { Revision::ZERO };
     let extent = if since == Revision::ZERO { Extent::Whole } else { Extent::After(since) };
     let members = members(db, context, network, extent).await?;
-    Ok(NetworkChange {
-        network,
-        name: values::name(&name)?,
-        since,
-        revision: values::revision(revision)?,
-        members,
-        left: false,
-    })
+    told(db, network, row, since, members).await
 }
 
 pub(crate) async fn snapshot(
@@ -130,15 +172,15 @@ pub(crate) async fn snapshot(
     client: ClientId,
     known: BTreeMap<NetworkId, Revision>,
 ) -> Result<Snapshot, Error> {
-    let rows: Vec<(Vec<u8>, String, i64, i64)> = sqlx::query_as::<Db, _>(
-        "SELECT n.id, n.name, n.revision, n.forgotten FROM networks n
+    let rows: Vec<(Vec<u8>, String, i64, i64, bool, bool)> = sqlx::query_as::<Db, _>(
+        "SELECT n.id, n.name, n.revision, n.forgotten, n.locked, n.approval FROM networks n
          JOIN members m ON m.network = n.id AND m.client = $1 AND NOT m.gone ORDER BY n.id",
     )
     .bind(client.as_bytes().to_vec())
     .fetch_all(&mut *db)
     .await?;
     let mut networks = Vec::with_capacity(rows.len());
-    for (id, name, revision, forgotten) in rows {
+    for (id, name, revision, forgotten, locked, approval) in rows {
         let network = values::network(&id)?;
         let mut everybody = members(db, context, network, Extent::Whole).await?;
         let since = known.get(&network).copied().filter(|&since| bridges(since, forgotten, revision));
@@ -146,17 +188,31 @@ pub(crate) async fn snapshot(
             everybody.extend(members(db, context, network, Extent::GoneAfter(since)).await?);
             everybody.sort_by_key(|member| (member.revision, member.client));
         }
-        networks.push(NetworkChange {
-            network,
-            name: values::name(&name)?,
-            since: since.unwrap_or(Revision::ZERO),
-            revision: values::revision(revision)?,
-            members: everybody,
-            left: false,
-        });
+        let row = ChangeRow { name, revision, forgotten, locked, approval };
+        networks.push(told(db, network, row, since.unwrap_or(Revision::ZERO), everybody).await?);
     }
     let v4 = addresses::of(db, client).await?;
     Ok(Snapshot { addresses: VirtualAddresses { v4, v6: context.ula.address(client) }, networks })
+}
+
+/// A change as members are told it.
+async fn told(
+    db: &mut Connection,
+    network: NetworkId,
+    row: ChangeRow,
+    since: Revision,
+    members: Vec<Member>,
+) -> Result<NetworkChange, Error> {
+    let applicants = applicants(db, network).await?;
+    Ok(NetworkChange {
+        network,
+        name: values::name(&row.name)?,
+        since,
+        revision: values::revision(row.revision)?,
+        members,
+        left: false,
+        terms: NetworkTerms { locked: row.locked, approval: row.approval, applicants },
+    })
 }
 
 pub(crate) async fn peers(db: &mut Connection, client: ClientId) -> Result<Vec<Peer>, Error> {
@@ -217,7 +273,7 @@ pub(crate) async fn list(
         "SELECT n.id, n.name, n.owner, n.revision, n.created_ms, p.members_per_network,
                 (SELECT COUNT(*) FROM members m WHERE m.network = n.id AND NOT m.gone)
          FROM networks n JOIN clients c ON c.id = n.owner JOIN plans p ON p.name = c.plan
-         WHERE n.id > $1 ORDER BY n.id LIMIT $2",
+         WHERE n.id > $1 AND NOT n.deleted ORDER BY n.id LIMIT $2",
     )
     // The empty string of bytes sorts before every id.
     .bind(after.map_or_else(Vec::new, |id| id.as_bytes().to_vec()))
@@ -257,5 +313,6 @@ fn member(row: MemberRow, context: Context) -> Result<Member, Error> {
         revision: values::revision(row.revision)?,
         gone: row.gone,
         presence: None,
+        role: values::role(row.role)?,
     })
 }

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use domain::{AddressPool, ClientId, IdentityKey, NetworkId, Signature, TunnelKey, UnixMillis};
+use domain::{AddressPool, ClientId, IdentityKey, NetworkId, NetworkOrder, Signature, TunnelKey, UnixMillis};
 use sqlx::Connection as _;
-use store::{Joined, Login, NewNetwork, StoreOptions, Stores};
+use store::{Admission, Announcement, JoinError, Joined, Login, NewNetwork, StoreOptions, Stores};
 use tempfile::TempDir;
 
 pub(crate) const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -98,7 +98,12 @@ impl Lab {
     }
 
     pub(crate) async fn join(&self, network: NetworkId, client: ClientId) -> Joined {
-        self.networks().join(network, client, rand::random(), NOW).await.unwrap()
+        joined(self.networks().join(network, client, rand::random(), NOW).await)
+    }
+
+    /// Carries out an order that must succeed.
+    pub(crate) async fn order(&self, network: NetworkId, client: ClientId, order: NetworkOrder) -> Announcement {
+        self.networks().carry_out(network, client, order, NOW).await.unwrap()
     }
 
     /// Closes everything; fails when a transaction is stuck.
@@ -110,6 +115,15 @@ impl Lab {
             Database::Sqlite(folder) => folder.close().unwrap(),
             Database::Postgres { server, name } => execute(&server, format!("DROP DATABASE {name} WITH (FORCE)")).await,
         }
+    }
+}
+
+/// The membership that a join made at once.
+#[track_caller]
+pub(crate) fn joined(admission: Result<Admission, JoinError>) -> Joined {
+    match admission.unwrap() {
+        Admission::Joined(joined) => *joined,
+        Admission::Awaiting { .. } => panic!("approval is asked for"),
     }
 }
 

@@ -4,6 +4,8 @@
 mod addresses;
 mod budgets;
 mod faults;
+mod governing;
+mod inviting;
 mod lab;
 mod membership;
 mod plans;

@@ -13,14 +13,17 @@ use bus::{Bus, Served, memory::Hub};
 use contract::{
     auth::{Keys, KeysReply, LoggedIn, Login, LoginRefusal, Renew, Renewed},
     gateway::{Notice, Push, Target},
-    network::{self, ChangesSince, Connect, JoinFinish, JoinStart, JoinStarted, Leave, Refusal, Snapped, Snapshot},
+    network::{
+        self, Admission, Admissions, ChangesSince, Connect, JoinFinish, JoinStart, JoinStarted, Keys as NetworkKeys,
+        Leave, Order, Refusal, Snapped, Snapshot,
+    },
     rendezvous::{Pair, PairReply, PunchWord, ReflectorBeat},
     session::{SessionChange, SessionChanged},
     token::{Session, SigningKey, jwks},
 };
 use domain::{
-    ClientId, Epoch, IdentityKey, InstanceId, Member, NetworkChange, NetworkId, Revision, TunnelKey, UnixMillis,
-    VirtualAddresses,
+    ClientId, Epoch, IdentityKey, InstanceId, Member, NetworkChange, NetworkId, NetworkOrder, NetworkTerms, Revision,
+    TunnelKey, UnixMillis, VirtualAddresses,
 };
 use gateway::{Config, Metrics, RelayStreams, Seams, Web};
 use presence::Presence;
@@ -251,10 +254,24 @@ impl Script {
             std::future::ready(Ok(JoinStarted { response: start.request, pending: start.name.as_str().into() }))
         });
         let finishes = bus.serve(8, |finish: JoinFinish| {
+            if finish.finalization == b"not yet" {
+                return std::future::ready(Ok(Admission::Awaiting(NETWORK, "lan".parse().unwrap())));
+            }
             let right = finish.pending == b"lan" && finish.finalization == b"right";
-            std::future::ready(if right { Ok(joined()) } else { Err(Refusal::Denied) })
+            std::future::ready(if right { Ok(Admission::Joined(Box::new(joined()))) } else { Err(Refusal::Denied) })
         });
         let leaves = bus.serve(8, |_: Leave| std::future::ready(Err(Refusal::NotAMember)));
+        let orders = bus.serve(8, |call: Order| {
+            let refusals = [
+                (NetworkOrder::Unlock, Refusal::NotPermitted),
+                (NetworkOrder::Delete, Refusal::LimitReached),
+                (NetworkOrder::AskApproval, Refusal::MemberUnknown),
+            ];
+            let refused = refusals.into_iter().find(|(order, _)| *order == call.order);
+            std::future::ready(refused.map_or_else(|| Ok(change(1, 2)), |(_, refusal)| Err(refusal)))
+        });
+        let lists = bus.serve(8, |_: Admissions| std::future::ready(Ok(domain::Admissions::default())));
+        let secrets = bus.serve(8, |_: NetworkKeys| std::future::ready(Err(Refusal::AwaitingApproval)));
         let connects = bus.serve(8, |_: Connect| std::future::ready(Ok(())));
         let gaps = bus.serve(8, |_: ChangesSince| std::future::ready(Ok(change(1, 2))));
         let pairs = bus.serve(8, |_: Pair| std::future::ready(Ok(PairReply { record: None })));
@@ -268,6 +285,9 @@ impl Script {
             starts.await.unwrap(),
             finishes.await.unwrap(),
             leaves.await.unwrap(),
+            orders.await.unwrap(),
+            lists.await.unwrap(),
+            secrets.await.unwrap(),
             connects.await.unwrap(),
             gaps.await.unwrap(),
             pairs.await.unwrap(),
@@ -299,6 +319,7 @@ pub(crate) fn change(since: u64, revision: u64) -> NetworkChange {
         revision: Revision(revision),
         members: Vec::new(),
         left: false,
+        terms: NetworkTerms::default(),
     }
 }
 
@@ -316,6 +337,7 @@ pub(crate) fn member(number: u64) -> Member {
         revision: Revision(number),
         gone: false,
         presence: None,
+        role: domain::Role::Owner,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What clients ask, and what they are told unasked.
 
 use contract::{gateway::Notice, rendezvous::PunchSaid, session::SessionChange};
-use domain::{NatProfile, PunchId, PunchReport, Revision};
+use domain::{NatProfile, NetworkOrder, PunchId, PunchReport, Revision};
 use wire::{
     Code,
     control::{ClientFrame, MAX_MEMBERS_PER_FRAME, NatReport, Refused, Reply, Request, ServerFrame},
@@ -49,6 +49,43 @@ async fn a_join_is_finished_once() {
     assert_eq!(client.receive().await, Some(refusal(3, Code::NetworkDenied)));
     client.send(&ClientFrame::Request(4, Request::JoinFinish(b"right".to_vec()))).await;
     assert_eq!(client.receive().await, Some(refusal(4, Code::Malformed)));
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn an_order_is_answered_with_its_change() {
+    let lab = Lab::new().await;
+    let mut client = Client::plain(lab.gateway()).await;
+    client.log_in(1).await;
+    client.send(&ClientFrame::Request(1, Request::Order(NETWORK, NetworkOrder::Lock))).await;
+    assert_eq!(client.receive().await, Some(ServerFrame::Change(change(1, 2))));
+    assert_eq!(client.receive().await, Some(ServerFrame::Reply(1, Reply::Done)));
+    for (order, code) in [
+        (NetworkOrder::Unlock, Code::NotPermitted),
+        (NetworkOrder::Delete, Code::LimitReached),
+        (NetworkOrder::AskApproval, Code::MemberUnknown),
+    ] {
+        client.send(&ClientFrame::Request(2, Request::Order(NETWORK, order))).await;
+        assert_eq!(client.receive().await, Some(refusal(2, code)));
+    }
+    client.send(&ClientFrame::Request(3, Request::Admissions(NETWORK))).await;
+    assert_eq!(client.receive().await, Some(ServerFrame::Reply(3, Reply::Admissions(Box::default()))));
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn an_applicant_is_told_to_wait() {
+    let lab = Lab::new().await;
+    let mut client = Client::plain(lab.gateway()).await;
+    client.log_in(1).await;
+    let start = Request::JoinStart("lan".parse().unwrap(), b"ke1".to_vec());
+    client.send(&ClientFrame::Request(1, start)).await;
+    client.receive().await.unwrap();
+    client.send(&ClientFrame::Request(2, Request::JoinFinish(b"not yet".to_vec()))).await;
+    let awaiting = Reply::Awaiting(NETWORK, "lan".parse().unwrap());
+    assert_eq!(client.receive().await, Some(ServerFrame::Reply(2, awaiting)));
+    client.send(&ClientFrame::Request(3, Request::Keys(NETWORK))).await;
+    assert_eq!(client.receive().await, Some(refusal(3, Code::AwaitingApproval)));
     lab.end().await;
 }
 

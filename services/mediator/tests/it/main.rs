@@ -3,6 +3,7 @@
 
 mod deployment;
 mod device;
+mod governing;
 mod journeys;
 mod leaks;
 mod needles;

@@ -1,6 +1,6 @@
 //! Passwords, budgets and seats.
 
-use contract::network::{CreateStart, JoinFinish, Leave, Refusal, SetNick};
+use contract::network::{Admission, CreateStart, JoinFinish, Leave, Refusal, SetNick};
 use domain::{AddressPool, ClientId};
 use network::{Limits, Outcome};
 
@@ -150,8 +150,9 @@ async fn a_join_that_another_began_is_refused() {
     let stolen = JoinFinish { client: thief, pending: started.pending.clone(), finalization: proof.clone() };
     assert_eq!(lab.call(stolen).await, Err(Refusal::Malformed));
     let own = JoinFinish { client: guest, pending: started.pending, finalization: proof };
-    let joined = lab.call(own.clone()).await.unwrap();
-    assert_eq!(lab.call(own).await.unwrap().wrapped_secret, joined.wrapped_secret, "a repeated call is answered again");
+    let Admission::Joined(joined) = lab.call(own.clone()).await.unwrap() else { panic!("not joined") };
+    let Admission::Joined(again) = lab.call(own).await.unwrap() else { panic!("not joined") };
+    assert_eq!(again.wrapped_secret, joined.wrapped_secret, "a repeated call is answered again");
     lab.end().await;
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bus::{Bus, Call, CallError, Served, memory::Hub};
 use contract::{
     gateway::{Notice, Push},
-    network::{CreateFinish, CreateStart, JoinFinish, JoinStart, Joined, Networks, Refusal},
+    network::{Admission, CreateFinish, CreateStart, JoinFinish, JoinStart, Joined, Networks, Refusal},
     rendezvous::{PairWanted, PairsWanted, Wanted},
     session::{SessionChange, SessionChanged},
 };
@@ -201,7 +201,10 @@ impl Lab {
         let started = self.call(start).await?;
         // A client that cannot open the answer has the wrong password. This one goes on with a broken proof.
         let finalization = finalization(login, password, &started.response).unwrap_or_else(|| vec![1; 64]);
-        self.call(JoinFinish { client, pending: started.pending, finalization }).await
+        match self.call(JoinFinish { client, pending: started.pending, finalization }).await? {
+            Admission::Joined(joined) => Ok(*joined),
+            Admission::Awaiting(..) => Err(Refusal::AwaitingApproval),
+        }
     }
 
     /// The next pair that is wanted for `reason`.

@@ -3,5 +3,6 @@
 
 mod announcing;
 mod asking;
+mod governing;
 mod joining;
 mod lab;

@@ -1,0 +1,49 @@
+//! The members of one network, for those who govern it.
+
+use std::net::IpAddr;
+
+use domain::{ClientId, NetworkId};
+
+use super::{Core, NoPeer};
+use crate::{command::MemberLine, password::NetworkSecret};
+
+impl Core {
+    /// Everybody in `network`, this client first.
+    #[must_use]
+    pub fn members(&self, network: NetworkId) -> Vec<MemberLine> {
+        let Some(about) = self.view.networks().get(&network) else { return Vec::new() };
+        let own = MemberLine { id: self.own, nick: self.view.nick.clone(), role: about.role, own: true };
+        let line = |member: &domain::Member| MemberLine {
+            id: member.client,
+            nick: member.nick.clone(),
+            role: member.role,
+            own: false,
+        };
+        std::iter::once(own).chain(about.members().map(line)).collect()
+    }
+
+    /// The secret of `network`, if it is known.
+    #[must_use]
+    pub fn secret(&self, network: NetworkId) -> Option<NetworkSecret> {
+        self.view.secret(network).map(|secret| NetworkSecret::from_bytes(*secret.as_bytes()))
+    }
+
+    /// The member of `network` that `word` names by an address or a nickname.
+    ///
+    /// # Errors
+    /// [`NoPeer`].
+    pub fn resolve_in(&self, network: NetworkId, word: &str) -> Result<ClientId, NoPeer> {
+        let about = self.view.networks().get(&network).ok_or(NoPeer::Unknown)?;
+        let address = word.parse::<IpAddr>().ok();
+        let mut named = about.members().filter(|member| {
+            let at = member.addresses;
+            address.is_some_and(|address| at.v4.map(IpAddr::from) == Some(address) || IpAddr::from(at.v6) == address)
+                || member.nick.as_ref().is_some_and(|nick| nick.as_str() == word)
+        });
+        match (named.next(), named.next()) {
+            (Some(one), None) => Ok(one.client),
+            (Some(_), Some(_)) => Err(NoPeer::Ambiguous),
+            (None, _) => Err(NoPeer::Unknown),
+        }
+    }
+}
