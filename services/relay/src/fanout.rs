@@ -6,7 +6,7 @@
 //! - At most [`wire::fanout::MAX_COPIES`] copies a frame, and none twice to a pair.
 //! - A sender has a budget of copies: what a client may flood a network with, times the slots of a frame. Many pairs without a
 //!   limit would otherwise multiply its rate by theirs.
-//! - A stranger's frame costs [`LOOKS`] looks at most.
+//! - A stranger's frame costs eight looks at slots, not as many as it names.
 //!
 //! A frame is for one worker, and all its slots are (see [`crate::steer`]). A client learns by WHICH what it may name together:
 //! the group is the worker's number. Rejected: a hand-over among workers (a lock, or a queue, on the packet path); a slot number in

@@ -13,6 +13,7 @@ use relay::{
 };
 use wire::{
     Code,
+    fanout::{self, Shared, SharedKeyId},
     relay::{Message, Slot},
 };
 
@@ -174,6 +175,24 @@ fn a_first_packet_is_charged_wherever_the_pair_is_forwarded() {
         pair.legs[0].send(&pair.data(1_500)).unwrap();
         let note = Message::Note { slot: pair.slot, code: Code::RelayCapped.number() }.to_vec();
         assert_eq!(receive(&pair.legs[0]), Some(note), "{path:?}");
+    }
+}
+
+#[test]
+fn a_copy_is_the_workers_matter_and_paid_from_the_pairs_only_bucket() {
+    for path in PATHS {
+        let mut lab = Lab::new(path);
+        let pair = lab.pair(Bandwidth::from_bytes_per_second(10));
+        let copy = Shared { counter: 1, key: SharedKeyId([2; 8]), sealed: &[3; 1_000] };
+        pair.legs[0].send(&fanout::frame(&[pair.slot], &copy).unwrap()).unwrap();
+        assert_eq!(receive(&pair.legs[1]), Some(Message::Copy(copy).to_vec()), "{path:?}");
+        // Of 2,048 bytes at once, 288 went before.
+        pair.legs[0].send(&pair.data(900)).unwrap();
+        let note = Message::Note { slot: pair.slot, code: Code::RelayCapped.number() };
+        assert_eq!(receive(&pair.legs[0]), Some(note.to_vec()), "{path:?}");
+        pair.exchange(1, 300);
+        assert_eq!(lab.forwarded().0, 6, "{path:?}");
+        assert_eq!((lab.metrics.fanned_frames.get(), lab.metrics.copies.get()), (1, 1));
     }
 }
 
