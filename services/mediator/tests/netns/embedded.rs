@@ -147,6 +147,11 @@ fn udp_that_is_blocked_under_traffic_is_replaced_and_comes_back() {
 }
 
 #[test]
+fn a_relay_copies_what_is_for_everybody() {
+    World::a_relay_copies_what_is_for_everybody();
+}
+
+#[test]
 fn two_symmetric_nats_stay_on_the_relay() {
     World::on(Seams::Embedded).two_symmetric_nats_stay_on_the_relay();
 }

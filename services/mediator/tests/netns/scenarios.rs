@@ -23,7 +23,7 @@ use crate::{
     lab::Lab,
     nat::Nat,
     process::eventually,
-    server::{Seams, Servers},
+    server::{ONE_WORKER, Seams, Servers},
     site::Host,
     traffic::{self, Ping},
 };
@@ -239,6 +239,36 @@ impl World {
         let back = ping.stop();
         assert!(back.longest_gap() <= 1, "{back:?}");
         assert_eq!(pair.anna.sees(pair.bert_at).unwrap()["path"], "relay");
+    }
+
+    /// Four members whom the relay connects, one of them over TLS: what one says to all goes to the relay once.
+    pub(crate) fn a_relay_copies_what_is_for_everybody() {
+        let mut lab = Lab::new();
+        let servers = Servers::start_with(&lab, Seams::Embedded, ONE_WORKER);
+        let members =
+            [("anna", Nat::Symmetric), ("bert", Nat::HttpsOnly), ("tina", Nat::Symmetric), ("paul", Nat::Symmetric)];
+        let [anna, bert, tina, paul] = members.map(|(name, nat)| {
+            let host = lab.host_behind(nat);
+            Client::start(&lab, name, host, servers.url())
+        });
+        anna.create("friday games");
+        let others = [&bert, &tina, &paul];
+        for other in others {
+            other.join("friday games");
+        }
+        for other in others {
+            anna.wait(other.address4(), "relay", "20s");
+            other.wait(anna.address4(), "relay", "20s");
+        }
+        assert!(bert.is_streamed_to(anna.address4()));
+
+        // The first ones go to each alone, until all have the key.
+        traffic::shout(&anna, &others, 20);
+        let copied = || ["relay_fanned_frames_total", "relay_copies_total"].map(|name| servers.figure(&lab, name));
+        let [frames, copies] = copied();
+        traffic::shout(&anna, &others, 20);
+        let after = copied();
+        assert_eq!([after[0] - frames, after[1] - copies], [20, 60]);
     }
 
     pub(crate) fn two_symmetric_nats_stay_on_the_relay(mut self) {

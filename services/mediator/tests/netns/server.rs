@@ -1,6 +1,10 @@
 //! The servers of the lab: all roles in one process, or one process for each.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
 
 use crate::{
     cluster::Cluster,
@@ -23,6 +27,9 @@ pub(crate) struct Servers {
     plan: Plan,
     running: BTreeMap<&'static str, Process>,
     url: String,
+    /// Of an embedded deployment.
+    config: &'static str,
+    metrics: String,
 }
 
 #[derive(Debug)]
@@ -34,11 +41,16 @@ enum Plan {
 impl Servers {
     /// Starts all of them.
     pub(crate) fn start(lab: &Lab, seams: Seams) -> Self {
+        Self::start_with(lab, seams, UNCAPPED)
+    }
+
+    /// The same; embedded with this configuration.
+    pub(crate) fn start_with(lab: &Lab, seams: Seams, config: &'static str) -> Self {
         let plan = match seams {
             Seams::Embedded => Plan::Embedded,
             Seams::Cluster => Plan::Cluster(Cluster::prepare(lab)),
         };
-        let mut servers = Self { plan, running: BTreeMap::new(), url: String::new() };
+        let mut servers = Self { plan, running: BTreeMap::new(), url: String::new(), config, metrics: String::new() };
         servers.start_all(lab);
         servers
     }
@@ -46,6 +58,20 @@ impl Servers {
     /// What clients are given.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// A figure of an embedded deployment.
+    pub(crate) fn figure(&self, lab: &Lab, name: &str) -> u64 {
+        let (address, path) = self.metrics.trim_start_matches("http://").split_once('/').unwrap();
+        let text = lab.servers().enter(|| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            write!(stream, "GET /{path} HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            text
+        });
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
     /// The services below, when they are not embedded.
@@ -93,7 +119,7 @@ impl Servers {
                 let addresses = SERVERS.map(|at| at.to_string()).into_iter().chain(SERVERS6.map(|at| at.to_string()));
                 let addresses = addresses.collect::<Vec<_>>().join(",");
                 let config = folder.join("config.toml");
-                std::fs::write(&config, UNCAPPED).unwrap();
+                std::fs::write(&config, self.config).unwrap();
                 command.args(["all", "--json", "--bind", &addresses, "--public", &addresses, "--config"]).arg(config);
                 command.arg("--data").arg(folder.join("data"));
             }
@@ -105,6 +131,9 @@ impl Servers {
         if let Some(url) = ready["server"].as_str() {
             url.clone_into(&mut self.url);
         }
+        if let Some(url) = ready["metrics"].as_str() {
+            url.clone_into(&mut self.metrics);
+        }
         self.running.insert(name, process);
     }
 }
@@ -114,3 +143,6 @@ pub(crate) const ROLES: [&str; 6] = ["gateway", "auth", "network", "rendezvous",
 
 /// The free plan relays a kilobyte a second, less than a ping five times a second needs.
 pub(crate) const UNCAPPED: &str = "[store]\ndefault_plan = \"premium\"\n";
+
+/// The same with a single worker of the relay, so that all slots are in one group.
+pub(crate) const ONE_WORKER: &str = "[store]\ndefault_plan = \"premium\"\n[relay]\nworkers = 1\n";

@@ -140,6 +140,28 @@ pub(crate) fn broadcast(from: &Client, to: &Client) {
     assert_eq!(listening.recv_from(&mut packet).unwrap_err().kind(), ErrorKind::WouldBlock, "it arrives once");
 }
 
+/// Shouts so many times, ten times a second, and checks that everybody hears each call once and in order.
+pub(crate) fn shout(from: &Client, to: &[&Client], times: u8) {
+    let hear = |client: &&Client| client.host().namespace.enter(|| udp((Ipv4Addr::UNSPECIFIED, GAME).into()));
+    let listening: Vec<_> = to.iter().map(hear).collect();
+    let (address, at) = (from.address4(), SocketAddr::from((Ipv4Addr::BROADCAST, GAME)));
+    let shouting = from.host().namespace.enter(|| udp((address, 0).into()));
+    shouting.set_broadcast(true).unwrap();
+    for call in 0..times {
+        shouting.send_to(&[call; 100], at).unwrap();
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    for socket in listening {
+        let mut packet = [0; 128];
+        for call in 0..times {
+            let (length, sender) = socket.recv_from(&mut packet).expect("every call arrives");
+            assert_eq!((&packet[..length], sender), (&[call; 100][..], shouting.local_addr().unwrap()));
+        }
+        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        assert_eq!(socket.recv_from(&mut packet).unwrap_err().kind(), ErrorKind::WouldBlock, "it arrives once");
+    }
+}
+
 /// Asks for a service by mDNS (RFC 6762), and checks that a responder on the other side answers by multicast.
 pub(crate) fn discover(from: &Client, to: &Client) {
     let responder = mdns(to);
