@@ -6,8 +6,8 @@
 //! - A leg is who shows a ticket of this relay and proves the leg key for the address it sends from. It moves the same way,
 //!   at most once a second; the old address then means nothing.
 //! - A ticket starts a pair until it expires; the pair lives as long as packets flow.
-//! - The pair's bucket is charged on ingress, for both legs together, also for the first packet that a join brings along
-//!   (see [`crate::parking`]): one of that size goes to each leg for one that came, and none before it joined.
+//! - The pair's bucket is charged on ingress, for both legs together, also for the first packet that a join brings along. That
+//!   packet leaves once, for a leg that has joined (see [`crate::parking`]).
 //! - Tickets are read only within a budget of their source address.
 //!
 //! Rejected: an address of the peer in any message (an open relay), a proof in each datagram (the tunnel has its own), a
