@@ -9,7 +9,8 @@
 //! A frame is no larger than the largest datagram of a tunnel over a relay is, so that it fits wherever that does: a flood of
 //! 1,280 bytes goes alone, one of up to 1,028 to 64 members at once.
 //!
-//! A key is replaced when somebody joined or left the network, after an hour, and when it is worn out.
+//! A key is replaced when somebody joined or left the network, when the network has another secret, after an hour, and when it is
+//! worn out.
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ use std::{
 use bytes::BytesMut;
 use domain::{ClientId, NetworkId, Revision};
 use rand::Rng as _;
-use tunnel::{InnerPacket, MAX_DATAGRAM, SenderKey, SenderSecret};
+use tunnel::{InnerPacket, MAX_DATAGRAM, NetworkSecret, SenderKey, SenderSecret};
 use wire::{
     fanout::{self, COPY_HEADER_SIZE, Shared, SharedKeyId, slots_that_fit},
     relay::{HEADER_SIZE, Slot},
@@ -46,6 +47,8 @@ struct Sending {
     made: Instant,
     /// With which revision somebody last joined or left before it was made.
     composition: Revision,
+    /// The network's, as it was then.
+    secret: Option<NetworkSecret>,
 }
 
 /// A member that a relay could copy to.
@@ -169,12 +172,15 @@ impl Core {
     fn sending(&mut self, now: Instant, network: NetworkId) -> Option<(tunnel::KeyId, tunnel::Handed)> {
         let about = self.view.networks().get(&network)?;
         let (revision, composition) = (about.revision(), about.composition());
-        let good =
-            |sending: &Sending| !sending.key.is_worn_out() && now.saturating_duration_since(sending.made) < LIFETIME;
+        let members = self.view.secret(network);
+        let good = |sending: &Sending| {
+            let fresh = now.saturating_duration_since(sending.made) < LIFETIME;
+            fresh && !sending.key.is_worn_out() && sending.secret.as_ref() == members
+        };
         if !self.fanout.keys.get(&network).is_some_and(good) {
-            let secret = SenderSecret::from_bytes(self.random.random());
-            let key = SenderKey::new(secret, network, self.own);
-            self.fanout.keys.insert(network, Sending { key, made: now, composition });
+            let key = SenderKey::new(SenderSecret::from_bytes(self.random.random()), network, self.own);
+            let secret = members.cloned();
+            self.fanout.keys.insert(network, Sending { key, made: now, composition, secret });
         }
         let key = &self.fanout.keys.get(&network)?.key;
         Some((key.id(), key.handed(revision)))

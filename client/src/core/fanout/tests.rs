@@ -6,7 +6,7 @@ use domain::{
     Bandwidth, Candidate as Way, InstanceId, Member, NetworkChange, PunchId, PunchOrder, PunchPreparation, RelayId,
     RelayOffer, SessionTag, Strategy,
 };
-use tunnel::{Frame, NetworkSecret, OVERHEAD, echo_request};
+use tunnel::{Frame, OVERHEAD, echo_request};
 use wire::{
     control::{ServerFrame, Welcome},
     relay::{Cookie, Message},
@@ -300,7 +300,7 @@ fn within_a_minute_every_member_gets_a_flood_alone() {
 }
 
 #[test]
-fn a_key_is_replaced_after_an_hour_and_when_it_is_worn_out() {
+fn a_key_is_replaced_after_an_hour_with_another_secret_and_when_it_is_worn_out() {
     let mut party = Party::new(4);
     party.warm_up(0);
     let first = party.key_of(0);
@@ -312,7 +312,13 @@ fn a_key_is_replaced_after_an_hour_and_when_it_is_worn_out() {
     let key = &mut party.nodes[0].core.fanout.keys.get_mut(&NETWORK).unwrap().key;
     while key.seal(b"").is_some() {}
     party.warm_up(0);
-    assert_ne!(party.key_of(0), second);
+    let third = party.key_of(0);
+    assert_ne!(third, second);
+    party.warm_up(0);
+    assert_eq!(party.key_of(0), third);
+    party.nodes[0].core.view.learn(NETWORK, NetworkSecret::from_bytes([10; 32]));
+    party.warm_up(0);
+    assert_ne!(party.key_of(0), third);
 }
 
 #[test]
