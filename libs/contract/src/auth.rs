@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bus::Call;
-use domain::{ClientId, IdentityKey, Nickname, Signature, SourcePrefix, TunnelKey, UnixMillis};
+use domain::{
+    ClientId, IdentityKey, Nickname, RelayGrant, RelayReport, Signature, SourcePrefix, TunnelKey, UnixMillis,
+};
 use minicbor::{Decode, Encode};
 
 /// A client whose signature the gateway has checked logs in; a key never seen before is registered.
@@ -117,4 +119,41 @@ impl Call for Keys {
     const DEADLINE: Duration = Duration::from_secs(5);
     type Reply = KeysReply;
     type Refusal = LoginRefusal;
+}
+
+/// What a relay has spent of somebody's monthly quota, and a question for more. Safe to repeat, in any order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SettleRelay {
+    #[n(0)]
+    pub report: RelayReport,
+}
+
+/// Why a report is not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum SettleRefusal {
+    /// Nobody has this payer's id: nothing is granted.
+    #[n(0)]
+    UnknownPayer,
+    /// The lease is forgotten: the relay was away for too long and opens another one.
+    #[n(1)]
+    UnknownLease,
+    /// More bytes than a relay can have forwarded.
+    #[n(2)]
+    Implausible,
+    /// Storage failed; the number is in the log.
+    #[n(3)]
+    Internal {
+        #[n(0)]
+        incident: u64,
+    },
+    /// Storage has too much to do; nothing was done.
+    #[n(4)]
+    Busy,
+}
+
+impl Call for SettleRelay {
+    const SUBJECT: &'static str = "auth.settle-relay";
+    const DEADLINE: Duration = Duration::from_secs(5);
+    type Reply = RelayGrant;
+    type Refusal = SettleRefusal;
 }

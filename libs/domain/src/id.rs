@@ -127,6 +127,14 @@ bytes_id! {
     RelayId
 }
 bytes_id! {
+    /// Who pays for what is relayed: a client, until there are accounts.
+    PayerId
+}
+bytes_id! {
+    /// A relay's right to a part of somebody's monthly quota. Drawn at random by the relay.
+    LeaseId
+}
+bytes_id! {
     /// One running process of any role; made anew at every start, so that nothing is ever sent to its predecessor.
     InstanceId
 }
@@ -157,6 +165,18 @@ impl ClientId {
         let mut id = [0; 16];
         id.copy_from_slice(&context.finish().as_ref()[..16]);
         Self(id)
+    }
+}
+
+impl PayerId {
+    /// Who pays for what is not counted: the operator's own measurements.
+    pub const NOBODY: Self = Self([0; 16]);
+}
+
+impl From<ClientId> for PayerId {
+    /// A client pays for itself.
+    fn from(client: ClientId) -> Self {
+        Self(client.0)
     }
 }
 

@@ -18,6 +18,7 @@ mod order;
 mod pair;
 mod password;
 mod plan;
+mod quota;
 mod relay;
 mod role;
 mod stream;
@@ -25,7 +26,8 @@ mod stream;
 pub use address::{AddressPool, PoolError, Scope, SourcePrefix, UlaPrefix, VirtualAddresses, pairs_well, scope};
 pub use bandwidth::Bandwidth;
 pub use id::{
-    ClientId, Epoch, GatewayId, InstanceId, InviteId, NetworkId, ParseIdError, RelayId, Revision, UnixMillis,
+    ClientId, Epoch, GatewayId, InstanceId, InviteId, LeaseId, NetworkId, ParseIdError, PayerId, RelayId, Revision,
+    UnixMillis,
 };
 pub use invite::{Invite, InviteToken, MAX_INVITES, NewInvite};
 pub use key::{IdentityKey, KeyError, Signature, TUNNEL_KEY_CONTEXT, TunnelKey};
@@ -39,6 +41,7 @@ pub use pair::{
 };
 pub use password::{MAX_PASSWORD_BYTES, PASSWORD_CONTEXT, PasswordSuite};
 pub use plan::Plan;
+pub use quota::{LEASE_LIFETIME, MOST_PER_REPORT, Month, Quota, RelayGrant, RelayLease, RelayReport};
 pub use relay::{
     RelayCandidate, RelayChoice, RelayLoss, RelayPlace, RelayTrip, RelayTrips, RelayTripsError, RelayVerdict, RelayWhy,
 };

@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::Bandwidth;
+use crate::{Bandwidth, Quota};
 
 /// The limits of one plan.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize)]
@@ -19,4 +19,7 @@ pub struct Plan {
     /// What one pair may send through a relay.
     #[n(3)]
     pub relay_rate: Bandwidth,
+    /// What may be relayed in a month for those whom the plan covers, over all relays together.
+    #[n(4)]
+    pub relay_quota: Quota,
 }

@@ -1,7 +1,10 @@
 //! Clients and what they may use.
 
 use async_trait::async_trait;
-use domain::{ClientId, IdentityKey, Nickname, Plan, Signature, TunnelKey, UlaPrefix, UnixMillis};
+use domain::{
+    ClientId, IdentityKey, Month, Nickname, PayerId, Plan, RelayGrant, RelayReport, Signature, TunnelKey, UlaPrefix,
+    UnixMillis,
+};
 
 use crate::Error;
 
@@ -23,6 +26,12 @@ pub trait Accounts: Send + Sync {
 
     /// All plans, by name.
     async fn plans(&self) -> Result<Vec<Plan>, Error>;
+
+    /// Counts what a relay reports, once however often it arrives, and says how far the relay may go.
+    async fn settle_relay(&self, report: RelayReport, at: UnixMillis) -> Result<RelayGrant, SettleError>;
+
+    /// Bytes that were relayed for `payer` in `month`, as far as they were reported.
+    async fn relayed(&self, payer: PayerId, month: Month) -> Result<u64, Error>;
 
     /// What all processes of the deployment share.
     fn deployment(&self) -> Deployment;
@@ -74,6 +83,19 @@ pub struct Deployment {
 pub enum UnknownPlan {
     #[error("there is no such plan")]
     Plan,
+    #[error("storage failed")]
+    Store(#[from] Error),
+}
+
+/// Why a report of a relay was not counted.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    #[error("nobody has this payer's id")]
+    UnknownPayer,
+    #[error("the lease is forgotten")]
+    UnknownLease,
+    #[error("the report names more bytes than a relay can have forwarded")]
+    Implausible,
     #[error("storage failed")]
     Store(#[from] Error),
 }

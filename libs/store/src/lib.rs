@@ -1,11 +1,12 @@
-//! Durable state: clients, plans, networks, members, addresses and guess budgets, in SQLite or Postgres.
+//! Durable state: clients, plans, networks, members, addresses, guess budgets, and what was relayed for whom, in SQLite or
+//! Postgres.
 //!
 //! One method of [`Accounts`] or [`Networks`] is one use case and one transaction. The SQL in `sql/` is compiled twice,
 //! once for each engine; what differs (how to connect, how to begin, how to lock) is in `postgres.rs` and `sqlite.rs`.
 //!
 //! # Rules
 //! - **Bump first.** Every write to a network begins with raising its revision, which locks its row. Locks are taken in
-//!   the order networks (by id), clients, addresses, so that transactions cannot wait for each other in a circle.
+//!   the order networks (by id), clients, addresses and relay usage, so that transactions cannot wait for each other in a circle.
 //! - **Never dropped half-way.** A use case runs in a task of its own: a caller that stops waiting abandons the answer, not
 //!   the transaction. sqlx's `begin` loses acknowledged writes when its future is dropped (sqlx #4385), so it is not used.
 //! - **Deadlines of our own** on taking a connection (2 s) and on the transaction (5 s), because a pooled connection on a
@@ -28,12 +29,12 @@ use std::{fmt, sync::Arc};
 
 use domain::AddressPool;
 
-pub use accounts::{Accounts, Deployment, LoggedIn, Login, Standing, UnknownPlan};
+pub use accounts::{Accounts, Deployment, LoggedIn, Login, SettleError, Standing, UnknownPlan};
 pub use error::{Error, SchemaError};
 pub use migrate::{Migration, migrate, migrations};
 pub use networks::{
     Admission, Announcement, Budget, BudgetKind, CreateError, Guess, JoinError, Joined, KeyHolder, LeaveError,
-    NetworkSummary, Networks, NewNetwork, OrderError, PasswordRecord, Peer, Snapshot,
+    NetworkSummary, Networks, NewNetwork, OrderError, PairPlan, PasswordRecord, Peer, Snapshot,
 };
 
 /// How a deployment hands out what the store owns.

@@ -24,6 +24,7 @@ impl Migration {
 pub fn migrations() -> &'static [Migration] {
     &[
         Migration { version: 1, name: "base", sql: include_str!("../../../migrations/0001_base.sql") },
+        Migration { version: 2, name: "relay_quota", sql: include_str!("../../../migrations/0002_relay_quota.sql") },
         Migration { version: 3, name: "roles", sql: include_str!("../../../migrations/0003_roles.sql") },
         Migration { version: 4, name: "invites", sql: include_str!("../../../migrations/0004_invites.sql") },
     ]

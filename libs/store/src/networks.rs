@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{
     Admissions, Bandwidth, ClientId, InviteId, KnownNetwork, NetworkChange, NetworkId, NetworkName, NetworkOrder,
-    Nickname, Plan, Revision, UnixMillis, VirtualAddresses,
+    Nickname, PayerId, Plan, Revision, UnixMillis, VirtualAddresses,
 };
 
 use crate::Error;
@@ -89,8 +89,9 @@ pub trait Networks: Send + Sync {
     async fn peers(&self, client: ClientId) -> Result<Vec<Peer>, Error>;
 
     /// What a pair may use together; `None` when they share no network. It is the plan with the lower relay rate of the
-    /// two, or that of the best owner among the networks they share if it is better.
-    async fn pair_plan(&self, a: ClientId, b: ClientId) -> Result<Option<Plan>, Error>;
+    /// two, or that of the best owner among the networks they share if it is better. Whose plan it is pays: the owner for
+    /// both, or each of the two for what it sends itself, so that nobody spends the quota of another by sending to it.
+    async fn pair_plan(&self, a: ClientId, b: ClientId) -> Result<Option<PairPlan>, Error>;
 
     /// Takes one attempt out of every budget, or none if one is empty; at most one budget of each kind. Call before the attempt, and
     /// [`Networks::forgive`] after a success: then no number of concurrent attempts exceeds a limit.
@@ -213,6 +214,16 @@ pub struct Peer {
     pub client: ClientId,
     /// The relay rate of the pair, see [`Networks::pair_plan`].
     pub relay_rate: Bandwidth,
+    /// Who pays for what the one who asked sends, and for what the peer sends.
+    pub payers: [PayerId; 2],
+}
+
+/// The terms of a pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairPlan {
+    pub plan: Plan,
+    /// Who pays for what each of the two sends, in their order.
+    pub payers: [PayerId; 2],
 }
 
 /// A network as an operator sees it.

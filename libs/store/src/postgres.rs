@@ -36,6 +36,8 @@ mod membership;
 mod networks;
 #[path = "sql/outbox.rs"]
 mod outbox;
+#[path = "sql/quota.rs"]
+mod quota;
 #[path = "sql/reading.rs"]
 mod reading;
 #[path = "sql/schema.rs"]

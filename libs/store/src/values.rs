@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use domain::{Bandwidth, ClientId, NetworkId, NetworkName, Nickname, Plan, Revision, Role, UnixMillis};
+use domain::{Bandwidth, ClientId, NetworkId, NetworkName, Nickname, Plan, Quota, Revision, Role, UnixMillis};
 
 use crate::Error;
 
@@ -30,6 +30,18 @@ pub(crate) fn rate(value: i64) -> Result<Bandwidth, Error> {
         Ok(bytes) => Ok(Bandwidth::from_bytes_per_second(bytes)),
         Err(_) => Err(Error::Corrupt { what: "rate" }),
     }
+}
+
+/// The largest BIGINT means no limit.
+pub(crate) fn quota(value: i64) -> Result<Quota, Error> {
+    match bytes(value)? {
+        _ if value == i64::MAX => Ok(Quota::UNLIMITED),
+        bytes => Ok(Quota::from_bytes(bytes)),
+    }
+}
+
+pub(crate) fn bytes(value: i64) -> Result<u64, Error> {
+    u64::try_from(value).map_err(|_| Error::Corrupt { what: "count of bytes" })
 }
 
 pub(crate) fn client(bytes: &[u8]) -> Result<ClientId, Error> {
@@ -62,14 +74,15 @@ pub(crate) fn v4(address: i64) -> Result<Ipv4Addr, Error> {
     u32::try_from(address).map(Ipv4Addr::from_bits).map_err(|_| Error::Corrupt { what: "address" })
 }
 
-/// A row of plans: name, members, networks, rate.
-pub(crate) type PlanRow = (String, i64, i64, i64);
+/// A row of plans: name, members, networks, rate, quota.
+pub(crate) type PlanRow = (String, i64, i64, i64, i64);
 
-pub(crate) fn plan((name, members, networks, relay_rate): PlanRow) -> Result<Plan, Error> {
+pub(crate) fn plan((name, members, networks, relay_rate, relay_quota): PlanRow) -> Result<Plan, Error> {
     Ok(Plan {
         name,
         members_per_network: count(members)?,
         networks_per_client: count(networks)?,
         relay_rate: rate(relay_rate)?,
+        relay_quota: quota(relay_quota)?,
     })
 }

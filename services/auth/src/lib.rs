@@ -6,8 +6,12 @@
 //!
 //! Every process signs with the newest key of a shared folder and publishes all of them, so that keys rotate by adding a
 //! file and later removing another, without a restart.
+//!
+//! It also keeps the count of what is relayed for whom: relays report what they spent of the monthly quotas, and are told how
+//! far they may go (see `domain::RelayReport`). One transaction each; nothing is kept in the process.
 
 mod login;
+mod quota;
 
 pub mod keys;
 pub mod metrics;
@@ -15,7 +19,7 @@ pub mod metrics;
 use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use bus::Bus;
-use contract::auth::{Keys, Login, Renew};
+use contract::auth::{Keys, Login, Renew, SettleRelay};
 use serde::{Deserialize, Serialize};
 use store::Accounts;
 use tokio_util::sync::CancellationToken;
@@ -97,6 +101,13 @@ pub async fn run(config: Config, seams: Seams, shutdown: CancellationToken) -> R
         seams
             .bus
             .serve(config.concurrency, serve::<Keys, _, _>(&auth, |auth, Keys| async move { Ok(auth.keys()) }))
+            .await?,
+        seams
+            .bus
+            .serve(
+                config.concurrency,
+                serve::<SettleRelay, _, _>(&auth, |auth, call| async move { auth.settle_relay(call).await }),
+            )
             .await?,
     ];
     let mut reload = tokio::time::interval(config.keys_reload);

@@ -31,8 +31,8 @@ const SOURCES_KEPT: usize = 65_536;
 
 /// The state of the role: signing keys and limits. Everything else is in the database.
 pub struct Auth {
-    accounts: Arc<dyn Accounts>,
-    metrics: Arc<Metrics>,
+    pub(crate) accounts: Arc<dyn Accounts>,
+    pub(crate) metrics: Arc<Metrics>,
     keys: RwLock<Arc<[SigningKey]>>,
     token_lifetime: Duration,
     per_source: DefaultKeyedRateLimiter<SourcePrefix>,

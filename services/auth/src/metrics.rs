@@ -41,6 +41,10 @@ pub struct Metrics {
     pub keys: IntGauge,
     /// Readings of the key folder that failed; the keys read before stay in use.
     pub reloads_failed: IntCounter,
+    /// Reports of relays that were heard, those that were heard before included.
+    pub relay_reports: IntCounter,
+    /// Reports of relays that were refused or failed.
+    pub relay_reports_failed: IntCounter,
     /// How long logins take.
     pub login_seconds: prometheus::Histogram,
 }
@@ -58,12 +62,19 @@ impl Metrics {
             tokens: IntCounter::new("auth_tokens_total", "Resumption tokens signed")?,
             keys: IntGauge::new("auth_token_keys", "Keys that tokens are verified with")?,
             reloads_failed: IntCounter::new("auth_key_reloads_failed_total", "Readings of the key folder that failed")?,
+            relay_reports: IntCounter::new("auth_relay_reports_total", "Reports of relays on quotas that were heard")?,
+            relay_reports_failed: IntCounter::new(
+                "auth_relay_reports_failed_total",
+                "Reports of relays on quotas that were refused, or that storage failed for",
+            )?,
             login_seconds: seconds.with_label_values::<&str>(&[]),
         };
         registry.register(Box::new(logins))?;
         registry.register(Box::new(metrics.tokens.clone()))?;
         registry.register(Box::new(metrics.keys.clone()))?;
         registry.register(Box::new(metrics.reloads_failed.clone()))?;
+        registry.register(Box::new(metrics.relay_reports.clone()))?;
+        registry.register(Box::new(metrics.relay_reports_failed.clone()))?;
         registry.register(Box::new(seconds))?;
         Ok(metrics)
     }

@@ -1,15 +1,15 @@
 //! Clients and plans.
 
 use async_trait::async_trait;
-use domain::{ClientId, Plan, UnixMillis};
+use domain::{ClientId, Month, PayerId, Plan, RelayGrant, RelayReport, UnixMillis};
 
 use super::{
     backend::{Connection, Db},
     engine::Store,
-    membership,
+    membership, quota,
 };
 use crate::{
-    Accounts, Deployment, Error, LoggedIn, Login, Standing, UnknownPlan,
+    Accounts, Deployment, Error, LoggedIn, Login, SettleError, Standing, UnknownPlan,
     values::{self, PlanRow, bigint},
 };
 
@@ -41,6 +41,14 @@ impl Accounts for Store {
 
     async fn plans(&self) -> Result<Vec<Plan>, Error> {
         self.engine.read("plans", |db| Box::pin(plans(db))).await
+    }
+
+    async fn settle_relay(&self, report: RelayReport, at: UnixMillis) -> Result<RelayGrant, SettleError> {
+        self.engine.write("settle relay", move |db| Box::pin(quota::settle(db, report, at))).await
+    }
+
+    async fn relayed(&self, payer: PayerId, month: Month) -> Result<u64, Error> {
+        self.engine.read("relayed", move |db| Box::pin(quota::relayed(db, payer, month))).await
     }
 
     fn deployment(&self) -> Deployment {
@@ -150,7 +158,8 @@ async fn set_standing(db: &mut Connection, client: ClientId, standing: Standing)
 
 async fn plan_of(db: &mut Connection, client: ClientId) -> Result<Option<Plan>, Error> {
     let row: Option<PlanRow> = sqlx::query_as::<Db, _>(
-        "SELECT p.name, p.members_per_network, p.networks_per_client, p.relay_bytes_per_second
+        "SELECT p.name, p.members_per_network, p.networks_per_client, p.relay_bytes_per_second,
+                p.relay_bytes_per_month
          FROM clients c JOIN plans p ON p.name = c.plan WHERE c.id = $1",
     )
     .bind(client.as_bytes().to_vec())
@@ -161,7 +170,8 @@ async fn plan_of(db: &mut Connection, client: ClientId) -> Result<Option<Plan>, 
 
 async fn plans(db: &mut Connection) -> Result<Vec<Plan>, Error> {
     let rows: Vec<PlanRow> = sqlx::query_as::<Db, _>(
-        "SELECT name, members_per_network, networks_per_client, relay_bytes_per_second FROM plans ORDER BY name",
+        "SELECT name, members_per_network, networks_per_client, relay_bytes_per_second, relay_bytes_per_month
+         FROM plans ORDER BY name",
     )
     .fetch_all(db)
     .await?;

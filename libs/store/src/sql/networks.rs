@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use domain::{
-    Admissions, ClientId, InviteId, KnownNetwork, NetworkChange, NetworkId, NetworkName, NetworkOrder, Nickname, Plan,
+    Admissions, ClientId, InviteId, KnownNetwork, NetworkChange, NetworkId, NetworkName, NetworkOrder, Nickname,
     Revision, UnixMillis,
 };
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Admission, Announcement, Budget, BudgetKind, CreateError, Error, Guess, JoinError, Joined, KeyHolder, LeaveError,
-    NetworkSummary, Networks, NewNetwork, OrderError, PasswordRecord, Peer, Snapshot,
+    NetworkSummary, Networks, NewNetwork, OrderError, PairPlan, PasswordRecord, Peer, Snapshot,
 };
 
 #[async_trait]
@@ -147,7 +147,7 @@ impl Networks for Store {
         self.engine.read("peers", move |db| Box::pin(reading::peers(db, client))).await
     }
 
-    async fn pair_plan(&self, a: ClientId, b: ClientId) -> Result<Option<Plan>, Error> {
+    async fn pair_plan(&self, a: ClientId, b: ClientId) -> Result<Option<PairPlan>, Error> {
         self.engine.read("pair plan", move |db| Box::pin(reading::pair_plan(db, a, b))).await
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    ClientId, IdentityKey, Member, NetworkChange, NetworkId, NetworkName, NetworkTerms, Plan, Revision, Role,
+    ClientId, IdentityKey, Member, NetworkChange, NetworkId, NetworkName, NetworkTerms, PayerId, Revision, Role,
     Signature, TunnelKey, VirtualAddresses,
 };
 
@@ -13,7 +13,7 @@ use super::{
     engine::Context,
 };
 use crate::{
-    Error, NetworkSummary, PasswordRecord, Peer, Snapshot,
+    Error, NetworkSummary, PairPlan, PasswordRecord, Peer, Snapshot,
     values::{self, PlanRow, bigint},
 };
 
@@ -27,6 +27,9 @@ pub(crate) enum Extent {
     /// Those who left after the revision.
     GoneAfter(Revision),
 }
+
+/// A row of plans, and the client that has it.
+type OwnedPlanRow = (String, i64, i64, i64, i64, Vec<u8>);
 
 #[derive(sqlx::FromRow)]
 struct MemberRow {
@@ -216,9 +219,10 @@ async fn told(
 }
 
 pub(crate) async fn peers(db: &mut Connection, client: ClientId) -> Result<Vec<Peer>, Error> {
-    let rows: Vec<(Vec<u8>, i64, i64, i64)> = sqlx::query_as::<Db, _>(
-        "SELECT theirs.client, MAX(owner_plan.relay_bytes_per_second),
-                MIN(my_plan.relay_bytes_per_second), MIN(their_plan.relay_bytes_per_second)
+    // The best owner first: of each peer only that row counts.
+    let rows: Vec<(Vec<u8>, Vec<u8>, i64, i64, i64)> = sqlx::query_as::<Db, _>(
+        "SELECT theirs.client, n.owner, owner_plan.relay_bytes_per_second,
+                my_plan.relay_bytes_per_second, their_plan.relay_bytes_per_second
          FROM members mine
          JOIN members theirs ON theirs.network = mine.network AND theirs.client <> mine.client AND NOT theirs.gone
          JOIN networks n ON n.id = mine.network
@@ -226,33 +230,41 @@ pub(crate) async fn peers(db: &mut Connection, client: ClientId) -> Result<Vec<P
          JOIN clients me ON me.id = mine.client JOIN plans my_plan ON my_plan.name = me.plan
          JOIN clients peer ON peer.id = theirs.client JOIN plans their_plan ON their_plan.name = peer.plan
          WHERE mine.client = $1 AND NOT mine.gone
-         GROUP BY theirs.client ORDER BY theirs.client",
+         ORDER BY theirs.client, owner_plan.relay_bytes_per_second DESC, n.owner",
     )
     .bind(client.as_bytes().to_vec())
     .fetch_all(db)
     .await?;
-    rows.into_iter()
-        .map(|(peer, owner, mine, theirs)| {
-            Ok(Peer { client: values::client(&peer)?, relay_rate: values::rate(owner.max(mine.min(theirs)))? })
-        })
-        .collect()
+    let mut peers: Vec<Peer> = Vec::new();
+    for (peer, owner, best, mine, theirs) in rows {
+        let peer = values::client(&peer)?;
+        if peers.last().is_some_and(|last| last.client == peer) {
+            continue;
+        }
+        let covers = best > mine.min(theirs);
+        let payers = if covers { [values::client(&owner)?; 2] } else { [client, peer] };
+        let relay_rate = values::rate(best.max(mine.min(theirs)))?;
+        peers.push(Peer { client: peer, relay_rate, payers: payers.map(PayerId::from) });
+    }
+    Ok(peers)
 }
 
-pub(crate) async fn pair_plan(db: &mut Connection, a: ClientId, b: ClientId) -> Result<Option<Plan>, Error> {
-    let owners: Option<PlanRow> = sqlx::query_as::<Db, _>(
-        "SELECT p.name, p.members_per_network, p.networks_per_client, p.relay_bytes_per_second
+pub(crate) async fn pair_plan(db: &mut Connection, a: ClientId, b: ClientId) -> Result<Option<PairPlan>, Error> {
+    let owners: Option<OwnedPlanRow> = sqlx::query_as::<Db, _>(
+        "SELECT p.name, p.members_per_network, p.networks_per_client, p.relay_bytes_per_second, p.relay_bytes_per_month,
+                n.owner
          FROM members x JOIN members y ON y.network = x.network AND y.client = $2 AND NOT y.gone
          JOIN networks n ON n.id = x.network JOIN clients o ON o.id = n.owner JOIN plans p ON p.name = o.plan
          WHERE x.client = $1 AND NOT x.gone
-         ORDER BY p.relay_bytes_per_second DESC, p.name LIMIT 1",
+         ORDER BY p.relay_bytes_per_second DESC, n.owner LIMIT 1",
     )
     .bind(a.as_bytes().to_vec())
     .bind(b.as_bytes().to_vec())
     .fetch_optional(&mut *db)
     .await?;
-    let Some(owners) = owners else { return Ok(None) };
+    let Some((name, members, networks, rate, quota, owner)) = owners else { return Ok(None) };
     let own: PlanRow = sqlx::query_as::<Db, _>(
-        "SELECT p.name, p.members_per_network, p.networks_per_client, p.relay_bytes_per_second
+        "SELECT p.name, p.members_per_network, p.networks_per_client, p.relay_bytes_per_second, p.relay_bytes_per_month
          FROM clients c JOIN plans p ON p.name = c.plan WHERE c.id = $1 OR c.id = $2
          ORDER BY p.relay_bytes_per_second, p.name LIMIT 1",
     )
@@ -260,7 +272,10 @@ pub(crate) async fn pair_plan(db: &mut Connection, a: ClientId, b: ClientId) -> 
     .bind(b.as_bytes().to_vec())
     .fetch_one(db)
     .await?;
-    values::plan(if owners.3 >= own.3 { owners } else { own }).map(Some)
+    let covers = rate > own.3;
+    let payers = if covers { [values::client(&owner)?; 2] } else { [a, b] };
+    let plan = values::plan(if covers { (name, members, networks, rate, quota) } else { own })?;
+    Ok(Some(PairPlan { plan, payers: payers.map(PayerId::from) }))
 }
 
 pub(crate) async fn list(

@@ -9,6 +9,7 @@ mod inviting;
 mod lab;
 mod membership;
 mod plans;
+mod quota;
 mod schema;
 mod sync;
 

@@ -30,7 +30,7 @@ async fn the_shipped_plans_are_rows(lab: &Lab) {
 }
 
 async fn a_client_never_has_more_networks_than_its_plan_allows(lab: &Lab) {
-    lab.execute("INSERT INTO plans VALUES ('tiny', 5, 3, 1000)").await;
+    lab.execute("INSERT INTO plans VALUES ('tiny', 5, 3, 1000, 1000)").await;
     let [client, owner] = lab.clients(2).await.try_into().unwrap();
     lab.accounts().assign_plan(client, "tiny").await.unwrap();
 
@@ -70,7 +70,7 @@ async fn a_pair_gets_the_lower_plan_or_that_of_the_best_owner(lab: &Lab) {
     lab.join(network, premium).await;
     lab.join(network, free).await;
 
-    let plan = |a, b| async move { lab.networks().pair_plan(a, b).await.unwrap().unwrap().name };
+    let plan = |a, b| async move { lab.networks().pair_plan(a, b).await.unwrap().unwrap().plan.name };
     assert_eq!(plan(premium, free).await, "free");
     lab.accounts().assign_plan(owner, "standard").await.unwrap();
     assert_eq!(plan(premium, free).await, "standard");
@@ -83,8 +83,8 @@ async fn a_pair_gets_the_lower_plan_or_that_of_the_best_owner(lab: &Lab) {
     let peers = lab.networks().peers(free).await.unwrap();
     assert_eq!(peers.len(), 2);
     for peer in peers {
-        let rate = lab.networks().pair_plan(free, peer.client).await.unwrap().unwrap().relay_rate;
-        assert_eq!(peer.relay_rate, rate);
+        let pair = lab.networks().pair_plan(free, peer.client).await.unwrap().unwrap();
+        assert_eq!((peer.relay_rate, peer.payers), (pair.plan.relay_rate, pair.payers));
     }
 }
 

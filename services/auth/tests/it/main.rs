@@ -6,10 +6,12 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use auth::{Config, Metrics, Seams, keys, metrics::Outcome};
 use bus::{Bus, CallError, memory::Hub};
 use contract::{
-    auth::{Keys, LoggedIn, Login, LoginRefusal, Renew},
+    auth::{Keys, LoggedIn, Login, LoginRefusal, Renew, SettleRefusal, SettleRelay},
     token::KeySet,
 };
-use domain::{ClientId, IdentityKey, Signature, SourcePrefix, TUNNEL_KEY_CONTEXT, TunnelKey};
+use domain::{
+    ClientId, IdentityKey, LeaseId, PayerId, RelayReport, Signature, SourcePrefix, TUNNEL_KEY_CONTEXT, TunnelKey,
+};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use store::{Standing, StoreOptions, Stores};
 use tokio::task::JoinHandle;
@@ -78,6 +80,35 @@ async fn a_blocked_client_gets_no_token() {
     let client = lab.login(1).await.unwrap().client;
     lab.stores.accounts.set_standing(client, Standing::Blocked).await.unwrap();
     assert!(matches!(lab.login(1).await, Err(CallError::Refused(LoginRefusal::Blocked))));
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn what_a_relay_reports_is_counted_once() {
+    let lab = Lab::new(Config::default()).await;
+    let payer = PayerId::from(lab.login(1).await.unwrap().client);
+    let lease = LeaseId::from_bytes([1; 16]);
+    let report = RelayReport { lease, payer, serial: 1, spent: 1_000, ends: false, known: false };
+    let grants =
+        [lab.bus.call(&SettleRelay { report }).await.unwrap(), lab.bus.call(&SettleRelay { report }).await.unwrap()];
+    assert!(grants[0].granted > 1_000 && !grants[0].exhausted);
+    assert_eq!(grants[0], grants[1]);
+    let month = domain::Month::of(std::time::SystemTime::now().into());
+    assert_eq!(lab.stores.accounts.relayed(payer, month).await.unwrap(), 1_000);
+
+    let stranger = RelayReport { payer: PayerId::from_bytes([9; 16]), ..report };
+    let forgotten = RelayReport { lease: LeaseId::from_bytes([2; 16]), known: true, ..report };
+    let broken = RelayReport { serial: 2, spent: u64::MAX, ..report };
+    let refusals = [
+        (stranger, SettleRefusal::UnknownPayer),
+        (forgotten, SettleRefusal::UnknownLease),
+        (broken, SettleRefusal::Implausible),
+    ];
+    for (report, expected) in refusals {
+        let refused = lab.bus.call(&SettleRelay { report }).await;
+        assert!(matches!(refused, Err(CallError::Refused(refusal)) if refusal == expected), "{refused:?}");
+    }
+    assert_eq!((lab.metrics.relay_reports.get(), lab.metrics.relay_reports_failed.get()), (2, 3));
     lab.end().await;
 }
 
