@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use domain::{RelayId, UnixMillis};
+use domain::{PayerId, RelayId, UnixMillis};
 use nix::{
     errno::Errno,
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
@@ -305,7 +305,7 @@ impl Legs {
 
 fn pass(relay: RelayId, key: &TicketKey, pair: PairNonce, side: LegSide, rate: domain::Bandwidth) -> Pass {
     let expires = UnixMillis::from(SystemTime::now()).plus(Duration::from_secs(3_600));
-    let ticket = key.seal(&Ticket { relay, pair, side, rate, expires });
+    let ticket = key.seal(&Ticket { relay, pair, side, rate, payer: PayerId::NOBODY, expires });
     Pass { ticket, key: key.leg_key(&ticket) }
 }
 

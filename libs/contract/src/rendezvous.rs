@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bus::{Call, Delivery, Event};
-use domain::{Bandwidth, ClientId, PairRecord, PunchReady, PunchReport, RelayId, StreamEndpoint};
+use domain::{Bandwidth, ClientId, PairRecord, PayerId, PunchReady, PunchReport, RelayId, StreamEndpoint};
 use minicbor::{Decode, Encode};
 
 /// Pairs that share a network are both online, or need a path.
@@ -29,6 +29,9 @@ pub struct PairWanted {
     /// A relay that does not answer `a`, or that it is to leave.
     #[n(4)]
     pub leaves: Option<RelayId>,
+    /// Who pays for what `a` sends, and for what `b` sends.
+    #[n(5)]
+    pub payers: [PayerId; 2],
 }
 
 /// Why a pair is wanted.

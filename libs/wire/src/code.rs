@@ -91,6 +91,7 @@ codes! {
     RelayFull = 66, "relay-full", "the relay has no free slot";
     RelayCapped = 67, "relay-capped", "the pair exceeds the relay rate of its plan";
     RelayDraining = 68, "relay-draining", "the relay is being emptied";
+    RelayQuota = 69, "relay-quota", "the monthly relay quota of the plan is used up; a trickle still passes";
 }
 
 impl std::fmt::Display for Code {

@@ -3,7 +3,7 @@
 //! ```text
 //! DATA       B0 0 0 0 | slot 4 | payload               both ways; forwarded unchanged
 //! CHALLENGE  B2 0 0 0 | cookie 16                      to a JOIN without a valid cookie
-//! JOIN       B3 0 0 0 | cookie 16 | ticket 76 | proof 16
+//! JOIN       B3 0 0 0 | cookie 16 | ticket 84 | proof 16
 //! JOINED     B4 p 0 0 | slot 4 | join 8                p: 1 when the other leg is there
 //! REFUSED    B5 0 0 0 | code 2 | join 8
 //! PING       B6 0 0 0 | slot 4 | nonce 8

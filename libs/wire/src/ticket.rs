@@ -9,16 +9,16 @@
 
 use std::fmt;
 
-use domain::{Bandwidth, RelayId, UnixMillis};
+use domain::{Bandwidth, PayerId, RelayId, UnixMillis};
 use ring::{hkdf, hmac};
 
 /// Bytes of a sealed ticket.
-pub const TICKET_SIZE: usize = 76;
+pub const TICKET_SIZE: usize = 84;
 
 /// How long after it was made a ticket starts a pair.
 pub const TICKET_LIFETIME: std::time::Duration = std::time::Duration::from_secs(60);
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const MAC_SIZE: usize = 16;
 const BODY_SIZE: usize = TICKET_SIZE - MAC_SIZE;
 
@@ -52,6 +52,8 @@ pub struct Ticket {
     pub side: LegSide,
     /// What both legs together may send.
     pub rate: Bandwidth,
+    /// Who pays for what this leg sends.
+    pub payer: PayerId,
     /// Until when a pair can be started with it; a pair that lives is not bound by it.
     pub expires: UnixMillis,
 }
@@ -118,7 +120,7 @@ impl TicketKey {
         bytes[20..36].copy_from_slice(&ticket.pair.0);
         bytes[36..44].copy_from_slice(&ticket.rate.bytes_per_second().to_be_bytes());
         bytes[44..52].copy_from_slice(&ticket.expires.0.to_be_bytes());
-        // Eight reserved bytes: the lease of a monthly quota will stand there.
+        bytes[52..68].copy_from_slice(ticket.payer.as_bytes());
         let mac = hmac::sign(&self.seal, &bytes[..BODY_SIZE]);
         bytes[BODY_SIZE..].copy_from_slice(&mac.as_ref()[..MAC_SIZE]);
         bytes
@@ -152,6 +154,7 @@ impl TicketKey {
             pair: PairNonce(body[20..36].try_into().map_err(|_| TicketError::Malformed)?),
             side,
             rate: Bandwidth::from_bytes_per_second(number(36)?),
+            payer: PayerId::try_from(&body[52..68]).map_err(|_| TicketError::Malformed)?,
             expires: UnixMillis(number(44)?),
         })
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use domain::{Bandwidth, RelayId, UnixMillis};
+use domain::{Bandwidth, PayerId, RelayId, UnixMillis};
 use proptest::prelude::*;
 use wire::{
     Code,
@@ -221,6 +221,7 @@ fn ticket() -> Ticket {
         pair: PairNonce([5; 16]),
         side: LegSide::A,
         rate: Bandwidth::from_kbit_per_second(8),
+        payer: PayerId::from_bytes([6; 16]),
         expires: UnixMillis(1_700_000_000_000),
     }
 }

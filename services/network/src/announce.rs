@@ -11,7 +11,7 @@ use contract::{
     rendezvous::{PairWanted, PairsWanted, Wanted},
     session::{SessionChange, SessionChanged},
 };
-use domain::{Bandwidth, ClientId, GatewayId, NetworkChange, PeerPresence};
+use domain::{ClientId, GatewayId, NetworkChange, PeerPresence};
 use futures_util::future::try_join_all;
 use presence::{Presence, Seat};
 use store::{Announcement, Networks, Peer};
@@ -232,13 +232,14 @@ pub(crate) fn left(change: &NetworkChange) -> NetworkChange {
 }
 
 /// A pair as rendezvous wants it.
-pub(crate) const fn wanted(a: ClientId, b: ClientId, relay_rate: Bandwidth, reason: Wanted) -> PairWanted {
-    PairWanted { a, b, relay_rate, reason, leaves: None }
+pub(crate) const fn wanted(client: ClientId, peer: &Peer, reason: Wanted) -> PairWanted {
+    let Peer { client: b, relay_rate, payers } = *peer;
+    PairWanted { a: client, b, relay_rate, reason, leaves: None, payers }
 }
 
 fn pairs(client: ClientId, peers: &[Peer], online: &BTreeMap<ClientId, Seat>, reason: Wanted) -> Vec<PairWanted> {
     let here = peers.iter().filter(|peer| online.contains_key(&peer.client));
-    here.map(|peer| wanted(client, peer.client, peer.relay_rate, reason)).collect()
+    here.map(|peer| wanted(client, peer, reason)).collect()
 }
 
 fn report(told: Result<(), AnnounceError>, metrics: &Metrics) {

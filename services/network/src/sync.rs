@@ -7,7 +7,8 @@ use contract::{
     },
     rendezvous::{PairWanted, Wanted},
 };
-use domain::{Bandwidth, ClientId, NetworkChange};
+use domain::{ClientId, NetworkChange};
+use store::Peer;
 
 use crate::{
     Role,
@@ -46,26 +47,27 @@ impl Role {
 
     /// A pair that is wanted now, if both are online.
     pub(crate) async fn connect(&self, Connect { client, peer }: Connect) -> Result<(), Refusal> {
-        self.want(client, peer, |rate| wanted(client, peer, rate, Wanted::Demanded)).await
+        self.want(client, peer, |peer| wanted(client, peer, Wanted::Demanded)).await
     }
 
     /// A pair that wants another relay, if both are online.
     pub(crate) async fn another_relay(&self, call: AnotherRelay) -> Result<(), Refusal> {
         let AnotherRelay { client, peer, leaves } = call;
-        self.want(client, peer, |rate| PairWanted { leaves, ..wanted(client, peer, rate, Wanted::Relay) }).await
+        self.want(client, peer, |peer| PairWanted { leaves, ..wanted(client, peer, Wanted::Relay) }).await
     }
 
     async fn want(
         &self,
         client: ClientId,
         peer: ClientId,
-        pair: impl FnOnce(Bandwidth) -> PairWanted,
+        pair: impl FnOnce(&Peer) -> PairWanted,
     ) -> Result<(), Refusal> {
-        let plan = self.seams.networks.pair_plan(client, peer).await.map_err(|error| internal(&error))?;
-        let Some(plan) = plan.filter(|_| client != peer) else { return Err(Refusal::PeerUnknown) };
+        let terms = self.seams.networks.pair_plan(client, peer).await.map_err(|error| internal(&error))?;
+        let Some(terms) = terms.filter(|_| client != peer) else { return Err(Refusal::PeerUnknown) };
         let online = self.announcer.online(&[client, peer]).await.map_err(|error| internal(&error))?;
         if online.len() == 2 {
-            self.announcer.want(vec![pair(plan.relay_rate)]).await.map_err(|error| internal(&error))?;
+            let peer = Peer { client: peer, relay_rate: terms.plan.relay_rate, payers: terms.payers };
+            self.announcer.want(vec![pair(&peer)]).await.map_err(|error| internal(&error))?;
         }
         Ok(())
     }

@@ -193,7 +193,7 @@ const fn jump_if(k: u32, yes: u8, no: u8) -> sock_filter {
 mod tests {
     use std::net::{SocketAddr, UdpSocket};
 
-    use domain::{Bandwidth, RelayId, UnixMillis};
+    use domain::{Bandwidth, PayerId, RelayId, UnixMillis};
     use wire::{
         fanout::{self, Shared, SharedKeyId},
         relay::Cookie,
@@ -295,7 +295,8 @@ mod tests {
 
     fn join(pair: PairNonce, side: LegSide, first: &[u8]) -> Vec<u8> {
         let relay = RelayId::from_bytes([7; 16]);
-        let ticket = Ticket { relay, pair, side, rate: Bandwidth::UNLIMITED, expires: UnixMillis(0) };
+        let ticket =
+            Ticket { relay, pair, side, rate: Bandwidth::UNLIMITED, payer: PayerId::NOBODY, expires: UnixMillis(0) };
         let sealed = TicketRoot::new([1; 32]).key(relay).seal(&ticket);
         let join = Join { cookie: Cookie::default(), ticket: &sealed, proof: &[side as u8; 16] };
         if first.is_empty() { Message::Join(join) } else { Message::JoinFirst { join, first } }.to_vec()

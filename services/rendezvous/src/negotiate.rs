@@ -187,7 +187,8 @@ impl Negotiator {
         let used = record.as_ref().and_then(|record| record.relay);
         let current = used.filter(|relay| losses.iter().all(|loss| loss.relay != *relay));
         let trips = seats.map(|seat| seat.trips);
-        let wish = Wish { pair: [pair.a, pair.b], trips, rate: pair.relay_rate, current, losses };
+        let PairWanted { relay_rate: rate, payers, .. } = *pair;
+        let wish = Wish { pair: [pair.a, pair.b], trips, rate, payers, current, losses };
         let (choice, offers) = self.relays.choose(now, at, &wish);
         let relay = offers.as_ref().map(|offers| offers[0].relay);
         let record = record.unwrap_or_else(|| waiting_record(seats, at));

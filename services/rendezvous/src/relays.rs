@@ -8,7 +8,7 @@ use std::{
 
 use contract::rendezvous::RelayBeat;
 use domain::{
-    Bandwidth, ClientId, RelayCandidate, RelayChoice, RelayId, RelayLoss, RelayOffer, RelayTrips, UnixMillis,
+    Bandwidth, ClientId, PayerId, RelayCandidate, RelayChoice, RelayId, RelayLoss, RelayOffer, RelayTrips, UnixMillis,
 };
 use ring::hmac;
 use traversal::relay_choice::{self, Relay};
@@ -37,6 +37,8 @@ pub(crate) struct Wish {
     /// What each of them measured.
     pub(crate) trips: [RelayTrips; 2],
     pub(crate) rate: Bandwidth,
+    /// Who pays for what each of them sends.
+    pub(crate) payers: [PayerId; 2],
     /// Where it is.
     pub(crate) current: Option<RelayId>,
     /// Relays that do not answer one of them.
@@ -91,7 +93,7 @@ impl Relays {
     /// The tickets of a pair for one relay always meet there, whoever made them and when: two processes may serve the same
     /// wish, and pushes may overtake one another.
     pub(crate) fn choose(&self, now: Instant, at: UnixMillis, wish: &Wish) -> (RelayChoice, Option<[RelayOffer; 2]>) {
-        let Wish { pair, trips, rate, current, losses } = wish;
+        let Wish { pair, trips, rate, payers, current, losses } = wish;
         let mut known = self.known();
         let live: Vec<_> = known.values().filter(|known| now.saturating_duration_since(known.at) < LIVES).collect();
         let candidates: Vec<_> = live
@@ -123,7 +125,7 @@ impl Relays {
             at,
             retry_after_ms: choice.relay.is_none().then_some(RETRY_AFTER_MS),
         };
-        let offers = choice.relay.and_then(|relay| self.offers(known.get_mut(&relay)?, at, *pair, *rate));
+        let offers = choice.relay.and_then(|relay| self.offers(known.get_mut(&relay)?, at, *pair, (*rate, *payers)));
         (told, offers)
     }
 
@@ -132,7 +134,7 @@ impl Relays {
         chosen: &mut Known,
         at: UnixMillis,
         pair: [ClientId; 2],
-        rate: Bandwidth,
+        (rate, payers): (Bandwidth, [PayerId; 2]),
     ) -> Option<[RelayOffer; 2]> {
         chosen.sent += 1;
         let relay = chosen.beat.relay;
@@ -141,9 +143,9 @@ impl Relays {
         let key = self.root.key(relay);
         let nonce = self.nonce(relay, pair);
         let expires = at.plus(self.lifetime);
-        let offer = |own: ClientId, peer: ClientId| {
+        let offer = |own: ClientId, peer: ClientId, payer: PayerId| {
             let side = if own < peer { LegSide::A } else { LegSide::B };
-            let sealed = key.seal(&Ticket { relay, pair: nonce, side, rate, expires });
+            let sealed = key.seal(&Ticket { relay, pair: nonce, side, rate, payer, expires });
             RelayOffer {
                 peer,
                 relay,
@@ -155,7 +157,7 @@ impl Relays {
                 expires,
             }
         };
-        Some([offer(pair[0], pair[1]), offer(pair[1], pair[0])])
+        Some([offer(pair[0], pair[1], payers[0]), offer(pair[1], pair[0], payers[1])])
     }
 
     /// What names the pair at the relay: unpredictable for others, the same every time.
@@ -184,6 +186,7 @@ mod tests {
     const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
     const PAIR: [ClientId; 2] = [ClientId::from_bytes([1; 16]), ClientId::from_bytes([2; 16])];
     const RATE: Bandwidth = Bandwidth::from_bytes_per_second(1_000);
+    const PAYERS: [PayerId; 2] = [PayerId::from_bytes([3; 16]), PayerId::from_bytes([4; 16])];
 
     #[test]
     fn both_tickets_open_at_the_relay_and_meet_there() {
@@ -195,7 +198,7 @@ mod tests {
         let [b_again, _] = {
             let other = super::Relays::new([5; 32], Duration::from_secs(60));
             other.handle_beat(start, beat(1));
-            let wish = Wish { pair: [PAIR[1], PAIR[0]], ..wish(None) };
+            let wish = Wish { pair: [PAIR[1], PAIR[0]], payers: [PAYERS[1], PAYERS[0]], ..wish(None) };
             other.choose(start, NOW.plus(Duration::from_secs(60)), &wish).1.unwrap()
         };
 
@@ -205,6 +208,7 @@ mod tests {
         assert_eq!([open(&a).side, open(&b).side], [LegSide::A, LegSide::B]);
         assert_eq!(open(&a).pair, open(&b).pair);
         assert_eq!(open(&b_again).pair, open(&b).pair);
+        assert_eq!([&a, &b, &b_again].map(|offer| open(offer).payer), [PAYERS[0], PAYERS[1], PAYERS[1]]);
         assert_eq!((open(&a).rate, open(&a).expires), (RATE, NOW.plus(Duration::from_secs(60))));
         assert_ne!(a.leg_key, b.leg_key);
         assert_eq!(a.leg_key, key.leg_key(&a.ticket.clone().try_into().unwrap()).0);
@@ -280,7 +284,7 @@ mod tests {
     }
 
     fn wish(current: Option<RelayId>) -> Wish {
-        Wish { pair: PAIR, trips: [RelayTrips::NONE; 2], rate: RATE, current, losses: Vec::new() }
+        Wish { pair: PAIR, trips: [RelayTrips::NONE; 2], rate: RATE, payers: PAYERS, current, losses: Vec::new() }
     }
 
     fn measured(rtts_ms: &[(u8, u32)]) -> RelayTrips {

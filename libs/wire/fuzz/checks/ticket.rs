@@ -1,6 +1,6 @@
 //! Relay tickets: one that opens was sealed with this key, one that was made of these bytes opens and bears no damage.
 
-use domain::{Bandwidth, RelayId, UnixMillis};
+use domain::{Bandwidth, PayerId, RelayId, UnixMillis};
 use wire::ticket::{LegSide, PairNonce, TICKET_SIZE, Ticket, TicketRoot};
 
 pub(crate) fn check(bytes: &[u8]) {
@@ -15,6 +15,7 @@ pub(crate) fn check(bytes: &[u8]) {
         pair: PairNonce(field(sealed, 20)),
         side: if sealed[1] & 1 == 0 { LegSide::A } else { LegSide::B },
         rate: Bandwidth::from_bytes_per_second(u64::from_be_bytes(field(sealed, 36))),
+        payer: PayerId::from_bytes(field(sealed, 52)),
         expires: UnixMillis(u64::from_be_bytes(field(sealed, 44))),
     };
     let mut made = key.seal(&ticket);

@@ -39,6 +39,7 @@ async fn members_are_told_at_their_gateways_of_who_joined() {
     let pairs = [lab.wanted(Wanted::Online).await, lab.wanted(Wanted::Online).await];
     assert!(pairs.iter().all(|pair| pair.a == new));
     assert!(pairs.iter().all(|pair| pair.relay_rate == Bandwidth::from_kbit_per_second(8)));
+    assert!(pairs.iter().all(|pair| pair.payers == [pair.a, pair.b].map(Into::into)), "each for itself");
     lab.quiet().await;
     assert!(lab.metrics.pushes.get() >= 2 && lab.metrics.pairs_wanted.get() >= 2);
     lab.end().await;

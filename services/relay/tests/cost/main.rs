@@ -12,7 +12,7 @@ use std::{
 };
 
 use bus::{Bus, memory::Hub};
-use domain::{Bandwidth, InstanceId, RelayId, UnixMillis};
+use domain::{Bandwidth, InstanceId, PayerId, RelayId, UnixMillis};
 use relay::{
     Config, Metrics, Seams,
     core::{DropReason, Hop, Limits, Relay, Verdict},
@@ -327,7 +327,8 @@ impl Lab {
         pair[..4].copy_from_slice(&number.to_be_bytes());
         let expires = self.wall.plus(Duration::from_secs(60));
         let relay = RelayId::from_bytes([7; 16]);
-        self.key.seal(&Ticket { relay, pair: PairNonce(pair), side, rate, expires })
+        let payer = PayerId::from_bytes([1 + side as u8; 16]);
+        self.key.seal(&Ticket { relay, pair: PairNonce(pair), side, rate, payer, expires })
     }
 }
 

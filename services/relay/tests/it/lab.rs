@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{Bandwidth, RelayId, UnixMillis};
+use domain::{Bandwidth, PayerId, RelayId, UnixMillis};
 use relay::{
     core::{Event, Hop, Limits, Relay, Verdict},
     parking::Parcel,
@@ -61,6 +61,11 @@ pub(crate) struct Lab {
     now: Instant,
     wall: UnixMillis,
     pairs: u8,
+}
+
+/// Who pays for what the leg on this side sends.
+pub(crate) const fn payer(side: LegSide) -> PayerId {
+    PayerId::from_bytes([1 + side as u8; 16])
 }
 
 impl Lab {
@@ -158,7 +163,7 @@ impl Lab {
     pub(crate) fn ticket_of_pair(&self, pair: u8, side: LegSide, rate: Bandwidth) -> Offer {
         let pair = PairNonce([pair; 16]);
         let expires = self.wall.plus(Duration::from_secs(60));
-        offer(&ticket_key(), &Ticket { relay: relay_id(), pair, side, rate, expires })
+        offer(&ticket_key(), &Ticket { relay: relay_id(), pair, side, rate, payer: payer(side), expires })
     }
 
     pub(crate) fn foreign_ticket() -> Offer {
@@ -173,7 +178,7 @@ impl Lab {
 
     fn any_ticket(relay: RelayId) -> Ticket {
         let (rate, expires) = (Bandwidth::UNLIMITED, UnixMillis(u64::MAX));
-        Ticket { relay, pair: PairNonce([0xee; 16]), side: LegSide::A, rate, expires }
+        Ticket { relay, pair: PairNonce([0xee; 16]), side: LegSide::A, rate, payer: payer(LegSide::A), expires }
     }
 
     pub(crate) fn join(&mut self, from: SocketAddr, offer: &Offer) -> Result<Slot, Code> {

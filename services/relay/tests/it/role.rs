@@ -11,7 +11,7 @@ use std::{
 
 use bus::{Bus, memory::Hub};
 use contract::rendezvous::{ReflectFrom, RelayBeat};
-use domain::{Bandwidth, InstanceId, Probe, RelayId, SessionTag, TransactionId, UnixMillis, Vantage};
+use domain::{Bandwidth, InstanceId, PayerId, Probe, RelayId, SessionTag, TransactionId, UnixMillis, Vantage};
 use nix::sys::socket::{setsockopt, sockopt};
 use relay::{Config, Metrics, Seams, core::DropReason, steer::Workers};
 use tokio::{sync::mpsc, task::JoinSet};
@@ -60,7 +60,7 @@ async fn datagrams_travel_between_two_real_legs() {
     let key = TicketRoot::new([1; 32]).key(id);
     let expires = UnixMillis::from(SystemTime::now()).plus(Duration::from_secs(60));
     let pair = PairNonce([5; 16]);
-    let ticket = |side| Ticket { relay: id, pair, side, rate: Bandwidth::UNLIMITED, expires };
+    let ticket = |side| Ticket { relay: id, pair, side, rate: Bandwidth::UNLIMITED, payer: PayerId::NOBODY, expires };
     let (anna, bert) = (offer(&key, &ticket(LegSide::A)), offer(&key, &ticket(LegSide::B)));
     let seen = Arc::clone(&metrics);
     tokio::task::spawn_blocking(move || {
@@ -101,7 +101,8 @@ async fn the_legs_of_a_pair_meet_over_different_families() {
     let key = TicketRoot::new([1; 32]).key(role.id);
     let expires = UnixMillis::from(SystemTime::now()).plus(Duration::from_secs(60));
     let pair = PairNonce([5; 16]);
-    let ticket = |side| Ticket { relay: role.id, pair, side, rate: Bandwidth::UNLIMITED, expires };
+    let ticket =
+        |side| Ticket { relay: role.id, pair, side, rate: Bandwidth::UNLIMITED, payer: PayerId::NOBODY, expires };
     let (anna, bert) = (offer(&key, &ticket(LegSide::A)), offer(&key, &ticket(LegSide::B)));
     tokio::task::spawn_blocking(move || {
         let (a, b) = (leg(v4), leg(v6));
@@ -407,7 +408,14 @@ async fn counted(metrics: &Metrics, packets: u64) {
 
 fn ticket(pair: PairNonce, side: LegSide) -> Ticket {
     let expires = UnixMillis::from(SystemTime::now()).plus(Duration::from_secs(60));
-    Ticket { relay: RelayId::from_bytes([7; 16]), pair, side, rate: Bandwidth::UNLIMITED, expires }
+    Ticket {
+        relay: RelayId::from_bytes([7; 16]),
+        pair,
+        side,
+        rate: Bandwidth::UNLIMITED,
+        payer: PayerId::NOBODY,
+        expires,
+    }
 }
 
 const TAG: SessionTag = SessionTag([3; 16]);

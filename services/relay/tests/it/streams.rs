@@ -8,7 +8,7 @@ use std::{
 };
 
 use bus::{Bus, memory::Hub};
-use domain::{Bandwidth, InstanceId, RelayId, UnixMillis};
+use domain::{Bandwidth, InstanceId, PayerId, RelayId, UnixMillis};
 use futures_util::{SinkExt as _, StreamExt as _};
 use relay::{Config, Metrics, Seams, StreamConfig, core::Event, stream::Ended};
 use tokio::{
@@ -457,8 +457,8 @@ impl Lab {
     pub(crate) fn offers(&self, pair: u8) -> [Offer; 2] {
         let key = TicketRoot::new([1; 32]).key(self.id);
         let expires = UnixMillis::from(SystemTime::now()).plus(Duration::from_secs(60));
-        let ticket =
-            |side| Ticket { relay: self.id, pair: PairNonce([pair; 16]), side, rate: Bandwidth::UNLIMITED, expires };
+        let (pair, rate, payer) = (PairNonce([pair; 16]), Bandwidth::UNLIMITED, PayerId::NOBODY);
+        let ticket = |side| Ticket { relay: self.id, pair, side, rate, payer, expires };
         [offer(&key, &ticket(LegSide::A)), offer(&key, &ticket(LegSide::B))]
     }
 

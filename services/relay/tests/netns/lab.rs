@@ -17,7 +17,7 @@ use aya::{
     programs::{Xdp, XdpMode},
 };
 use bus::{Bus, memory::Hub};
-use domain::{Bandwidth, InstanceId, RelayId, UnixMillis};
+use domain::{Bandwidth, InstanceId, PayerId, RelayId, UnixMillis};
 use nix::sched::{CloneFlags, setns};
 use relay::{Config, Metrics, Seams};
 use tokio_util::sync::CancellationToken;
@@ -129,8 +129,8 @@ impl Lab {
         let key = TicketRoot::new([1; 32]).key(id);
         let expires = UnixMillis::from(SystemTime::now()).plus(Duration::from_secs(60));
         let tickets = [LegSide::A, LegSide::B].map(|side| {
-            let pair = PairNonce([self.pairs; 16]);
-            let sealed = key.seal(&Ticket { relay: id, pair, side, rate, expires });
+            let (pair, payer) = (PairNonce([self.pairs; 16]), PayerId::NOBODY);
+            let sealed = key.seal(&Ticket { relay: id, pair, side, rate, payer, expires });
             (sealed, key.leg_key(&sealed))
         });
         let legs = [self.leg(), self.leg()];

@@ -239,7 +239,14 @@ impl Lab {
 
     /// Anna asks for another relay than that.
     pub(crate) async fn want_leaving(&self, reason: Wanted, leaves: Option<RelayId>) {
-        let pairs = vec![PairWanted { a: ANNA, b: BERT, relay_rate: RATE, reason, leaves }];
+        let pairs = vec![PairWanted {
+            a: ANNA,
+            b: BERT,
+            relay_rate: RATE,
+            reason,
+            leaves,
+            payers: [ANNA, BERT].map(Into::into),
+        }];
         self.gateway.publish(&PairsWanted { pairs }).await.unwrap();
     }
 
