@@ -28,6 +28,11 @@ impl Bucket {
         Self { full_at: 0, pace }
     }
 
+    /// The bucket that is full again at `full_at`.
+    pub(crate) fn resumed(rate: Bandwidth, full_at: u64) -> Self {
+        Self { full_at, ..Self::new(rate) }
+    }
+
     /// Takes `bytes` out at `now` (nanoseconds), if they are there.
     pub(crate) fn take(&mut self, now: u64, bytes: usize) -> bool {
         if self.pace == 0 {

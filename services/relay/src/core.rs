@@ -8,6 +8,7 @@
 //! - A ticket starts a pair until it expires; the pair lives as long as packets flow.
 //! - The pair's bucket is charged on ingress, for both legs together, also for the first packet that a join brings along. That
 //!   packet leaves once, for a leg that has joined (see [`crate::parking`]).
+//! - Who pays for a leg is charged for what it sends that is forwarded (see [`crate::quota`]).
 //! - Tickets are read only within a budget of their source address.
 //!
 //! Rejected: an address of the peer in any message (an open relay), a proof in each datagram (the tunnel has its own), a
@@ -35,6 +36,7 @@ use crate::{
     fanout::Copies,
     joins::Joins,
     parking::{Arrival, Parcel, Parking},
+    quota::{self, Accounts},
     slab::Slab,
     steer::{Workers, pair_of},
     stream::source_of,
@@ -70,6 +72,8 @@ pub enum DropReason {
     NoPeer,
     /// The pair is over its rate.
     OverCap,
+    /// Who pays for the sender is out of quota.
+    OverQuota,
     /// The leg moved less than a second ago.
     MovesTooOften,
     /// The sender's address shows too many tickets.
@@ -82,12 +86,13 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, for metrics.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::NoSlot,
         Self::NotALeg,
         Self::NoPeer,
         Self::OverCap,
+        Self::OverQuota,
         Self::MovesTooOften,
         Self::JoinsTooOften,
         Self::CopiesTooOften,
@@ -103,6 +108,7 @@ impl DropReason {
             Self::NotALeg => "not-a-leg",
             Self::NoPeer => "no-peer",
             Self::OverCap => "over-cap",
+            Self::OverQuota => "over-quota",
             Self::MovesTooOften => "moves-too-often",
             Self::JoinsTooOften => "joins-too-often",
             Self::CopiesTooOften => "copies-too-often",
@@ -142,6 +148,8 @@ pub struct Sight {
     pub depth: u64,
     /// The last datagram of either leg.
     pub seen: Instant,
+    /// Bytes that each leg may send before its payer is looked at.
+    pub allowed: [u64; 2],
 }
 
 /// A short message back.
@@ -203,6 +211,9 @@ pub struct Relay {
     events: [Option<Event>; 3],
     /// The pair that is not what it was.
     changed: Option<Slot>,
+    /// For the leg that did not cause it: read out with the events.
+    note: Option<(Hop, Answer)>,
+    accounts: Accounts,
     draining: bool,
 }
 
@@ -215,6 +226,7 @@ impl Relay {
         secret: [u8; 32],
         limits: Limits,
         (worker, workers): (u8, Workers),
+        accounts: Accounts,
     ) -> Self {
         Self {
             key,
@@ -228,6 +240,8 @@ impl Relay {
             deadlines: BinaryHeap::new(),
             events: [None; 3],
             changed: None,
+            note: None,
+            accounts,
             draining: false,
         }
     }
@@ -261,17 +275,31 @@ impl Relay {
         let Some(side) = pair.side_of(from.into()) else { return Verdict::Drop(DropReason::NotALeg) };
         pair.seen = seconds(now);
         let Some(peer) = pair.hop(side.other()) else { return Verdict::Drop(DropReason::NoPeer) };
-        if pair.bucket.take(now, length) { Verdict::Forward(peer) } else { self.over_cap(now, slot) }
+        if !pair.bucket.take(now, length) {
+            return self.hold_back(now, slot, peer, (DropReason::OverCap, Code::RelayCapped));
+        }
+        if quota::count(&mut pair.tally[side as usize], length) {
+            return Verdict::Forward(peer);
+        }
+        // An accelerator has the pair while both legs may send, and only so far.
+        self.changed = Some(slot);
+        if self.accounts.look(&mut self.slab, (slot, side), now, length) {
+            Verdict::Forward(peer)
+        } else {
+            self.hold_back(now, slot, peer, (DropReason::OverQuota, Code::RelayQuota))
+        }
     }
 
-    /// Tells the pair that it is capped, now and then.
-    fn over_cap(&mut self, now: u64, slot: Slot) -> Verdict {
+    /// Tells both legs, now and then, why a datagram went nowhere.
+    fn hold_back(&mut self, now: u64, slot: Slot, peer: Hop, (reason, code): (DropReason, Code)) -> Verdict {
         let story = self.slab.story_mut(slot);
         if now < story.notes_at {
-            return Verdict::Drop(DropReason::OverCap);
+            return Verdict::Drop(reason);
         }
         story.notes_at = now + NOTE_PAUSE;
-        Verdict::Answer(Answer::of(&Message::Note { slot, code: Code::RelayCapped.number() }))
+        let note = Answer::of(&Message::Note { slot, code: code.number() });
+        self.note = Some((peer, note));
+        Verdict::Answer(note)
     }
 
     fn ping(&mut self, now: u64, from: SocketAddr, slot: Slot, nonce: u64) -> Verdict {
@@ -330,13 +358,14 @@ impl Relay {
             None if ticket.expires < wall => return Err(Code::TicketExpired.into()),
             None => {
                 let bucket = Bucket::new(ticket.rate);
-                let slot = self.slab.insert(ticket.pair, bucket, seconds(now)).ok_or(Code::RelayFull)?;
+                let slot = self.slab.insert(ticket.pair, bucket, ticket.payer, seconds(now)).ok_or(Code::RelayFull)?;
                 self.await_end(now + self.idle(), slot);
                 self.event(Event::Opened);
                 slot
             }
         };
         self.seat(now, slot, ticket.side, from)?;
+        self.accounts.pay(&mut self.slab, slot, ticket.side, ticket.payer);
         self.event(Event::Joined);
         let peer = self.slab.get_mut(slot).and_then(|pair| pair.hop(ticket.side.other()));
         let first = first.filter(|first| self.charge_first(now, slot, first.len()));
@@ -398,11 +427,30 @@ impl Relay {
         let ends = u64::from(pair.seen) * 1_000_000_000 + idle;
         if ends > now {
             self.await_end(ends, slot);
+            self.accounts.tell(&mut self.slab, slot);
             return;
         }
-        self.slab.remove(slot);
+        self.end(slot);
         self.changed = Some(slot);
         self.event(Event::Closed);
+    }
+
+    /// Ends a pair, and leaves its accounts.
+    fn end(&mut self, slot: Slot) {
+        self.accounts.leave(&mut self.slab, slot);
+        self.slab.remove(slot);
+    }
+
+    /// Ends every pair: nothing is forwarded any more.
+    pub fn handle_end(&mut self) {
+        for slot in self.slab.slots() {
+            self.end(slot);
+        }
+    }
+
+    /// What the leg that did not cause it is told, after each datagram.
+    pub fn poll_note(&mut self) -> Option<(Hop, Answer)> {
+        self.note.take()
     }
 
     /// When [`Self::handle_deadline`] has something to do.
@@ -418,7 +466,13 @@ impl Relay {
 
     /// First packets that leave, after each datagram, behind the answer to it.
     pub fn poll_parcel(&mut self) -> Option<Parcel> {
-        self.parking.poll_parcel()
+        let parcel = self.parking.poll_parcel()?;
+        if let Some(Message::Data { slot, .. }) = Message::parse(parcel.as_bytes())
+            && let Some(to) = self.slab.get_mut(slot).and_then(|pair| pair.side_of(parcel.to.address.into()))
+        {
+            self.accounts.pass(&mut self.slab, (slot, to.other()), parcel.as_bytes().len());
+        }
+        Some(parcel)
     }
 
     /// The pair that is not what it was, or that ended, after each datagram and each deadline.
@@ -426,16 +480,17 @@ impl Relay {
         self.changed.take()
     }
 
-    /// What an accelerator needs of a pair; `None` unless both legs are there.
+    /// What an accelerator needs of a pair; `None` unless both legs are there and may send.
     pub fn sight(&mut self, slot: Slot) -> Option<Sight> {
         let start = self.start;
-        let pair = self.slab.get_mut(slot)?;
+        let pair = self.slab.get_mut(slot).filter(|pair| !pair.tally.contains(&quota::STOPPED))?.clone();
         Some(Sight {
             legs: [pair.hop(LegSide::A)?, pair.hop(LegSide::B)?],
             full_at: start + Duration::from_nanos(pair.bucket.full_at()),
             pace: pair.bucket.pace(),
             depth: pair.bucket.depth(),
             seen: start + Duration::from_secs(pair.seen.into()),
+            allowed: self.accounts.allowed(&self.slab, slot),
         })
     }
 
@@ -473,12 +528,15 @@ impl Relay {
         self.deadlines.peek().map(|Reverse((_, number))| Slot(*number))
     }
 
-    /// Counts what an accelerator forwarded of a pair: when its bucket is full again, and the last datagram.
-    pub fn handle_forwarded(&mut self, slot: Slot, full_at: Instant, seen: Instant) {
+    /// Counts what an accelerator forwarded of a pair: when its bucket is full again, the last datagram, and the bytes of
+    /// each leg since it was last asked.
+    pub fn handle_forwarded(&mut self, slot: Slot, full_at: Instant, seen: Instant, sent: [u64; 2]) {
         let (full_at, seen) = (self.nanos(full_at), seconds(self.nanos(seen)));
-        if let Some(pair) = self.slab.get_mut(slot) {
-            pair.bucket.is_full_at(full_at);
-            pair.seen = pair.seen.max(seen);
+        let Some(pair) = self.slab.get_mut(slot) else { return };
+        pair.bucket.is_full_at(full_at);
+        pair.seen = pair.seen.max(seen);
+        if !self.accounts.add(&mut self.slab, slot, sent) {
+            self.changed = Some(slot);
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! The packet path is plain threads and the pure [`core`]: no async runtime, no allocation, no lock, no bus, no database.
 //! Everything it needs to know of the rest of the deployment stands in the tickets that clients show. A task beside it tells
-//! rendezvous every two seconds that the relay lives, and how loaded it is.
+//! rendezvous every two seconds that the relay lives, and how loaded it is; another settles with auth what was forwarded on
+//! whose account ([`quota`]).
 //!
 //! A worker thread per core, each with a socket of its own at every listener; the kernel steers each datagram to the owner of
 //! its slot ([`steer`]), so that nothing is shared or locked. All listeners lead to the same pairs: the legs of a pair may use
@@ -30,6 +31,7 @@ pub mod fanout;
 mod joins;
 pub mod metrics;
 pub mod parking;
+pub mod quota;
 mod slab;
 mod socket;
 pub mod steer;
@@ -67,6 +69,7 @@ pub use stream::{HandedStreams, StreamConfig, StreamDoor};
 
 use crate::{
     core::{Limits, Relay},
+    quota::Accounts,
     socket::{DOORS, Door, Worker},
     steer::Workers,
     stream::{
@@ -293,7 +296,7 @@ impl Bound {
                 doors.push(Door { socket, desk: Desk::new(Instant::now(), mirror, budget, spread) });
             }
         }
-        let mut accelerator = accelerate(&self.config);
+        let mut accelerator = accelerate(&self.config, self.workers);
         let streams = !self.streams.is_empty() || self.handed.is_some();
         if !streams && !stream_endpoints.is_empty() {
             return Err(Error::NoStreamListener);
@@ -304,6 +307,10 @@ impl Bound {
                 inlets.push(Arc::new(Inlet::new().map_err(Error::Thread)?));
             }
         }
+        let (accounts, wakes) = Accounts::new(quota::OVERDRAFT);
+        let mut seed = [0; 8];
+        SystemRandom::new().fill(&mut seed).map_err(|_| Error::Random)?;
+        let ledger = quota::Ledger::new(Instant::now(), accounts.clone(), seed);
         let mut workers = Vec::with_capacity(doors.len());
         for (worker, doors) in (0..).zip(doors) {
             let bound = doors.iter().map(|door: &Door| door.socket.local_addr()).collect::<io::Result<_>>();
@@ -311,7 +318,14 @@ impl Bound {
             let table = accelerator.as_ref().and_then(|accelerator| accelerator.table(bound).ok());
             let worker = Worker {
                 doors,
-                relay: Relay::new(Instant::now(), root.key(self.relay), secret, limits, (worker, self.workers)),
+                relay: Relay::new(
+                    Instant::now(),
+                    root.key(self.relay),
+                    secret,
+                    limits,
+                    (worker, self.workers),
+                    accounts.clone(),
+                ),
                 table,
                 port: inlets
                     .get(usize::from(worker))
@@ -324,7 +338,10 @@ impl Bound {
         }
         tracing::info!(relay = %self.relay, workers = workers.len(), "relay forwards");
 
+        let silent = CancellationToken::new();
+        let mut reporting = JoinSet::new();
         let metrics = Arc::clone(&seams.metrics);
+        reporting.spawn(quota::run(ledger, wakes, seams.bus.clone(), Arc::clone(&metrics), silent.clone()));
         let ends = CancellationToken::new();
         let _ends = ends.clone().drop_guard();
         let gate = Gate::new(self.config.streams.clone(), self.workers, inlets, Arc::clone(&seams.metrics), spread);
@@ -356,20 +373,22 @@ impl Bound {
         stops.store(true, Ordering::Relaxed);
         ends.cancel();
         while gates.join_next().await.is_some() {}
-        match gone {
+        let ended = match gone {
             Ok(ended) => ended,
             Err(_) => ended.await,
-        }
-        .map_err(|_| Error::Panicked)?
+        };
+        silent.cancel();
+        reporting.join_all().await;
+        ended.map_err(|_| Error::Panicked)?
     }
 }
 
 /// The accelerator that is configured, if this host can have it.
-fn accelerate(config: &Config) -> Option<Accelerator> {
+fn accelerate(config: &Config, workers: Workers) -> Option<Accelerator> {
     if config.xdp.is_empty() {
         return None;
     }
-    match Accelerator::start(&config.xdp, config.max_slots) {
+    match Accelerator::start(&config.xdp, config.max_slots, workers) {
         Ok(accelerator) => {
             tracing::info!(interfaces = ?config.xdp, "the kernel forwards pairs");
             Some(accelerator)

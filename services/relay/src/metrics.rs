@@ -32,6 +32,12 @@ pub struct Metrics {
     pub pairs: IntGauge,
     /// Beats that the bus did not take.
     pub beats_failed: IntCounter,
+    /// Reports on quotas that were answered.
+    pub quota_reports: IntCounter,
+    /// Reports on quotas that nobody answered, or that were refused.
+    pub quota_reports_failed: IntCounter,
+    /// Answers that nothing is left of a quota.
+    pub quotas_exhausted: IntCounter,
     /// Of legs over streams.
     pub streams: StreamMetrics,
     dropped: [IntCounter; DropReason::ALL.len()],
@@ -70,6 +76,12 @@ impl Metrics {
             unsent: counter("relay_unsent_packets_total", "Datagrams that the kernel did not take")?,
             refused_rows: counter("relay_refused_rows_total", "Rows of datagrams that the kernel did not take as one")?,
             beats_failed: counter("relay_beats_failed_total", "Signs of life that the bus did not take")?,
+            quota_reports: counter("relay_quota_reports_total", "Reports on quotas that were answered")?,
+            quota_reports_failed: counter(
+                "relay_quota_reports_failed_total",
+                "Reports on quotas that came to nothing",
+            )?,
+            quotas_exhausted: counter("relay_quotas_exhausted_total", "Answers that nothing is left of a quota")?,
             dropped: DropReason::ALL.map(|reason| dropped.with_label_values(&[reason.name()])),
             streams: StreamMetrics::register(registry)?,
             pairs,

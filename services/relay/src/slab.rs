@@ -8,8 +8,10 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
 };
 
+use domain::PayerId;
 use wire::{
     relay::Slot,
     ticket::{LegSide, PairNonce},
@@ -18,11 +20,15 @@ use wire::{
 use crate::{
     bucket::Bucket,
     core::Hop,
+    quota::Account,
     steer::{GENERATION_BITS, Workers},
 };
 
 /// Where the count of uses begins, so that a number of an ended pair means nothing.
 const GENERATION_AT: u32 = u32::BITS - GENERATION_BITS;
+
+/// Below it is what stays of a number when its place is used again.
+pub(crate) const PLACES: u32 = 1 << GENERATION_AT;
 
 /// An address that proved itself, in 18 bytes. All zeros: none did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -43,6 +49,8 @@ pub(crate) struct Pair {
     pub(crate) doors: [u8; 2],
     pub(crate) generation: u8,
     pub(crate) live: bool,
+    /// Bytes of each leg that its account does not know of yet, or [`crate::quota::STOPPED`].
+    pub(crate) tally: [u16; 2],
 }
 
 const _: () = assert!(size_of::<Pair>() == 64, "a pair is one cache line");
@@ -55,9 +63,15 @@ pub(crate) struct Story {
     pub(crate) moves_at: [u64; 2],
     /// When the pair is told again that it is capped.
     pub(crate) notes_at: u64,
+    /// Who pays for what each leg sends.
+    pub(crate) payers: [PayerId; 2],
+    /// Their accounts, from the first look on.
+    pub(crate) accounts: [Option<Arc<Account>>; 2],
+    /// Whether they were charged since the pair was last looked at.
+    pub(crate) charged: [bool; 2],
 }
 
-const _: () = assert!(size_of::<Story>() == 40, "with a pair, and what finds it, below 256 bytes");
+const _: () = assert!(size_of::<Story>() == 96, "with a pair, and what finds it, below 256 bytes");
 
 /// A vector grows by this part of itself, not by its double: memory is for pairs.
 const GROWTH: usize = 8;
@@ -148,6 +162,11 @@ impl Slab {
     }
 
     /// What is known besides of a living pair.
+    pub(crate) fn story(&self, slot: Slot) -> &Story {
+        &self.stories[self.place(slot)]
+    }
+
+    /// What is known besides of a living pair.
     pub(crate) fn story_mut(&mut self, slot: Slot) -> &mut Story {
         let place = self.place(slot);
         &mut self.stories[place]
@@ -160,10 +179,17 @@ impl Slab {
     }
 
     /// A place for a new pair; `None` when all are taken.
-    pub(crate) fn insert(&mut self, nonce: PairNonce, bucket: Bucket, seen: u32) -> Option<Slot> {
-        let story = Story { nonce, moves_at: [0; 2], notes_at: 0 };
-        let new =
-            |generation| Pair { legs: [Endpoint::default(); 2], bucket, seen, doors: [0; 2], generation, live: true };
+    pub(crate) fn insert(&mut self, nonce: PairNonce, bucket: Bucket, payer: PayerId, seen: u32) -> Option<Slot> {
+        let story = Story {
+            nonce,
+            moves_at: [0; 2],
+            notes_at: 0,
+            payers: [payer; 2],
+            accounts: [None, None],
+            charged: [false; 2],
+        };
+        let legs = [Endpoint::default(); 2];
+        let new = |generation| Pair { legs, bucket, seen, doors: [0; 2], generation, live: true, tally: [0; 2] };
         let place = match self.free.pop() {
             Some(place) => {
                 let pair = &mut self.pairs[place as usize];
@@ -192,6 +218,11 @@ impl Slab {
         self.by_nonce.remove(&nonce);
         let place = self.place(slot);
         self.free.extend(u32::try_from(place));
+    }
+
+    /// The numbers of all living pairs.
+    pub(crate) fn slots(&self) -> Vec<Slot> {
+        self.iter().map(|(slot, _)| slot).collect()
     }
 
     /// All living pairs, in the order of their places.

@@ -172,6 +172,10 @@ impl Worker {
                 self.end_idle(now);
             }
         }
+        if let Some(table) = &mut self.table {
+            table.end(&mut self.relay);
+        }
+        self.relay.handle_end();
         Ok(())
     }
 
@@ -241,6 +245,10 @@ impl Worker {
                 }
                 while let Some(parcel) = self.relay.poll_parcel() {
                     carry(&parcel, Some(&mut port), outgoing, count);
+                }
+                if let Some((to, note)) = self.relay.poll_note() {
+                    count.answers += 1;
+                    tell(&self.doors, Some(&mut port), to, &note);
                 }
                 self.count_events();
             }
@@ -370,32 +378,25 @@ impl Worker {
     /// The relay's verdict, with what the kernel knows and has to know of the pair that may be charged.
     fn settle(&mut self, charged: Option<Slot>, ask: impl FnOnce(&mut Relay) -> Verdict) -> Verdict {
         let Self { relay, table: Some(table), .. } = self else { return ask(&mut self.relay) };
-        let charged = charged.and_then(|slot| Some((slot, table.known(slot)?)));
-        if let Some((slot, known)) = charged {
-            relay.handle_forwarded(slot, known.full_at, known.seen);
-        }
+        let charged = charged.filter(|slot| table.count(relay, *slot));
         let verdict = ask(relay);
-        if let (Some((slot, _)), Verdict::Forward(_)) = (charged, verdict)
+        if let (Some(slot), Verdict::Forward(_)) = (charged, verdict)
             && let Some(sight) = relay.sight(slot)
         {
             table.charge(slot, sight.full_at);
         }
-        if let Some(slot) = relay.poll_change() {
-            table.follow(slot, relay.sight(slot).as_ref());
-        }
+        follow(relay, table);
         verdict
     }
 
     /// Ends the next pair if it was idle here and in the kernel.
     fn end_idle(&mut self, now: Instant) {
-        if let (Some(table), Some(slot)) = (&self.table, self.relay.due())
-            && let Some(known) = table.known(slot)
-        {
-            self.relay.handle_forwarded(slot, known.full_at, known.seen);
+        if let (Some(table), Some(slot)) = (&mut self.table, self.relay.due()) {
+            table.count(&mut self.relay, slot);
         }
         self.relay.handle_deadline(now);
-        if let (Some(table), Some(slot)) = (&mut self.table, self.relay.poll_change()) {
-            table.follow(slot, None);
+        if let Some(table) = &mut self.table {
+            follow(&mut self.relay, table);
         }
         self.count_events();
     }
@@ -413,6 +414,10 @@ impl Worker {
     }
 
     fn count_events(&mut self) {
+        if let Some((to, note)) = self.relay.poll_note() {
+            self.metrics.answers.inc();
+            tell(&self.doors, self.port.as_mut(), to, &note);
+        }
         while let Some(event) = self.relay.poll_event() {
             self.metrics.event(event);
         }
@@ -421,12 +426,7 @@ impl Worker {
     fn tell_draining(&mut self) {
         let notes: Vec<_> = self.relay.drain().collect();
         for (to, note) in notes {
-            match (self.doors.get(usize::from(to.door)), &mut self.port) {
-                // One that is lost is made up for by the next.
-                (Some(door), _) => drop(door.socket.send_to(note.as_bytes(), to.address)),
-                (None, Some(port)) => port.send(to.address, note.as_bytes()),
-                (None, None) => {}
-            }
+            tell(&self.doors, self.port.as_mut(), to, &note);
         }
     }
 
@@ -460,6 +460,22 @@ fn carry(parcel: &Parcel, port: Option<&mut Port>, outgoing: &mut [Outgoing], co
                 outgoing.push_answer(to.address, bytes.len());
             }
         }
+    }
+}
+
+/// Tells the kernel what changed. Counting what it forwarded may change a pair once more.
+fn follow(relay: &mut Relay, table: &mut Table) {
+    while let Some(slot) = relay.poll_change() {
+        table.follow(relay, slot);
+    }
+}
+
+/// Sends a note. One that is lost is made up for by the next.
+fn tell(doors: &[Door], port: Option<&mut Port>, to: Hop, note: &Answer) {
+    match (doors.get(usize::from(to.door)), port) {
+        (Some(door), _) => drop(door.socket.send_to(note.as_bytes(), to.address)),
+        (None, Some(port)) => port.send(to.address, note.as_bytes()),
+        (None, None) => {}
     }
 }
 

@@ -5,12 +5,16 @@
 //! The bucket then lives in the map: a worker that gets a datagram of a capped pair first reads it from there, and writes
 //! back what it charged. A pair is asked whether it was used in the kernel before it ends for being idle.
 //!
+//! What each leg sent is counted in the kernel for who pays, and goes on there only so far (see [`crate::quota`]): then a
+//! datagram comes up, and the worker that gets it counts, and allows more or takes the pair out. The counts are in a map of
+//! their own that only the kernel writes, so that none is lost when a pair moves or ends.
+//!
 //! Only legs at doors that are bound to an address, not to all of them, and behind the interface that their partner comes
 //! in by; packets so forwarded pass no firewall of this host. Rejected: memory shared with the program (unsafe for a slow
 //! path), a program per worker (the map has a lock per pair, and one interface one program).
 
 use std::{
-    collections::HashSet,
+    collections::BTreeMap,
     fmt,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     os::fd::AsFd as _,
@@ -19,13 +23,17 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
     programs::{Program, ProgramError, Xdp, XdpMode},
 };
 use nix::time::{ClockId, clock_gettime};
 use wire::{relay::Slot, ticket::LegSide};
 
-use crate::core::{Hop, Sight};
+use crate::{
+    core::{Hop, Relay, Sight},
+    slab::PLACES,
+    steer::Workers,
+};
 
 /// The program, built by `xdp/build`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../xdp/forward.bpf.o");
@@ -64,9 +72,13 @@ pub(crate) struct Totals {
 }
 
 impl Accelerator {
-    /// Attaches the program to `interfaces`, natively: where a driver cannot, nothing is gained. Room for `most` pairs.
-    pub(crate) fn start(interfaces: &[String], most: u32) -> Result<Self, Error> {
-        let mut ebpf = EbpfLoader::new().map_max_entries("pairs", most.max(1)).load(OBJECT)?;
+    /// Attaches the program to `interfaces`, natively: where a driver cannot, nothing is gained. Room for `most` pairs of
+    /// `workers`.
+    pub(crate) fn start(interfaces: &[String], most: u32, workers: Workers) -> Result<Self, Error> {
+        let places = u64::from(most.div_ceil(u32::from(workers.count()))) << workers.bits();
+        let places = u32::try_from(places).unwrap_or(PLACES).clamp(1, PLACES);
+        let mut loader = EbpfLoader::new();
+        let mut ebpf = loader.map_max_entries("pairs", most.max(1)).map_max_entries("spent", places).load(OBJECT)?;
         let totals = ebpf.take_map("totals").ok_or(Error::Missing("totals"))?;
         let program = ebpf.program_mut("forward").ok_or(Error::Missing("forward"))?;
         let Program::Xdp(program) = program else { return Err(Error::Missing("forward")) };
@@ -79,14 +91,18 @@ impl Accelerator {
 
     /// One worker's access; `doors` are where its sockets are bound.
     pub(crate) fn table(&self, doors: Vec<SocketAddr>) -> Result<Table, Error> {
-        let pairs = self.ebpf.map("pairs").ok_or(Error::Missing("pairs"))?;
-        let Map::HashMap(pairs) = pairs else { return Err(Error::Missing("pairs")) };
-        let pairs = MapData::from_fd(pairs.fd().as_fd().try_clone_to_owned()?)?;
+        let shared = |name| -> Result<MapData, Error> {
+            let Some(Map::HashMap(map) | Map::Array(map)) = self.ebpf.map(name) else {
+                return Err(Error::Missing(name));
+            };
+            Ok(MapData::from_fd(map.fd().as_fd().try_clone_to_owned()?)?)
+        };
         let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(std::io::Error::from)?;
         Ok(Table {
-            pairs: HashMap::try_from(Map::HashMap(pairs))?,
+            pairs: HashMap::try_from(Map::HashMap(shared("pairs")?))?,
+            spent: Array::try_from(Map::Array(shared("spent")?))?,
             doors,
-            entered: HashSet::new(),
+            entered: BTreeMap::new(),
             origin: (Instant::now(), u64::try_from(Duration::from(monotonic).as_nanos()).unwrap_or(0)),
         })
     }
@@ -116,44 +132,86 @@ fn attach(program: &mut Xdp, interface: &str) -> Result<(), ProgramError> {
 /// One worker's pairs in the kernel. A call that fails leaves a pair to the worker: nothing is lost but speed.
 pub(crate) struct Table {
     pairs: HashMap<MapData, u32, Entry>,
+    spent: Array<MapData, [u64; 2]>,
     doors: Vec<SocketAddr>,
-    entered: HashSet<u32>,
+    /// The pairs that are there, and the count of each leg when it was last read.
+    entered: BTreeMap<u32, [u64; 2]>,
     /// The same moment on both clocks: the kernel's in nanoseconds.
     origin: (Instant, u64),
 }
 
-/// What the kernel knows of a pair besides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Known {
-    pub(crate) full_at: Instant,
-    pub(crate) seen: Instant,
-}
-
 impl Table {
-    /// Brings the kernel's entry in line with what is now true of a pair; `None`: it does not exist.
-    pub(crate) fn follow(&mut self, slot: Slot, sight: Option<&Sight>) {
-        let entry = sight.and_then(|sight| self.entry(sight));
-        let Some(mut entry) = entry else {
-            if self.entered.remove(&slot.0) {
-                let _ = self.pairs.remove(&slot.0);
-            }
-            return;
-        };
-        // What the pair has used up stays used up.
-        if let Some(known) = self.known_words(slot) {
-            let full_at = known.0.max(word(&entry, FULL_AT));
-            put(&mut entry, FULL_AT, &full_at.to_ne_bytes());
-            put(&mut entry, SEEN, &known.1.to_ne_bytes());
-        }
-        if self.pairs.insert(slot.0, entry, LOCKED * u64::from(self.entered.contains(&slot.0))).is_ok() {
-            self.entered.insert(slot.0);
+    /// Brings both sides in line after a change of a pair: what the kernel forwarded is counted, and it forwards what is
+    /// allowed now.
+    pub(crate) fn follow(&mut self, relay: &mut Relay, slot: Slot) {
+        self.count(relay, slot);
+        match relay.sight(slot).and_then(|sight| self.entry(&sight)) {
+            Some(entry) => self.enter(slot, entry),
+            None => self.withdraw(relay, slot),
         }
     }
 
-    /// What became of a pair in the kernel; `None` when it is not there.
-    pub(crate) fn known(&self, slot: Slot) -> Option<Known> {
-        let (full_at, seen) = self.known_words(slot)?;
-        Some(Known { full_at: self.instant(full_at), seen: self.instant(seen) })
+    /// Counts what the kernel forwarded of a pair, if the pair is there.
+    pub(crate) fn count(&mut self, relay: &mut Relay, slot: Slot) -> bool {
+        let entry = self.read(slot);
+        if let Some(entry) = &entry {
+            self.count_as(relay, slot, entry);
+        }
+        entry.is_some()
+    }
+
+    /// Counts all pairs for the last time.
+    pub(crate) fn end(&mut self, relay: &mut Relay) {
+        while let Some((&slot, _)) = self.entered.first_key_value() {
+            self.withdraw(relay, Slot(slot));
+        }
+    }
+
+    fn enter(&mut self, slot: Slot, mut entry: Entry) {
+        let Ok(spent) = self.spent.get(&place(slot), 0) else { return };
+        for (side, spent) in spent.into_iter().enumerate() {
+            let limit = spent.saturating_add(word(&entry, LIMIT + 8 * side));
+            put(&mut entry, LIMIT + 8 * side, &limit.to_ne_bytes());
+        }
+        let known = self.read(slot);
+        // What the pair has used up stays used up.
+        if let Some(known) = &known {
+            let full_at = word(known, FULL_AT).max(word(&entry, FULL_AT));
+            put(&mut entry, FULL_AT, &full_at.to_ne_bytes());
+            put(&mut entry, SEEN, &word(known, SEEN).to_ne_bytes());
+            // So does the next hop of a leg that is where it was.
+            for at in [LEGS, LEGS + LEG] {
+                if entry[at..at + WAY] == known[at..at + WAY] {
+                    put(&mut entry, at + WAY, &known[at + WAY..at + LEG]);
+                }
+            }
+        }
+        if self.pairs.insert(slot.0, entry, LOCKED * u64::from(known.is_some())).is_ok() {
+            self.entered.entry(slot.0).or_insert(spent);
+        }
+    }
+
+    fn withdraw(&mut self, relay: &mut Relay, slot: Slot) {
+        if let Some(entry) = self.read(slot) {
+            // From then on only a datagram that the kernel has in hand is not counted.
+            let _ = self.pairs.remove(&slot.0);
+            self.count_as(relay, slot, &entry);
+        }
+        self.entered.remove(&slot.0);
+    }
+
+    fn count_as(&mut self, relay: &mut Relay, slot: Slot, entry: &Entry) {
+        let (full_at, seen) = (self.instant(word(entry, FULL_AT)), self.instant(word(entry, SEEN)));
+        let (Ok(total), Some(before)) = (self.spent.get(&place(slot), 0), self.entered.get_mut(&slot.0)) else {
+            return;
+        };
+        let before = std::mem::replace(before, total);
+        let sent = std::array::from_fn(|side| total[side].saturating_sub(before[side]));
+        relay.handle_forwarded(slot, full_at, seen, sent);
+    }
+
+    fn read(&self, slot: Slot) -> Option<Entry> {
+        self.entered.contains_key(&slot.0).then(|| self.pairs.get(&slot.0, LOCKED).ok())?
     }
 
     /// Tells the kernel what a worker charged.
@@ -163,14 +221,6 @@ impl Table {
             put(&mut entry, FULL_AT, &full_at.to_ne_bytes());
             let _ = self.pairs.insert(slot.0, entry, LOCKED | PRESENT);
         }
-    }
-
-    fn known_words(&self, slot: Slot) -> Option<(u64, u64)> {
-        if !self.entered.contains(&slot.0) {
-            return None;
-        }
-        let entry = self.pairs.get(&slot.0, LOCKED).ok()?;
-        Some((word(&entry, FULL_AT), word(&entry, SEEN)))
     }
 
     /// `None` when a leg is none that the program could serve: over IPv6, or over a stream.
@@ -191,6 +241,9 @@ impl Table {
         put(&mut entry, PACE, &sight.pace.to_ne_bytes());
         put(&mut entry, DEPTH, &sight.depth.to_ne_bytes());
         put(&mut entry, SEEN, &self.nanos(sight.seen).to_ne_bytes());
+        for (side, allowed) in sight.allowed.into_iter().enumerate() {
+            put(&mut entry, LIMIT + 8 * side, &allowed.to_ne_bytes());
+        }
         Some(entry)
     }
 
@@ -220,15 +273,23 @@ impl fmt::Debug for Table {
 }
 
 /// `struct pair` of the program: a lock, two legs (peer 4, local 4, their ports 2 + 2, the next hop 8, its interface 4), and
-/// four numbers of the host's byte order.
+/// six numbers of the host's byte order.
 type Entry = [u8; ENTRY];
-const ENTRY: usize = SEEN + 8;
+const ENTRY: usize = LIMIT + 16;
 const LEGS: usize = 8;
 const LEG: usize = 24;
+/// Of a leg, what the worker says; the rest is learned.
+const WAY: usize = 12;
 const FULL_AT: usize = LEGS + 2 * LEG;
 const PACE: usize = FULL_AT + 8;
 const DEPTH: usize = PACE + 8;
 const SEEN: usize = DEPTH + 8;
+const LIMIT: usize = SEEN + 8;
+
+/// Where a slot's legs are counted.
+const fn place(slot: Slot) -> u32 {
+    slot.0 % PLACES
+}
 
 fn put(entry: &mut Entry, at: usize, bytes: &[u8]) {
     entry[at..at + bytes.len()].copy_from_slice(bytes);

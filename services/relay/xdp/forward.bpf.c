@@ -3,8 +3,8 @@
 //
 // An entry of `pairs` is made by the worker that owns the slot, once both legs have proved themselves, and is the same truth as
 // in user space: a datagram goes on only from one leg's address, to the door that this leg joined by, and is charged to the
-// pair's bucket first. Whatever is not exactly that goes up unchanged: joins, pings, STUN, strangers, what is over the cap (it
-// was not charged), fragments, options, tags, a next hop that is unknown or behind another interface.
+// pair's bucket and counted to the leg first. Whatever is not exactly that goes up unchanged: joins, pings, STUN, strangers,
+// what is over the cap or beyond what a leg may send without a look at who pays (it was not charged), fragments, options, tags, a next hop that is unknown or behind another interface.
 //
 // Built by `../xdp/build`; the object stands beside this file, so that nobody needs clang.
 #include <linux/bpf.h>
@@ -21,6 +21,8 @@
 #define DATA be32(0xb0000000u)
 #define HEADER 8
 #define MAX_DATAGRAM 2048
+// Of a slot number, what stays when its place is used again.
+#define PLACE 0x00ffffffu
 #define AF_INET 2
 #define DONT_FRAGMENT be16(0x4000)
 #define TTL 64
@@ -48,6 +50,13 @@ struct pair {
 	__u32 unused;
 	struct leg legs[2];
 	__u64 full_at, pace, depth, seen;
+	// How far the count of each leg in `spent` may go here before the worker looks at who pays.
+	__u64 limit[2];
+};
+
+// What the legs of a place sent that was forwarded here, ever. Written here only: a worker that writes the pair loses none of it.
+struct spent {
+	__u64 bytes[2];
 };
 
 struct totals {
@@ -61,6 +70,13 @@ struct {
 	__u32 *key;
 	struct pair *value;
 } pairs SEC(".maps");
+
+struct {
+	int (*type)[BPF_MAP_TYPE_ARRAY];
+	int (*max_entries)[65536];
+	__u32 *key;
+	struct spent *value;
+} spent SEC(".maps");
 
 struct {
 	int (*type)[BPF_MAP_TYPE_PERCPU_ARRAY];
@@ -111,15 +127,18 @@ int forward(struct xdp_md *ctx)
 	if (length < sizeof(*udp) + HEADER || length > sizeof(*udp) + MAX_DATAGRAM)
 		return XDP_PASS;
 
-	__u32 slot = be32(header[1]), zero = 0;
+	__u32 slot = be32(header[1]), place = slot & PLACE, zero = 0;
 	struct pair *pair = map_lookup(&pairs, &slot);
+	struct spent *count = map_lookup(&spent, &place);
 	struct totals *total = map_lookup(&totals, &zero);
-	if (!pair || !total)
+	if (!pair || !count || !total)
 		return XDP_PASS;
 	// As in user space, side A is asked first.
 	struct leg *from = &pair->legs[0], *to = &pair->legs[1];
+	__u64 *sent = &count->bytes[0], *limit = &pair->limit[0];
 	if (from->peer != ip->saddr || from->peer_port != udp->source) {
 		from = &pair->legs[1], to = &pair->legs[0];
+		sent = &count->bytes[1], limit = &pair->limit[1];
 		if (from->peer != ip->saddr || from->peer_port != udp->source)
 			return XDP_PASS;
 	}
@@ -159,7 +178,9 @@ int forward(struct xdp_md *ctx)
 	}
 
 	lock(&pair->lock);
-	int granted = charge(pair, now, datagram);
+	int granted = *sent + datagram <= *limit && charge(pair, now, datagram);
+	if (granted)
+		*sent += datagram;
 	unlock(&pair->lock);
 	if (!granted)
 		return XDP_PASS;

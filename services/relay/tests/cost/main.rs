@@ -12,12 +12,15 @@ use std::{
 };
 
 use bus::{Bus, memory::Hub};
-use domain::{Bandwidth, InstanceId, PayerId, RelayId, UnixMillis};
+use contract::auth::SettleRelay;
+use domain::{Bandwidth, InstanceId, PayerId, RelayGrant, RelayId, UnixMillis};
 use relay::{
     Config, Metrics, Seams,
     core::{DropReason, Hop, Limits, Relay, Verdict},
+    quota::Accounts,
     steer::Workers,
 };
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wire::{
     fanout::{self, Shared, SharedKeyId},
@@ -98,6 +101,8 @@ fn a_million_spoofed_first_packets_leave_memory_flat() {
 fn no_verdict_on_a_datagram_allocates() {
     let mut lab = Lab::new(1_000);
     let (slot, [alice, bert]) = lab.pair(1);
+    let mut poor = Lab::with_quota(1, 50_000);
+    let (spent, [spender, _]) = poor.pair(1);
     let capped = lab.capped_pair(2, Bandwidth::from_bytes_per_second(10_000));
     let payload = [7; 1_200];
     let mut data = [0; 1_208];
@@ -107,12 +112,20 @@ fn no_verdict_on_a_datagram_allocates() {
     let mut ping = [0; 16];
     Message::Ping { slot, nonce: 1 }.write(&mut ping);
     let stranger = SocketAddr::from(([192, 0, 2, 1], 9));
+    let mut beyond = [0; 1_208];
+    Message::Data { slot: spent, payload: &payload }.write(&mut beyond);
+    // Accounts are opened once, with the first bytes that are worth it.
+    for _ in 0..100 {
+        let _ = (lab.send(alice, &data), poor.send(spender, &beyond));
+    }
+    assert_eq!(poor.send(spender, &beyond), Verdict::Drop(DropReason::OverQuota));
     let before = ALLOCATED.load(Relaxed);
     for _ in 0..100_000 {
         assert_eq!(lab.send(alice, &data), Verdict::Forward(Hop { address: bert, door: 0 }));
         assert_eq!(lab.send(stranger, &data), Verdict::Drop(DropReason::NotALeg));
         assert!(matches!(lab.send(bert, &ping), Verdict::Answer(_)));
         let _ = lab.send(capped.1[0], &over);
+        assert_eq!(poor.send(spender, &beyond), Verdict::Drop(DropReason::OverQuota));
         assert_eq!(lab.send(alice, &data[..5]), Verdict::Drop(DropReason::Malformed));
     }
     assert_eq!(ALLOCATED.load(Relaxed), before);
@@ -126,6 +139,8 @@ fn no_verdict_on_a_copy_allocates() {
     let copy = Shared { counter: 1, key: SharedKeyId([2; 8]), sealed: &[3; 500] };
     let frame = fanout::frame(&slots, &copy).unwrap();
     let stranger = SocketAddr::from(([192, 0, 2, 9], 9));
+    // Accounts are opened once.
+    let _opened = [1, 2].map(|side| lab.accounts.open(PayerId::from_bytes([side; 16])));
     let before = ALLOCATED.load(Relaxed);
     let mut forwarded = 0;
     for _ in 0..2_000 {
@@ -202,7 +217,11 @@ async fn no_datagram_through_a_worker_allocates() {
     let bound = relay::bind(&config, InstanceId::from_bytes([7; 16])).unwrap();
     let endpoints = bound.endpoints();
     let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
-    let seams = Seams { bus: Bus::memory(&Hub::default(), "relay"), metrics };
+    let hub = Hub::default();
+    let seams = Seams { bus: Bus::memory(&hub, "relay"), metrics };
+    let grant = RelayGrant { granted: 1 << 40, exhausted: false };
+    let settle = move |_| std::future::ready(Ok(grant));
+    let _auth = Bus::memory(&hub, "auth").serve::<SettleRelay, _, _>(1, settle).await.unwrap();
     let shutdown = CancellationToken::new();
     let stopping = shutdown.clone();
     let clients = tokio::task::spawn_blocking(move || {
@@ -257,15 +276,23 @@ struct Lab {
     key: TicketKey,
     now: Instant,
     wall: UnixMillis,
+    accounts: Accounts,
+    _woken: mpsc::Receiver<PayerId>,
 }
 
 impl Lab {
     fn new(max_slots: u32) -> Self {
+        Self::with_quota(max_slots, 1 << 40)
+    }
+
+    /// Where each payer may spend so much and gets nothing more.
+    fn with_quota(max_slots: u32, bytes: u64) -> Self {
         let id = RelayId::from_bytes([7; 16]);
         let root = TicketRoot::new([1; 32]);
         let (now, limits) = (Instant::now(), Limits { max_slots, idle: Duration::from_secs(60) });
-        let relay = Relay::new(now, root.key(id), [9; 32], limits, (0, Workers::ONE));
-        Self { relay, key: root.key(id), now, wall: UnixMillis::from(SystemTime::now()) }
+        let (accounts, woken) = Accounts::new(bytes);
+        let relay = Relay::new(now, root.key(id), [9; 32], limits, (0, Workers::ONE), accounts.clone());
+        Self { relay, key: root.key(id), now, wall: UnixMillis::from(SystemTime::now()), accounts, _woken: woken }
     }
 
     fn send(&mut self, from: SocketAddr, datagram: &[u8]) -> Verdict {

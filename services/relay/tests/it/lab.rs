@@ -9,8 +9,10 @@ use domain::{Bandwidth, PayerId, RelayId, UnixMillis};
 use relay::{
     core::{Event, Hop, Limits, Relay, Verdict},
     parking::Parcel,
+    quota::Accounts,
     steer::Workers,
 };
+use tokio::sync::mpsc;
 use wire::{
     Code,
     relay::{Cookie, Join, Message, Slot, join_id, prove},
@@ -24,6 +26,9 @@ pub(crate) const MALLORY: SocketAddr = at(3);
 const fn at(host: u8) -> SocketAddr {
     SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, host), 40_000))
 }
+
+/// More than any test sends.
+const ENOUGH: u64 = 1 << 40;
 
 pub(crate) fn relay_id() -> RelayId {
     RelayId::from_bytes([7; 16])
@@ -61,6 +66,8 @@ pub(crate) struct Lab {
     now: Instant,
     wall: UnixMillis,
     pairs: u8,
+    pub(crate) accounts: Accounts,
+    _woken: mpsc::Receiver<PayerId>,
 }
 
 /// Who pays for what the leg on this side sends.
@@ -74,18 +81,24 @@ impl Lab {
     }
 
     pub(crate) fn with_slots(max_slots: u32) -> Self {
-        Self::build(max_slots, (0, Workers::ONE))
+        Self::build(max_slots, (0, Workers::ONE), ENOUGH)
+    }
+
+    /// Where each payer may spend so much and gets nothing more.
+    pub(crate) fn with_quota(bytes: u64) -> Self {
+        Self::build(100, (0, Workers::ONE), bytes)
     }
 
     pub(crate) fn of_worker(worker: u8, workers: Workers) -> Self {
-        Self::build(100, (worker, workers))
+        Self::build(100, (worker, workers), ENOUGH)
     }
 
-    fn build(max_slots: u32, worker: (u8, Workers)) -> Self {
+    fn build(max_slots: u32, worker: (u8, Workers), quota: u64) -> Self {
         let now = Instant::now();
+        let (accounts, woken) = Accounts::new(quota);
         let limits = Limits { max_slots, idle: Duration::from_secs(60) };
         Self {
-            relay: Relay::new(now, ticket_key(), [9; 32], limits, worker),
+            relay: Relay::new(now, ticket_key(), [9; 32], limits, worker, accounts.clone()),
             events: Vec::new(),
             parcels: Vec::new(),
             last_join: Vec::new(),
@@ -93,6 +106,8 @@ impl Lab {
             now,
             wall: UnixMillis(1_700_000_000_000),
             pairs: 0,
+            accounts,
+            _woken: woken,
         }
     }
 
@@ -154,16 +169,41 @@ impl Lab {
         Ok(slots.iter().map(|slot| self.relay.handle_copy(now, from, slot, copy.len())).collect())
     }
 
+    /// A new pair of Alice and Bert for which one payer pays.
+    pub(crate) fn pair_paid_by(&mut self, payer: PayerId) -> Slot {
+        let alice = self.ticket_paid_by(LegSide::A, Bandwidth::UNLIMITED, payer);
+        self.pairs -= 1;
+        let bert = self.ticket_paid_by(LegSide::B, Bandwidth::UNLIMITED, payer);
+        let slot = self.join(ALICE, &alice).unwrap();
+        assert_eq!(self.join(BERT, &bert), Ok(slot));
+        slot
+    }
+
+    /// A leg of the newest pair joins again, on the account of `payer`.
+    pub(crate) fn join_paid_by(&mut self, side: LegSide, from: SocketAddr, payer: PayerId) {
+        self.pairs -= 1;
+        let offer = self.ticket_paid_by(side, Bandwidth::UNLIMITED, payer);
+        self.join(from, &offer).unwrap();
+    }
+
     /// A ticket for a new pair.
     pub(crate) fn ticket(&mut self, side: LegSide, rate: Bandwidth) -> Offer {
+        self.ticket_paid_by(side, rate, payer(side))
+    }
+
+    fn ticket_paid_by(&mut self, side: LegSide, rate: Bandwidth, payer: PayerId) -> Offer {
         self.pairs += 1;
-        self.ticket_of_pair(self.pairs, side, rate)
+        self.offer_to(self.pairs, side, rate, payer)
     }
 
     pub(crate) fn ticket_of_pair(&self, pair: u8, side: LegSide, rate: Bandwidth) -> Offer {
+        self.offer_to(pair, side, rate, payer(side))
+    }
+
+    fn offer_to(&self, pair: u8, side: LegSide, rate: Bandwidth, payer: PayerId) -> Offer {
         let pair = PairNonce([pair; 16]);
         let expires = self.wall.plus(Duration::from_secs(60));
-        offer(&ticket_key(), &Ticket { relay: relay_id(), pair, side, rate, payer: payer(side), expires })
+        offer(&ticket_key(), &Ticket { relay: relay_id(), pair, side, rate, payer, expires })
     }
 
     pub(crate) fn foreign_ticket() -> Offer {

@@ -6,6 +6,7 @@ mod fanout;
 mod first;
 mod hostile;
 mod lab;
+mod quota;
 mod role;
 mod streams;
 

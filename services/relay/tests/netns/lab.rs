@@ -26,6 +26,8 @@ use wire::{
     ticket::{LegSide, PairNonce, Ticket, TicketRoot},
 };
 
+use crate::quota::Owner;
+
 pub(crate) const RELAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 pub(crate) const CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 
@@ -59,15 +61,21 @@ impl Lab {
 
     pub(crate) fn with(path: Path, config: Config) -> Self {
         let xdp = if path == Path::Workers { Vec::new() } else { vec!["near".to_owned()] };
-        Self::build(path, Config { xdp, ..config })
+        Self::build(path, Config { xdp, ..config }, None)
+    }
+
+    /// With somebody who keeps the count of quotas.
+    pub(crate) fn with_owner(path: Path, owner: &Owner) -> Self {
+        let xdp = if path == Path::Workers { Vec::new() } else { vec!["near".to_owned()] };
+        Self::build(path, Config { xdp, ..Config::default() }, Some(owner.clone()))
     }
 
     /// Whatever interfaces `config` names.
     pub(crate) fn unaccelerated(config: Config) -> Self {
-        Self::build(Path::Workers, config)
+        Self::build(Path::Workers, config, None)
     }
 
-    fn build(path: Path, config: Config) -> Self {
+    fn build(path: Path, config: Config, owner: Option<Owner>) -> Self {
         static LABS: AtomicU32 = AtomicU32::new(0);
         let name = format!("br{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let (relays, clients) = (Namespace::add(format!("{name}r")), Namespace::add(format!("{name}c")));
@@ -93,7 +101,7 @@ impl Lab {
         let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
         let shutdown = CancellationToken::new();
         let config = Config { drain: Duration::from_millis(100), ..config };
-        let (relay, role) = start(&relays, config, &metrics, shutdown.clone());
+        let (relay, role) = start(&relays, config, (&metrics, owner), shutdown.clone());
         Self { metrics, relay, clients, pairs: 0, shutdown, role: Some(role), _far: far, relays }
     }
 
@@ -124,12 +132,17 @@ impl Lab {
 
     /// A new pair that has exchanged enough for the kernel to know its ways.
     pub(crate) fn pair(&mut self, rate: Bandwidth) -> Pair {
+        self.pair_paid_by(rate, [PayerId::NOBODY; 2])
+    }
+
+    /// The same, on somebody's account.
+    pub(crate) fn pair_paid_by(&mut self, rate: Bandwidth, payers: [PayerId; 2]) -> Pair {
         self.pairs += 1;
         let id = RelayId::from_bytes([7; 16]);
         let key = TicketRoot::new([1; 32]).key(id);
         let expires = UnixMillis::from(SystemTime::now()).plus(Duration::from_secs(60));
         let tickets = [LegSide::A, LegSide::B].map(|side| {
-            let (pair, payer) = (PairNonce([self.pairs; 16]), PayerId::NOBODY);
+            let (pair, payer) = (PairNonce([self.pairs; 16]), payers[side as usize]);
             let sealed = key.seal(&Ticket { relay: id, pair, side, rate, payer, expires });
             (sealed, key.leg_key(&sealed))
         });
@@ -158,12 +171,19 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
-    fn drop(&mut self) {
+impl Lab {
+    /// Ends the relay in order.
+    pub(crate) fn end(&mut self) {
         self.shutdown.cancel();
         if let Some(role) = self.role.take() {
             let _ = role.join();
         }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -226,7 +246,7 @@ pub(crate) fn join_bringing(socket: &UdpSocket, (sealed, key): &Offer, first: &[
 fn start(
     namespace: &Namespace,
     config: Config,
-    metrics: &Arc<Metrics>,
+    (metrics, owner): (&Arc<Metrics>, Option<Owner>),
     shutdown: CancellationToken,
 ) -> (SocketAddr, JoinHandle<()>) {
     let dir = tempfile::tempdir().unwrap();
@@ -241,9 +261,17 @@ fn start(
         setns(place, CloneFlags::CLONE_NEWNET).unwrap();
         let bound = relay::bind(&config, InstanceId::from_bytes([7; 16])).unwrap();
         told.send(bound.endpoints()[0]).unwrap();
-        let seams = Seams { bus: Bus::memory(&Hub::default(), "relay"), metrics };
+        let hub = Hub::default();
+        let seams = Seams { bus: Bus::memory(&hub, "relay"), metrics };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(bound.run(seams, shutdown)).unwrap();
+        runtime.block_on(async {
+            let served = match owner {
+                Some(owner) => Some(owner.serve(&Bus::memory(&hub, "auth")).await),
+                None => None,
+            };
+            bound.run(seams, shutdown).await.unwrap();
+            drop(served);
+        });
         drop(dir);
     });
     (endpoint.recv().unwrap(), role)

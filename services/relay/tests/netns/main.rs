@@ -3,6 +3,7 @@
 
 mod lab;
 mod measure;
+mod quota;
 
 use std::time::{Duration, Instant};
 
@@ -150,7 +151,7 @@ fn a_capped_pair_gets_its_rate_and_is_told_so() {
             assert!(in_kernel * 10 > forwarded * 9, "{in_kernel} of {forwarded} in the kernel");
         }
         let code = Code::RelayCapped.number();
-        let told = pair.legs.iter().any(|leg| {
+        let told = pair.legs.iter().all(|leg| {
             leg.set_nonblocking(true).unwrap();
             std::iter::from_fn(|| receive(leg))
                 .any(|bytes| Message::parse(&bytes) == Some(Message::Note { slot: pair.slot, code }))

@@ -1,0 +1,111 @@
+//! A week of quotas over three relays: what pairs were forwarded, by the relays' own verdicts, against what was counted.
+//!
+//! Pairs move from relay to relay and are still heard at the old one, join again from other ports, fall silent until their
+//! slot is gone, and come back. Reports and answers are lost, late, repeated and overtaken. Relays crash. The relays, their
+//! accounts and ledgers are the product's; the owner of the count is the product's arithmetic over two maps.
+
+mod world;
+
+use std::time::Duration;
+
+use domain::Quota;
+
+use self::world::{Trouble, WEEK, World};
+use super::{LOOK, TRICKLE, ledger::WORTH};
+
+const RELAYS: usize = 3;
+const PAYERS: usize = 6;
+const MIB: u64 = 1 << 20;
+/// Some are used up in a day, some last, some are none.
+const QUOTAS: [Quota; PAYERS] = [
+    Quota::from_bytes(10 * MIB),
+    Quota::from_bytes(40 * MIB),
+    Quota::from_bytes(200 * MIB),
+    Quota::from_bytes(10_000 * MIB),
+    Quota::UNLIMITED,
+    Quota::UNLIMITED,
+];
+/// A small one, for small quotas.
+const OVERDRAFT: u64 = 512 * 1024;
+/// Of one payer at one relay, at most; and what one of them sends before its account is told.
+const LEGS: u64 = 6;
+const UNLOOKED: u64 = LOOK as u64 + 2_048;
+
+#[test]
+fn a_week_adds_up_exactly_however_messages_travel_and_pairs_move() {
+    for seed in 0..2 {
+        let mut world = World::new(seed, Trouble { lost: 10, repeated: 10, crashes: 0 }, 1);
+        world.run(WEEK);
+        world.end();
+        for payer in 0..PAYERS {
+            assert_eq!(world.counted(payer), world.sent[payer], "seed {seed}, payer {payer}");
+            assert!(world.sent[payer] > 100 * MIB || world.held_back[payer] > 0, "seed {seed}: {:?}", world.sent);
+        }
+        assert!(world.moves > 500 && world.returns > 500, "{} moves, {} returns", world.moves, world.returns);
+        no_month_is_overspent(&world, seed);
+    }
+}
+
+#[test]
+fn a_crash_costs_the_operator_at_most_what_was_not_reported_and_the_payer_nothing() {
+    for seed in 100..102 {
+        let mut world = World::new(seed, Trouble { lost: 20, repeated: 20, crashes: 5_000 }, 1);
+        world.run(WEEK);
+        world.end();
+        assert!(world.crashes > 10, "seed {seed}: {}", world.crashes);
+        let mut lost = 0;
+        for payer in 0..PAYERS {
+            let (counted, sent) = (world.counted(payer), world.sent[payer]);
+            assert!(counted <= sent, "seed {seed}, payer {payer}: never more than was forwarded");
+            let quota = QUOTAS[payer];
+            let open = if quota.is_unlimited() {
+                // What was not worth a report, or came in the minutes that one takes when answers are lost.
+                WORTH + world.fastest * 180
+            } else {
+                // The lease and the overdraft, and what trickled since.
+                quota.block(quota.bytes()) + OVERDRAFT + TRICKLE.bytes_per_second() * 180
+            };
+            let bound = world.crashes * (open + LEGS * UNLOOKED);
+            assert!(sent - counted <= bound, "seed {seed}: {} lost, {bound} allowed", sent - counted);
+            lost += sent - counted;
+        }
+        assert!(lost > 0, "seed {seed}: the crashes met nobody");
+        no_month_is_overspent(&world, seed);
+    }
+}
+
+#[test]
+fn cut_off_relays_go_on_for_a_while_then_trickle_and_report_when_they_are_back() {
+    let mut world = World::new(7, Trouble { lost: 0, repeated: 0, crashes: 0 }, 15);
+    world.run(Duration::from_secs(3_600));
+    world.trouble.lost = 100;
+    world.run(Duration::from_secs(6 * 3_600));
+    let before = world.sent;
+    world.run(Duration::from_secs(3_600));
+    for (payer, before) in before.into_iter().enumerate() {
+        let hour = world.sent[payer] - before;
+        if QUOTAS[payer].bytes() <= 200 * MIB {
+            // A frame of each relay's trickle was saved up.
+            let most = RELAYS as u64 * (3_600 * TRICKLE.bytes_per_second() + 2_048);
+            assert!(hour <= most, "payer {payer}: {hour}");
+        }
+        assert!(hour > 0, "payer {payer}");
+    }
+    world.trouble.lost = 0;
+    world.run(Duration::from_secs(600));
+    world.end();
+    for payer in 0..PAYERS {
+        assert_eq!(world.counted(payer), world.sent[payer]);
+    }
+}
+
+/// Beyond a quota there is what trickled, and for each time a relay had to be told that nothing is left, at most the overdraft
+/// and what its legs had not told their account.
+fn no_month_is_overspent(world: &World, seed: u64) {
+    for ((payer, month), &used) in &world.owner.usage {
+        let payer = world::number(*payer);
+        let told = world.owner.told[payer] * (OVERDRAFT + LEGS * UNLOOKED);
+        let most = QUOTAS[payer].bytes().saturating_add(world.late[payer] + told);
+        assert!(used <= most, "seed {seed}, payer {payer} in {month}: {used}, {most} allowed");
+    }
+}
