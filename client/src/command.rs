@@ -153,6 +153,19 @@ pub struct Status {
     /// Networks that have not let this machine in yet.
     #[serde(default)]
     pub awaiting: Vec<NetworkName>,
+    /// Why relays hold data back just now, and of how many peers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_back: Vec<HeldBack>,
+}
+
+/// What relays say about pairs that they hold back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// `relay-capped` or `relay-quota`.
+    pub code: String,
+    /// The same in plain words.
+    pub text: String,
+    pub peers: usize,
 }
 
 /// Whether the servers are reached.
@@ -256,6 +269,9 @@ pub struct Peer {
     /// The code of why there is no relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay_error: Option<String>,
+    /// The code of why the relay holds datagrams back: `relay-capped` or `relay-quota`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<String>,
     pub rtt_ms: Option<f64>,
     pub rx_bytes: u64,
     pub tx_bytes: u64,

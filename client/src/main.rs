@@ -11,7 +11,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use client::{
-    command::{Command, CommandError, JoinedNetwork, PathWanted, Peer, Pong, Status, Waited},
+    command::{Command, CommandError, HeldBack, JoinedNetwork, PathWanted, Peer, Pong, Status, Waited},
     local,
     password::Password,
     settings::Settings,
@@ -278,6 +278,10 @@ fn status_text(status: &Status) -> String {
     for network in &status.awaiting {
         text.push_str(&format!("\nwaiting   {network}"));
     }
+    for HeldBack { text: reason, peers, .. } in &status.held_back {
+        let of = if *peers == 1 { "peer" } else { "peers" };
+        text.push_str(&format!("\nrelay     holds back data of {peers} {of}: {reason}"));
+    }
     text
 }
 
@@ -286,8 +290,9 @@ fn peers_text(peers: &[Peer]) -> String {
         let name = peer.nick.as_ref().map_or_else(|| peer.id.to_string(), |nick| nick.as_str().to_owned());
         let address = peer.address4.map_or_else(|| peer.address6.to_string(), |address| address.to_string());
         let rtt = peer.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt:.1} ms"));
-        let error = peer.relay_error.as_ref().map(|code| format!("  {code}")).unwrap_or_default();
-        format!("{address:<40} {name:<32} {:<8} {:<7} {rtt:>10}{error}", word(&peer.presence), word(&peer.path))
+        let reasons = [&peer.relay_error, &peer.held_back].map(|code| code.as_ref().map(|code| format!("  {code}")));
+        let reasons: String = reasons.into_iter().flatten().collect();
+        format!("{address:<40} {name:<32} {:<8} {:<7} {rtt:>10}{reasons}", word(&peer.presence), word(&peer.path))
     });
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -28,7 +28,7 @@ use wire::{
     ticket::{LegKey, TICKET_SIZE},
 };
 
-use super::cookies::Cookies;
+use super::{cookies::Cookies, notice::Notice};
 
 /// The client's side of one leg.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub(crate) struct Leg {
     /// The join that the relay took had the first packet with it.
     brought: bool,
     ended: bool,
+    /// Why the relay holds datagrams back.
+    notice: Notice,
     transmits: VecDeque<(SocketAddr, BytesMut)>,
 }
 
@@ -148,6 +150,7 @@ impl Leg {
             first: first.map(|packet| First { packet, until: now + FIRST_LIFETIME }),
             brought: false,
             ended: false,
+            notice: Notice::default(),
             transmits: VecDeque::new(),
             offer,
         };
@@ -192,11 +195,9 @@ impl Leg {
                 road.due = now + PING;
                 None
             }
-            (Phase::Joined { .. }, Message::Note { code: number, .. }) => {
-                let code = Code::from_number(*number);
-                let word = code.map_or("unknown", Code::name);
-                tracing::debug!(relay = %self.offer.relay, code = word, "the relay has something to say");
-                (code == Some(Code::RelayDraining)).then_some(News::Drains)
+            (Phase::Joined { .. }, Message::Note { code, .. }) => {
+                self.notice.handle_note(now, self.offer.relay, *code);
+                (Code::from_number(*code) == Some(Code::RelayDraining)).then_some(News::Drains)
             }
             _ => None,
         }
@@ -275,6 +276,7 @@ impl Leg {
     }
 
     pub(crate) fn handle_deadline(&mut self, now: Instant) {
+        self.notice.handle_deadline(now);
         if self.ended {
             return;
         }
@@ -371,7 +373,7 @@ impl Leg {
             Kind::Udp => self.udp.doubted,
             Kind::Stream => self.stream.doubted,
         });
-        [Some(self.udp.due), stream, self.falls_at(), doubted].into_iter().flatten().min()
+        [Some(self.udp.due), stream, self.falls_at(), doubted, self.notice.poll_deadline()].into_iter().flatten().min()
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<(SocketAddr, BytesMut)> {
@@ -419,6 +421,11 @@ impl Leg {
     /// Whether the join that the relay took, since this was asked last, had the first packet with it.
     pub(crate) const fn has_brought(&mut self) -> bool {
         std::mem::replace(&mut self.brought, false)
+    }
+
+    /// Why the relay holds datagrams back, if it does.
+    pub(crate) fn held_back(&self) -> Option<Code> {
+        self.notice.code()
     }
 
     pub(crate) const fn is_joined(&self) -> bool {

@@ -24,6 +24,7 @@ mod leg;
 mod mapping;
 mod members;
 mod nat;
+mod notice;
 mod peer;
 mod relays;
 mod roster;
@@ -193,6 +194,8 @@ pub struct PeerView<'a> {
     pub relay: Option<domain::RelayId>,
     /// Why there is no relay.
     pub relay_refused: Option<wire::Code>,
+    /// Why the relay holds datagrams back: the pair is over its rate, or its payer out of quota.
+    pub held_back: Option<wire::Code>,
     pub rtt: Option<Duration>,
     pub received_bytes: u64,
     pub sent_bytes: u64,

@@ -508,6 +508,11 @@ impl Peer {
         self.relaying.refused().filter(|_| self.path.current().is_none())
     }
 
+    /// Why the relay in use holds datagrams back, if it does.
+    pub(crate) fn held_back(&self) -> Option<Code> {
+        self.leg.as_ref().filter(|_| self.is_relayed()).and_then(Leg::held_back)
+    }
+
     /// Where datagrams of the peer may come from.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.endpoints.iter().map(|endpoint| endpoint.address)

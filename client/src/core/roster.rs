@@ -201,6 +201,7 @@ impl Core {
             }),
             relay: peer.relay(),
             relay_refused: peer.relay_refused(),
+            held_back: peer.held_back(),
             rtt: peer.rtt(),
             received_bytes: peer.received_bytes,
             sent_bytes: peer.sent_bytes,

@@ -15,6 +15,7 @@ use domain::{
 };
 use tunnel::{InnerPacket, echo_request};
 use wire::{
+    Code,
     relay::{Cookie, Slot},
     ticket::{LegKey, TICKET_SIZE},
 };
@@ -70,6 +71,25 @@ fn a_relayed_way_survives_the_loss_of_the_control_plane() {
     }
     assert_eq!(lab.bob.received.len(), 120);
     assert_eq!(lab.paths(), [PathKind::Relay; 2]);
+}
+
+#[test]
+fn a_pair_that_the_relay_holds_back_says_why_for_as_long_as_it_is_so() {
+    let mut lab = Lab::relayed();
+    let held_back = |lab: &Lab| lab.alice.core.peer(lab.bob.id).unwrap().held_back;
+    assert_eq!(held_back(&lab), None);
+    let alice = lab.legs[&(relay_endpoint(), Side::Alice)];
+    for code in [Code::RelayCapped, Code::RelayQuota] {
+        lab.carry(relay_endpoint(), alice, Message::Note { slot: Slot(77), code: code.number() }.to_vec());
+        lab.run(Duration::from_secs(1));
+        assert_eq!(held_back(&lab), Some(code));
+    }
+    lab.carry(relay_endpoint(), alice, Message::Note { slot: Slot(76), code: Code::RelayCapped.number() }.to_vec());
+    lab.run(Duration::from_secs(20));
+    assert_eq!(held_back(&lab), Some(Code::RelayQuota), "a note on another slot is none of ours");
+    lab.run(Duration::from_secs(10));
+    assert_eq!(held_back(&lab), None);
+    assert_eq!(lab.paths()[0], PathKind::Relay);
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use domain::ClientId;
 use tokio::time::Instant;
-use wire::control::ClientFrame;
+use wire::{Code, control::ClientFrame};
 
 use super::{Daemon, requests};
 use crate::{
-    command::{Answer, Asked, Command, CommandError, ControlState, Peer, Status, Why},
+    command::{Answer, Asked, Command, CommandError, ControlState, HeldBack, Peer, Status, Why},
     core::{NoPeer, PeerView, Place},
 };
 
@@ -93,20 +93,22 @@ impl Daemon {
 
     /// Answers with the record that is known of a pair.
     pub(super) fn answer_why(&self, peer: ClientId, answers: &requests::Answers) {
-        match self.core.record(peer) {
-            Some(record) => {
-                let now = self.core.peer(peer).and_then(|peer| match peer.endpoint {
-                    Some(Place::Stream(endpoint)) => {
-                        Some(format!("relayed over TCP {} because UDP is blocked here", endpoint.port()))
-                    }
-                    Some(Place::Udp(_)) | None => None,
-                });
-                drop(answers.try_send(Ok(Answer::Why(Box::new(Why { record: record.clone(), now })))));
+        let shown = self.core.peer(peer);
+        let place = shown.as_ref().and_then(|peer| match &peer.endpoint {
+            Some(Place::Stream(endpoint)) => {
+                Some(format!("relayed over TCP {} because UDP is blocked here", endpoint.port()))
             }
-            None => requests::refuse(
-                answers,
-                CommandError::new(CommandError::FAILED, "this pair never looked for a direct path"),
-            ),
+            Some(Place::Udp(_)) | None => None,
+        });
+        let held_back = shown.and_then(|peer| peer.held_back).map(|code| code.text().to_owned());
+        let now = place.into_iter().chain(held_back).reduce(|place, reason| format!("{place}; {reason}"));
+        match self.core.record(peer) {
+            Some(record) => drop(answers.try_send(Ok(Answer::Why(Box::new(Why { record: record.clone(), now }))))),
+            None => {
+                let now = now.map_or_else(String::new, |now| format!("; {now}"));
+                let text = format!("this pair never looked for a direct path{now}");
+                requests::refuse(answers, CommandError::new(CommandError::FAILED, text));
+            }
         }
     }
 
@@ -159,7 +161,17 @@ impl Daemon {
             nat: self.core.nat(),
             networks: self.core.networks().collect(),
             awaiting: self.core.awaited().map(|(_, name)| name.clone()).collect(),
+            held_back: self.held_back(),
         }
+    }
+
+    fn held_back(&self) -> Vec<HeldBack> {
+        let reasons = [Code::RelayCapped, Code::RelayQuota].into_iter().map(|code| HeldBack {
+            code: code.name().to_owned(),
+            text: code.text().to_owned(),
+            peers: self.core.peers().filter(|peer| peer.held_back == Some(code)).count(),
+        });
+        reasons.filter(|reason| reason.peers > 0).collect()
     }
 }
 
@@ -176,6 +188,7 @@ fn shown(peer: PeerView<'_>) -> Peer {
         endpoint: peer.endpoint.map(|place| place.to_string()),
         relay: peer.relay,
         relay_error: peer.relay_refused.map(|code| code.name().to_owned()),
+        held_back: peer.held_back.map(|code| code.name().to_owned()),
         rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
         rx_bytes: peer.received_bytes,
         tx_bytes: peer.sent_bytes,

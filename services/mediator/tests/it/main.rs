@@ -8,6 +8,7 @@ mod journeys;
 mod leaks;
 mod needles;
 mod operators;
+mod quota;
 mod refusals;
 mod seams;
 mod tools;
