@@ -11,20 +11,24 @@ use tokio_util::sync::CancellationToken;
 /// How long roles may take to drain before the process leaves.
 const DRAIN: Duration = Duration::from_secs(25);
 
-/// The roles of this process, each a task that ends when `shutdown` is cancelled.
+/// The roles of this process, each a task that ends when it is told to: first those that `shutdown` ends, then those that they
+/// still need while they drain.
 #[derive(Debug)]
 pub(crate) struct Roles {
     tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    needed: JoinSet<(&'static str, anyhow::Result<()>)>,
     shutdown: CancellationToken,
+    unneeded: CancellationToken,
 }
 
 impl Roles {
     /// No role yet.
     pub(crate) fn new() -> Self {
-        Self { tasks: JoinSet::new(), shutdown: CancellationToken::new() }
+        let (shutdown, unneeded) = (CancellationToken::new(), CancellationToken::new());
+        Self { tasks: JoinSet::new(), needed: JoinSet::new(), shutdown, unneeded }
     }
 
-    /// What ends every role.
+    /// What ends a role.
     pub(crate) fn shutdown(&self) -> CancellationToken {
         self.shutdown.clone()
     }
@@ -38,6 +42,15 @@ impl Roles {
         self.tasks.spawn(async move { (name, role.await) });
     }
 
+    /// Starts a role that others of this process report to while they drain: it gets the token that ends it after them.
+    pub(crate) fn start_needed<F>(&mut self, name: &'static str, role: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let role = role(self.unneeded.clone());
+        self.needed.spawn(async move { (name, role.await) });
+    }
+
     /// Runs until a signal ends the process, or a role fails.
     ///
     /// The first SIGTERM or SIGINT drains; a second one, or the time-out, leaves at once.
@@ -47,10 +60,15 @@ impl Roles {
         tokio::select! {
             () = signals.next() => tracing::info!("draining"),
             Some(ended) = self.tasks.join_next() => failed = Some(ended),
+            Some(ended) = self.needed.join_next() => failed = Some(ended),
         }
         self.shutdown.cancel();
         let drained = async {
             while let Some(ended) = self.tasks.join_next().await {
+                log(ended);
+            }
+            self.unneeded.cancel();
+            while let Some(ended) = self.needed.join_next().await {
                 log(ended);
             }
         };

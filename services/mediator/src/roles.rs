@@ -78,7 +78,8 @@ impl Process {
                 let accounts = Arc::clone(&self.stores().await?.accounts);
                 let metrics = Arc::new(auth::Metrics::register(&self.registry)?);
                 let seams = auth::Seams { bus, accounts, metrics };
-                roles.start(role.name(), async move { Ok(auth::run(config, seams, shutdown).await?) });
+                // Relays say at their end what they spent of whose quota.
+                roles.start_needed(role.name(), |ends| async move { Ok(auth::run(config, seams, ends).await?) });
             }
             Role::Network => {
                 let config = network::Config {

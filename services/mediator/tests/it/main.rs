@@ -4,6 +4,7 @@
 mod deployment;
 mod device;
 mod governing;
+mod held_back;
 mod journeys;
 mod leaks;
 mod needles;
