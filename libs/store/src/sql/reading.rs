@@ -31,6 +31,10 @@ pub(crate) enum Extent {
 /// A row of plans, and the client that has it.
 type OwnedPlanRow = (String, i64, i64, i64, i64, Vec<u8>);
 
+/// A peer, the owner of a network that it shares with the one who asks, and the relay rates: of the owner, of the one who
+/// asks, of the peer.
+type PeerRow = (Vec<u8>, Vec<u8>, i64, i64, i64);
+
 #[derive(sqlx::FromRow)]
 struct MemberRow {
     client: Vec<u8>,
@@ -220,7 +224,7 @@ async fn told(
 
 pub(crate) async fn peers(db: &mut Connection, client: ClientId) -> Result<Vec<Peer>, Error> {
     // The best owner first: of each peer only that row counts.
-    let rows: Vec<(Vec<u8>, Vec<u8>, i64, i64, i64)> = sqlx::query_as::<Db, _>(
+    let rows: Vec<PeerRow> = sqlx::query_as::<Db, _>(
         "SELECT theirs.client, n.owner, owner_plan.relay_bytes_per_second,
                 my_plan.relay_bytes_per_second, their_plan.relay_bytes_per_second
          FROM members mine
