@@ -150,7 +150,8 @@ impl Lab {
 
     /// Gives `client` a session at `gateway`, which nobody is told of.
     pub(crate) async fn seat(&self, client: ClientId, gateway: &Gateway, ttl: Duration) -> Epoch {
-        let tag = SessionTag([7; 16]);
+        // One session is not another.
+        let tag = SessionTag(rand::random());
         self.presence.up(client, gateway.id, tag, Epoch(1), UnixMillis(1), ttl).await.unwrap().epoch
     }
 
