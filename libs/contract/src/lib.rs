@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod gateway;
 pub mod network;
+pub mod relay;
 pub mod rendezvous;
 pub mod session;
 pub mod token;

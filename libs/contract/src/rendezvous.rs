@@ -6,6 +6,8 @@ use bus::{Call, Delivery, Event};
 use domain::{Bandwidth, ClientId, PairRecord, PayerId, PunchReady, PunchReport, RelayId, StreamEndpoint};
 use minicbor::{Decode, Encode};
 
+use crate::relay::RelayOrder;
+
 /// Pairs that share a network are both online, or need a path.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct PairsWanted {
@@ -89,7 +91,7 @@ impl Event for PunchWord {
     const DELIVERY: Delivery = Delivery::Addressed;
 }
 
-/// A relay lives. Sent every two seconds; three missing ones end it.
+/// A relay lives. Sent every [`RelayBeat::PERIOD`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RelayBeat {
     #[n(0)]
@@ -112,6 +114,16 @@ pub struct RelayBeat {
     #[n(7)]
     #[cbor(default)]
     pub streams: Vec<StreamEndpoint>,
+}
+
+impl RelayBeat {
+    /// Between two beats.
+    pub const PERIOD: Duration = Duration::from_millis(500);
+    /// After this long without one a relay is passed over for others, and those who have a leg there look after it: two
+    /// beats may be lost.
+    pub const SILENT: Duration = Duration::from_millis(1_600);
+    /// After this long without one it is gone.
+    pub const GONE: Duration = Duration::from_millis(6_500);
 }
 
 impl Event for RelayBeat {
@@ -169,6 +181,36 @@ impl Call for Relays {
     const DEADLINE: Duration = Duration::from_secs(5);
     type Reply = RelaysReply;
     type Refusal = Refusal;
+}
+
+/// An operator wants something of a relay. The answer is that the relay was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OrderRelay {
+    #[n(0)]
+    pub relay: RelayId,
+    #[n(1)]
+    pub order: RelayOrder,
+}
+
+/// Why a relay was not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum OrderRefusal {
+    /// No such relay gives a sign of life.
+    #[n(0)]
+    NoSuchRelay,
+    /// The bus failed; the number is in the log.
+    #[n(1)]
+    Internal {
+        #[n(0)]
+        incident: u64,
+    },
+}
+
+impl Call for OrderRelay {
+    const SUBJECT: &'static str = "rendezvous.order-relay";
+    const DEADLINE: Duration = Duration::from_secs(5);
+    type Reply = ();
+    type Refusal = OrderRefusal;
 }
 
 /// The STUN endpoints of the rendezvous processes, told to clients at login.

@@ -1,6 +1,6 @@
 //! Each role, put together from its crate, its part of the configuration and the seams of the process.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use domain::StreamEndpoint;
@@ -8,6 +8,9 @@ use telemetry::ops::Ops;
 use wire::server_url::ServerKey;
 
 use crate::{lifecycle::Roles, process::Process};
+
+/// How long a relay drains that ends together with everything that could find its pairs another.
+const ALONE: Duration = Duration::from_secs(3);
 
 /// One of the roles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +123,8 @@ impl Process {
                         tls_key: or(&self.config.relay.streams.tls_key, self.secrets.tls_key()),
                         ..self.config.relay.streams.clone()
                     },
+                    // With its gateway gone nobody could tell the pairs of another relay.
+                    drain: if together == Together::All { ALONE } else { Duration::MAX }.min(self.config.relay.drain),
                     ..self.config.relay.clone()
                 };
                 let mut bound = relay::bind(&config, self.instance)?;

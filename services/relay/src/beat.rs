@@ -4,12 +4,12 @@ use std::{net::SocketAddr, time::Duration};
 
 use contract::rendezvous::RelayBeat;
 use domain::{Bandwidth, RelayId, StreamEndpoint};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval},
+};
 
 use crate::Seams;
-
-/// Between two beats; rendezvous gives a relay up after three missing ones.
-const PERIOD: Duration = Duration::from_secs(2);
 
 /// What is told of this relay.
 #[derive(Debug)]
@@ -24,20 +24,22 @@ pub(crate) struct Beat {
 }
 
 impl Beat {
-    /// Tells until `shutdown`, then once more that the relay drains.
-    pub(crate) async fn run(self, shutdown: &CancellationToken) {
-        let mut ticks = tokio::time::interval(PERIOD);
-        let mut before = self.seams.metrics.forwarded_bytes.get();
+    /// Tells for as long as it is polled, and at once whenever the relay begins or ends draining.
+    pub(crate) async fn run(&self, mut drains: watch::Receiver<bool>) {
+        let mut ticks = interval(RelayBeat::PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut before = (Instant::now(), self.seams.metrics.forwarded_bytes.get());
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => break,
                 _ = ticks.tick() => {}
+                Ok(()) = drains.changed() => {}
             }
-            let bytes = self.seams.metrics.forwarded_bytes.get();
-            self.tell(Bandwidth::from_bytes_per_second((bytes - before) / PERIOD.as_secs()), false).await;
-            before = bytes;
+            let (now, bytes) = (Instant::now(), self.seams.metrics.forwarded_bytes.get());
+            let rate = rate(bytes.saturating_sub(before.1), now.duration_since(before.0));
+            before = (now, bytes);
+            let draining = *drains.borrow_and_update();
+            self.tell(rate, draining).await;
         }
-        self.tell(Bandwidth::from_bytes_per_second(0), true).await;
     }
 
     async fn tell(&self, rate: Bandwidth, draining: bool) {
@@ -55,5 +57,22 @@ impl Beat {
             self.seams.metrics.beats_failed.inc();
             tracing::debug!(%error, "a beat was not told");
         }
+    }
+}
+
+fn rate(bytes: u64, time: Duration) -> Bandwidth {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    Bandwidth::from_bytes_per_second(bytes.saturating_mul(1_000) / millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_by_the_second_however_long_it_was_counted() {
+        assert_eq!(rate(500, Duration::from_millis(500)), Bandwidth::from_bytes_per_second(1_000));
+        assert_eq!(rate(3_000, Duration::from_secs(2)), Bandwidth::from_bytes_per_second(1_500));
+        assert_eq!(rate(0, Duration::ZERO), Bandwidth::from_bytes_per_second(0));
     }
 }

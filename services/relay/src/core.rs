@@ -14,6 +14,8 @@
 //! Rejected: an address of the peer in any message (an open relay), a proof in each datagram (the tunnel has its own), a
 //! table by source address (a slot number is an index).
 
+mod drain;
+
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
@@ -214,7 +216,8 @@ pub struct Relay {
     /// For the leg that did not cause it: read out with the events.
     note: Option<(Hop, Answer)>,
     accounts: Accounts,
-    draining: bool,
+    /// Since when no new pairs are taken.
+    draining: Option<u64>,
 }
 
 impl Relay {
@@ -242,7 +245,7 @@ impl Relay {
             changed: None,
             note: None,
             accounts,
-            draining: false,
+            draining: None,
         }
     }
 
@@ -354,7 +357,7 @@ impl Relay {
         }
         let slot = match self.slab.find(&ticket.pair) {
             Some(slot) => slot,
-            None if self.draining => return Err(Code::RelayDraining.into()),
+            None if self.draining.is_some() => return Err(Code::RelayDraining.into()),
             None if ticket.expires < wall => return Err(Code::TicketExpired.into()),
             None => {
                 let bucket = Bucket::new(ticket.rate);
@@ -538,15 +541,6 @@ impl Relay {
         if !self.accounts.add(&mut self.slab, slot, sent) {
             self.changed = Some(slot);
         }
-    }
-
-    /// Takes no new pairs from now on. The caller sends every leg the note that is returned with its address.
-    pub fn drain(&mut self) -> impl Iterator<Item = (Hop, Answer)> {
-        self.draining = true;
-        self.slab.iter().flat_map(|(slot, pair)| {
-            let note = Answer::of(&Message::Note { slot, code: Code::RelayDraining.number() });
-            [LegSide::A, LegSide::B].into_iter().filter_map(|side| pair.hop(side)).map(move |leg| (leg, note))
-        })
     }
 
     /// How many pairs live.

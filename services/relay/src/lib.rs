@@ -2,7 +2,7 @@
 //!
 //! The packet path is plain threads and the pure [`core`]: no async runtime, no allocation, no lock, no bus, no database.
 //! Everything it needs to know of the rest of the deployment stands in the tickets that clients show. A task beside it tells
-//! rendezvous every two seconds that the relay lives, and how loaded it is; another settles with auth what was forwarded on
+//! rendezvous twice a second that the relay lives, and how loaded it is; another settles with auth what was forwarded on
 //! whose account ([`quota`]).
 //!
 //! A worker thread per core, each with a socket of its own at every listener; the kernel steers each datagram to the owner of
@@ -27,6 +27,7 @@ mod batch;
 mod beat;
 mod bucket;
 pub mod core;
+mod empty;
 pub mod fanout;
 mod joins;
 pub mod metrics;
@@ -53,11 +54,14 @@ use std::{
 };
 
 use bus::{Bus, Served};
-use contract::rendezvous::ReflectFrom;
+use contract::{
+    relay::{RelayOrder, RelayOrdered},
+    rendezvous::ReflectFrom,
+};
 use domain::{InstanceId, RelayId, StreamEndpoint};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use wire::{
     probe::{Budget, Desk, MAX_ANSWER_SIZE, Mirror, ObservationKey, Sources, is_stun},
@@ -81,6 +85,9 @@ use crate::{
 
 /// How often the kernel's figures are added to ours.
 const COUNTING: Duration = Duration::from_millis(500);
+
+/// How often a relay that ends looks whether it is empty.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How this role behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -111,7 +118,7 @@ pub struct Config {
     /// A pair without a packet of either leg for this long loses its slot.
     #[serde(with = "domain::human_duration")]
     pub idle: Duration,
-    /// How long a draining relay goes on forwarding, so that pairs can move.
+    /// How long a relay that ends goes on forwarding at most, so that pairs can move: less when all have.
     #[serde(with = "domain::human_duration")]
     pub drain: Duration,
     /// Legs over TLS on TCP, for clients without UDP.
@@ -132,7 +139,7 @@ impl Default for Config {
             xdp: Vec::new(),
             max_slots: 100_000,
             idle: Duration::from_secs(60),
-            drain: Duration::from_secs(3),
+            drain: Duration::from_secs(10),
             streams: StreamConfig::default(),
         }
     }
@@ -356,30 +363,71 @@ impl Bound {
             streams: stream_endpoints,
             region: self.config.region.clone(),
             max_slots: self.config.max_slots,
-            seams,
+            seams: seams.clone(),
         };
         let mut ended = tokio::task::spawn_blocking(move || {
             let outcomes: Vec<_> = workers.into_iter().map(std::thread::JoinHandle::join).collect();
             outcomes.into_iter().try_for_each(|joined| joined.map_err(|_| Error::Panicked)?.map_err(Error::Socket))
         });
+        let (orders, ordered) = watch::channel(false);
+        let taking = take_orders(self.relay, &seams.bus, orders.clone(), Arc::clone(&drains)).await?;
+        let tells = async { tokio::join!(beat.run(ordered), count_accelerated(&mut accelerator, &metrics)) };
+        let mut tells = std::pin::pin!(tells);
         tokio::select! {
             ended = &mut ended => return ended.map_err(|_| Error::Panicked)?,
-            () = beat.run(&shutdown) => {}
-            () = count_accelerated(&mut accelerator, &metrics) => {}
+            _ = &mut tells => {}
+            () = shutdown.cancelled() => {}
         }
         helping.stop().await;
+        taking.stop().await;
         drains.store(true, Ordering::Relaxed);
-        let gone = tokio::time::timeout(self.config.drain, &mut ended).await;
+        orders.send_replace(true);
+        let gone = tokio::select! {
+            ended = &mut ended => Some(ended),
+            _ = &mut tells => None,
+            () = emptied(&metrics, self.config.drain) => None,
+        };
         stops.store(true, Ordering::Relaxed);
         ends.cancel();
         while gates.join_next().await.is_some() {}
         let ended = match gone {
-            Ok(ended) => ended,
-            Err(_) => ended.await,
+            Some(ended) => ended,
+            None => ended.await,
         };
         silent.cancel();
         reporting.join_all().await;
         ended.map_err(|_| Error::Panicked)?
+    }
+}
+
+/// Takes orders of operators until the guard is stopped.
+async fn take_orders(
+    relay: RelayId,
+    bus: &Bus,
+    orders: watch::Sender<bool>,
+    drains: Arc<AtomicBool>,
+) -> Result<Served, bus::Error> {
+    let take = move |RelayOrdered { relay: named, order }: RelayOrdered| {
+        let drain = order == RelayOrder::Drain;
+        if named == relay && drains.swap(drain, Ordering::Relaxed) != drain {
+            orders.send_replace(drain);
+            tracing::info!(%relay, "the relay {}", if drain { "drains" } else { "takes pairs again" });
+        }
+        std::future::ready(Ok::<(), Infallible>(()))
+    };
+    bus.subscribe(1, take).await
+}
+
+/// Waits until no pair is left, but not for longer than `patience`.
+async fn emptied(metrics: &Metrics, patience: Duration) {
+    let mut looks = tokio::time::interval(LOOK);
+    let empty = async {
+        while metrics.pairs.get() > 0 {
+            looks.tick().await;
+        }
+    };
+    if tokio::time::timeout(patience, empty).await.is_err() {
+        tracing::info!(pairs = metrics.pairs.get(), "the relay ends before all pairs have moved");
     }
 }
 

@@ -222,12 +222,15 @@ impl Slab {
 
     /// The numbers of all living pairs.
     pub(crate) fn slots(&self) -> Vec<Slot> {
-        self.iter().map(|(slot, _)| slot).collect()
+        let live = (0..).zip(&self.pairs).filter(|(_, pair)| pair.live);
+        live.map(|(place, _)| self.slot(place)).collect()
     }
 
-    /// All living pairs, in the order of their places.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, &Pair)> {
-        (0..).zip(&self.pairs).filter(|(_, pair)| pair.live).map(|(place, pair)| (self.slot(place), pair))
+    /// The living pair at `place` or the first one after it, and the place behind that.
+    pub(crate) fn first_from(&self, place: u32) -> Option<(Slot, u32)> {
+        let rest = self.pairs.get(place as usize..)?;
+        let live = (place..).zip(rest).find(|(_, pair)| pair.live);
+        live.map(|(place, _)| (self.slot(place), place + 1))
     }
 
     fn place(&self, slot: Slot) -> usize {

@@ -30,6 +30,7 @@ use wire::{
 use crate::{
     batch::{Arrivals, Departures, Piece, Waits},
     core::{Answer, DropReason, Hop, Relay, Verdict},
+    empty::Round,
     metrics::Metrics,
     parking::{MAX_PARCEL, Parcel},
     steer::Workers,
@@ -98,9 +99,6 @@ pub(crate) struct Door {
     pub(crate) desk: Desk,
 }
 
-/// Between two notes to the legs of a relay that drains: one may be lost, and a leg may have joined since.
-const TELL_AGAIN: Duration = Duration::from_millis(500);
-
 /// One thread and what it owns.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -126,12 +124,9 @@ impl Worker {
         let mut arrivals = Arrivals::new();
         let mut outgoing: Vec<_> = self.doors.iter().map(|_| Outgoing::new()).collect();
         let mut count = Count::default();
-        let mut told: Option<Instant> = None;
+        let mut round = Round::default();
         while !self.stops.load(Ordering::Relaxed) {
-            if self.drains.load(Ordering::Relaxed) && told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
-                told = Some(Instant::now());
-                self.tell_draining();
-            }
+            self.follow(&mut round);
             let waits = if self.waits_at_one_door() { Waits::ForOne } else { Waits::Not };
             for at in self.ready()? {
                 arrivals.receive(&self.doors[at].socket, waits)?;
@@ -413,20 +408,13 @@ impl Worker {
         }
     }
 
-    fn count_events(&mut self) {
+    pub(crate) fn count_events(&mut self) {
         if let Some((to, note)) = self.relay.poll_note() {
             self.metrics.answers.inc();
             tell(&self.doors, self.port.as_mut(), to, &note);
         }
         while let Some(event) = self.relay.poll_event() {
             self.metrics.event(event);
-        }
-    }
-
-    fn tell_draining(&mut self) {
-        let notes: Vec<_> = self.relay.drain().collect();
-        for (to, note) in notes {
-            tell(&self.doors, self.port.as_mut(), to, &note);
         }
     }
 
@@ -471,7 +459,7 @@ fn follow(relay: &mut Relay, table: &mut Table) {
 }
 
 /// Sends a note. One that is lost is made up for by the next.
-fn tell(doors: &[Door], port: Option<&mut Port>, to: Hop, note: &Answer) {
+pub(crate) fn tell(doors: &[Door], port: Option<&mut Port>, to: Hop, note: &Answer) {
     match (doors.get(usize::from(to.door)), port) {
         (Some(door), _) => drop(door.socket.send_to(note.as_bytes(), to.address)),
         (None, Some(port)) => port.send(to.address, note.as_bytes()),

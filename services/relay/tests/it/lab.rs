@@ -63,7 +63,7 @@ pub(crate) struct Lab {
     pub(crate) parcels: Vec<Parcel>,
     pub(crate) last_join: Vec<u8>,
     pub(crate) alice: Option<Offer>,
-    now: Instant,
+    pub(crate) now: Instant,
     wall: UnixMillis,
     pairs: u8,
     pub(crate) accounts: Accounts,

@@ -1,6 +1,7 @@
 //! The relay's decisions in virtual time, and the whole role over real sockets on loopback.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod draining;
 mod fairness;
 mod fanout;
 mod first;
@@ -212,15 +213,4 @@ fn a_cookie_lives_between_one_and_two_minutes() {
     lab.advance(Duration::from_secs(90));
     let Verdict::Answer(answer) = lab.send(ALICE, &join) else { panic!() };
     assert!(matches!(Message::parse(answer.as_bytes()), Some(Message::Challenge { .. })));
-}
-
-#[test]
-fn a_draining_relay_tells_its_legs_and_takes_no_new_pair() {
-    let mut lab = Lab::new();
-    let slot = lab.pair(Bandwidth::UNLIMITED);
-    let told: Vec<_> = lab.relay.drain().map(|(to, _)| to.address).collect();
-    assert_eq!(told, [ALICE, BERT]);
-    assert_eq!(lab.data(ALICE, slot, 100), forwarded_to(BERT));
-    let ticket = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
-    assert_eq!(lab.join(MALLORY, &ticket), Err(Code::RelayDraining));
 }

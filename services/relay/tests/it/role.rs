@@ -309,7 +309,7 @@ async fn a_relay_sends_answers_for_a_process_without_a_second_address() {
     let to = socket.local_addr().unwrap();
     let answer = probe::question(&asked(Vantage::Asked, 0));
     let request = |from, answer: &[u8]| ReflectFrom { from, to, answer: answer.to_vec() };
-    while rendezvous.publish_to("relay", &request(from, &answer)).await.is_err() {
+    while rendezvous.publish_to(INSTANCE, &request(from, &answer)).await.is_err() {
         tokio::task::yield_now().await;
     }
     for request in [
@@ -317,7 +317,7 @@ async fn a_relay_sends_answers_for_a_process_without_a_second_address() {
         request(SocketAddr::from(([192, 0, 2, 1], 1)), &answer),
         request(from, &answer),
     ] {
-        rendezvous.publish_to("relay", &request).await.unwrap();
+        rendezvous.publish_to(INSTANCE, &request).await.unwrap();
     }
     while role.metrics.dropped(DropReason::AsksTooOften).get() < 3 {
         tokio::task::yield_now().await;
@@ -363,36 +363,40 @@ fn listeners_and_keys_are_checked_at_the_start() {
 }
 
 /// A relay that runs.
-struct Role {
-    endpoints: Vec<SocketAddr>,
-    id: RelayId,
-    hub: Hub,
-    metrics: Arc<Metrics>,
+pub(crate) struct Role {
+    pub(crate) endpoints: Vec<SocketAddr>,
+    pub(crate) id: RelayId,
+    pub(crate) hub: Hub,
+    pub(crate) metrics: Arc<Metrics>,
     shutdown: CancellationToken,
     tasks: JoinSet<Result<(), relay::Error>>,
     _dir: tempfile::TempDir,
 }
 
 impl Role {
-    fn start(listen: &[&str], config: Config) -> Self {
+    /// One that ends soon.
+    pub(crate) fn start(listen: &[&str], config: Config) -> Self {
+        Self::start_with(listen, Config { drain: Duration::from_millis(200), ..config })
+    }
+
+    pub(crate) fn start_with(listen: &[&str], config: Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (ticket_root, observation_key) = (dir.path().join("tickets.key"), dir.path().join("observations.key"));
         std::fs::write(&ticket_root, [1; 32]).unwrap();
         std::fs::write(&observation_key, [2; 32]).unwrap();
         let listen = listen.iter().map(|text| text.parse().unwrap()).collect();
-        let drain = Duration::from_millis(200);
-        let config = Config { listen, ticket_root, observation_key, drain, ..config };
+        let config = Config { listen, ticket_root, observation_key, ..config };
         let bound = relay::bind(&config, InstanceId::from_bytes([7; 16])).unwrap();
         let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
         let hub = Hub::default();
-        let seams = Seams { bus: Bus::memory(&hub, "relay"), metrics: Arc::clone(&metrics) };
+        let seams = Seams { bus: Bus::memory(&hub, INSTANCE), metrics: Arc::clone(&metrics) };
         let (endpoints, id, shutdown) = (bound.endpoints(), bound.relay(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(bound.run(seams, shutdown.clone()));
         Self { endpoints, id, hub, metrics, shutdown, tasks, _dir: dir }
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         self.tasks.join_next().await.unwrap().unwrap().unwrap();
     }
@@ -418,34 +422,50 @@ fn ticket(pair: PairNonce, side: LegSide) -> Ticket {
     }
 }
 
+const INSTANCE: InstanceId = InstanceId::from_bytes([7; 16]);
+
 const TAG: SessionTag = SessionTag([3; 16]);
 
 const fn asked(answer_from: Vantage, delay_s: u8) -> Probe {
     Probe { transaction: TransactionId([6; 12]), tag: Some(TAG), answer_from, delay_s }
 }
 
-fn leg(relay: SocketAddr) -> UdpSocket {
+pub(crate) fn leg(relay: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind(if relay.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket.connect(relay).unwrap();
     socket
 }
 
-fn receive(socket: &UdpSocket) -> Vec<u8> {
+pub(crate) fn receive(socket: &UdpSocket) -> Vec<u8> {
     let mut buffer = [0; 2048];
     let length = socket.recv(&mut buffer).unwrap();
     buffer[..length].to_vec()
 }
 
-fn join(socket: &UdpSocket, offer: &Offer) -> Slot {
+pub(crate) fn join(socket: &UdpSocket, offer: &Offer) -> Slot {
+    let answer = knock(socket, offer);
+    let Some(Message::Joined { slot, .. }) = Message::parse(&answer) else { panic!("{answer:?}") };
+    slot
+}
+
+/// The code of the refusal.
+pub(crate) fn refused(socket: &UdpSocket, offer: &Offer) -> u16 {
+    let answer = knock(socket, offer);
+    let Some(Message::Refused { code, .. }) = Message::parse(&answer) else { panic!("{answer:?}") };
+    code
+}
+
+/// What the relay says to a join from an address that it has challenged.
+fn knock(socket: &UdpSocket, offer: &Offer) -> Vec<u8> {
     let mut cookie = Cookie::default();
     loop {
         let proof = prove(&offer.key, cookie, &offer.sealed);
         socket.send(&Message::Join(Join { cookie, ticket: &offer.sealed, proof: &proof }).to_vec()).unwrap();
-        match Message::parse(&receive(socket)) {
+        let answer = receive(socket);
+        match Message::parse(&answer) {
             Some(Message::Challenge { cookie: fresh }) => cookie = fresh,
-            Some(Message::Joined { slot, .. }) => return slot,
-            other => panic!("{other:?}"),
+            _ => return answer,
         }
     }
 }
