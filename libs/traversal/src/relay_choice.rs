@@ -77,7 +77,7 @@ pub fn choose(relays: &[Relay], pair: [ClientId; 2], current: Option<RelayId>) -
     let verdict = |other: &Relay| match other.ailment(current) {
         _ if Some(other.id) == relay => RelayVerdict::Chosen,
         Ailment::None => RelayVerdict::Farther,
-        Ailment::Silent => RelayVerdict::Silent,
+        Ailment::Silent | Ailment::Gone => RelayVerdict::Silent,
         Ailment::Unanswered => RelayVerdict::Unanswered,
         Ailment::Full => RelayVerdict::Full,
         Ailment::Draining => RelayVerdict::Draining,
@@ -85,12 +85,14 @@ pub fn choose(relays: &[Relay], pair: [ClientId; 2], current: Option<RelayId>) -
     Choice { relay, why, ranking: ranked.iter().map(|(place, other)| (*place, verdict(other))).collect() }
 }
 
-/// What speaks against a relay: the first two are overlooked when there is nothing better.
+/// What speaks against a relay: that it does not answer is overlooked when there is nothing better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Ailment {
     None,
     Silent,
     Unanswered,
+    /// Neither the server nor one of the pair hears of it.
+    Gone,
     Full,
     Draining,
 }
@@ -107,12 +109,13 @@ impl Relay {
             Ailment::Draining
         } else if self.slots >= limit && current != Some(self.id) {
             Ailment::Full
-        } else if self.unanswered {
-            Ailment::Unanswered
-        } else if self.silent {
-            Ailment::Silent
         } else {
-            Ailment::None
+            match (self.unanswered, self.silent) {
+                (true, true) => Ailment::Gone,
+                (true, false) => Ailment::Unanswered,
+                (false, true) => Ailment::Silent,
+                (false, false) => Ailment::None,
+            }
         }
     }
 }
@@ -189,6 +192,9 @@ mod tests {
         assert_eq!(chosen(&[unanswered, silent, full], Some(unanswered.id)), Some(silent.id));
         assert_eq!(chosen(&[unanswered, full], Some(unanswered.id)), Some(unanswered.id));
         assert_eq!(chosen(&[silent, far], Some(silent.id)), Some(far.id), "a pair leaves a relay that missed a beat");
+        let gone = Relay { silent: true, unanswered: true, ..relay(5, Some((1, 1))) };
+        let hopeful = Relay { unanswered: true, ..far };
+        assert_eq!(chosen(&[gone, hopeful], Some(gone.id)), Some(far.id), "it beats: whoever misses it may be wrong");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use actix_web::{
     HttpResponse, ResponseError,
     error::QueryPayloadError,
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
 };
 use bus::CallError;
 use serde::Serialize;
@@ -18,6 +18,7 @@ pub(crate) struct Problem {
     code: &'static str,
     /// For people.
     detail: String,
+    allowed: Option<Method>,
 }
 
 #[derive(Serialize)]
@@ -31,7 +32,7 @@ struct Document<'a> {
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into() }
+        Self { status, code, detail: detail.into(), allowed: None }
     }
 
     pub(crate) fn unauthorized() -> Self {
@@ -46,8 +47,16 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not-found", detail)
     }
 
-    pub(crate) fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this resource can only be read: use GET")
+    /// Of a resource that takes only this method.
+    pub(crate) fn method_not_allowed(allowed: &Method) -> Self {
+        let detail = match *allowed {
+            Method::GET => "this resource can only be read: use GET",
+            _ => "this is done, not read: use POST",
+        };
+        Self {
+            allowed: Some(allowed.clone()),
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
+        }
     }
 
     fn unavailable() -> Self {
@@ -58,16 +67,16 @@ impl Problem {
         )
     }
 
+    /// A failure that a role logged under this number.
+    pub(crate) fn internal(incident: u64) -> Self {
+        let detail = format!("the service failed; its logs name incident {incident:016x}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+    }
+
     /// What became of a call. `incident` is the number that a refusal quotes.
     pub(crate) fn of_call<R>(error: &CallError<R>, incident: impl FnOnce(&R) -> Option<u64>) -> Self {
         match error {
-            CallError::Refused(refusal) => incident(refusal).map_or_else(Self::unavailable, |incident| {
-                Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "internal",
-                    format!("the service failed; its logs name incident {incident:016x}"),
-                )
-            }),
+            CallError::Refused(refusal) => incident(refusal).map_or_else(Self::unavailable, Self::internal),
             CallError::TimedOut | CallError::Unavailable | CallError::Malformed | CallError::TooLarge { .. } => {
                 Self::unavailable()
             }
@@ -95,8 +104,8 @@ impl ResponseError for Problem {
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((header::RETRY_AFTER, "5"));
         }
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            response.insert_header((header::ALLOW, "GET"));
+        if let Some(allowed) = &self.allowed {
+            response.insert_header((header::ALLOW, allowed.as_str()));
         }
         let title = self.status.canonical_reason().unwrap_or("Problem");
         let document = Document {

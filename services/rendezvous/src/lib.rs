@@ -26,8 +26,12 @@ use std::{
 };
 
 use bus::{Bus, Served};
-use contract::rendezvous::{
-    Pair, PairReply, PairsWanted, PunchWord, ReflectorBeat, Refusal, RelayBeat, Relays as AskRelays, RelaysReply,
+use contract::{
+    relay::RelayOrdered,
+    rendezvous::{
+        OrderRefusal, OrderRelay, Pair, PairReply, PairsWanted, PunchWord, ReflectorBeat, Refusal, RelayBeat,
+        Relays as AskRelays, RelaysReply,
+    },
 };
 use domain::{InstanceId, UnixMillis};
 use presence::Presence;
@@ -295,13 +299,41 @@ async fn serve(
             std::future::ready(Ok::<_, Refusal>(RelaysReply { relays }))
         }
     };
+    let order = {
+        let (relays, bus) = (Arc::clone(relays), bus.clone());
+        move |call: OrderRelay| {
+            let (known, bus) = (relays.live(Instant::now().into_std()), bus.clone());
+            async move { order_relay(&bus, &known, call).await }
+        }
+    };
     Ok(vec![
         bus.subscribe::<RelayBeat, _, _, _>(1, beats).await?,
         bus.subscribe::<PunchWord, _, _, _>(concurrency, words).await?,
         bus.subscribe::<PairsWanted, _, _, _>(concurrency, wanted).await?,
         bus.serve::<Pair, _, _>(concurrency, pair).await?,
         bus.serve::<AskRelays, _, _>(concurrency, list).await?,
+        bus.serve::<OrderRelay, _, _>(concurrency, order).await?,
     ])
+}
+
+/// Tells one of the relays that are `known` what an operator wants of it.
+async fn order_relay(
+    bus: &Bus,
+    known: &[RelayBeat],
+    OrderRelay { relay, order }: OrderRelay,
+) -> Result<(), OrderRefusal> {
+    if known.iter().all(|beat| beat.relay != relay) {
+        return Err(OrderRefusal::NoSuchRelay);
+    }
+    let process = InstanceId::from_bytes(*relay.as_bytes());
+    match bus.publish_to(process, &RelayOrdered { relay, order }).await {
+        Ok(()) => Ok(()),
+        // It has just ended.
+        Err(bus::Error::Unroutable) => Err(OrderRefusal::NoSuchRelay),
+        Err(error) => {
+            Err(OrderRefusal::Internal { incident: telemetry::incident::log("telling a relay an order", &error) })
+        }
+    }
 }
 
 /// Gateways forget reflectors that they do not hear of for a while.

@@ -183,7 +183,9 @@ impl Negotiator {
     ) -> Result<Option<PairRecord>, NegotiateError> {
         let outside = &self.outside;
         let (now, at) = (Instant::now().into_std(), (outside.clock)());
-        let losses = losses(record.as_ref(), pair.leaves, at);
+        // One that is being emptied answers all the same, and may be back in a minute.
+        let lost = pair.leaves.filter(|relay| !self.relays.drains(*relay));
+        let losses = losses(record.as_ref(), lost, at);
         let used = record.as_ref().and_then(|record| record.relay);
         let current = used.filter(|relay| losses.iter().all(|loss| loss.relay != *relay));
         let trips = seats.map(|seat| seat.trips);

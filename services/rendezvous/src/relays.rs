@@ -14,10 +14,6 @@ use ring::hmac;
 use traversal::relay_choice::{self, Relay};
 use wire::ticket::{LegSide, PairNonce, Ticket, TicketRoot};
 
-/// Three missing beats end a relay.
-const LIVES: Duration = Duration::from_millis(6_500);
-/// One missing beat makes it a poor choice for a pair that just lost its path.
-const FRESH: Duration = Duration::from_millis(3_500);
 /// Relays known at once; a deployment with more of them has another problem.
 const MOST_RELAYS: usize = 1_024;
 /// Endpoints that are told to clients.
@@ -75,7 +71,7 @@ impl Relays {
     /// A relay says that it lives.
     pub(crate) fn handle_beat(&self, now: Instant, beat: RelayBeat) {
         let mut known = self.known();
-        known.retain(|_, known| now.saturating_duration_since(known.at) < LIVES);
+        known.retain(|_, known| now.saturating_duration_since(known.at) < RelayBeat::GONE);
         if known.len() < MOST_RELAYS || known.contains_key(&beat.relay) {
             known.insert(beat.relay, Known { beat, at: now, sent: 0 });
         }
@@ -84,8 +80,13 @@ impl Relays {
     /// The last beat of each live relay.
     pub(crate) fn live(&self, now: Instant) -> Vec<RelayBeat> {
         let known = self.known();
-        let live = known.values().filter(|known| now.saturating_duration_since(known.at) < LIVES);
+        let live = known.values().filter(|known| now.saturating_duration_since(known.at) < RelayBeat::GONE);
         live.map(|known| known.beat.clone()).collect()
+    }
+
+    /// Whether the relay is being emptied.
+    pub(crate) fn drains(&self, relay: RelayId) -> bool {
+        self.known().get(&relay).is_some_and(|known| known.beat.draining)
     }
 
     /// Chooses a relay for a pair, with an offer for each of them, in its order; without any when no relay has room.
@@ -95,7 +96,8 @@ impl Relays {
     pub(crate) fn choose(&self, now: Instant, at: UnixMillis, wish: &Wish) -> (RelayChoice, Option<[RelayOffer; 2]>) {
         let Wish { pair, trips, rate, payers, current, losses } = wish;
         let mut known = self.known();
-        let live: Vec<_> = known.values().filter(|known| now.saturating_duration_since(known.at) < LIVES).collect();
+        let live: Vec<_> =
+            known.values().filter(|known| now.saturating_duration_since(known.at) < RelayBeat::GONE).collect();
         let candidates: Vec<_> = live
             .iter()
             .map(|Known { beat, sent, at }| Relay {
@@ -103,7 +105,7 @@ impl Relays {
                 slots: beat.slots.saturating_add(*sent),
                 max_slots: beat.max_slots,
                 draining: beat.draining,
-                silent: now.saturating_duration_since(*at) >= FRESH,
+                silent: now.saturating_duration_since(*at) >= RelayBeat::SILENT,
                 unanswered: losses.iter().any(|loss| loss.relay == beat.relay),
                 rtts: trips.map(|trips| Some(Duration::from_micros(trips.of(beat.relay)?.into()))),
             })

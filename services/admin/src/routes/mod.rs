@@ -7,6 +7,7 @@ mod sessions;
 
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError as _,
+    http::{Method, StatusCode},
     web::{self, Data, ServiceConfig},
 };
 use serde::Serialize;
@@ -21,6 +22,8 @@ pub(crate) fn configure(config: &mut ServiceConfig, state: &Data<State>) {
         .service(resource("/v1/sessions", sessions::list))
         .service(resource("/v1/networks", networks::list))
         .service(resource("/v1/relays", relays::list))
+        .service(action("/v1/relays/{relay}/drain", relays::drain))
+        .service(action("/v1/relays/{relay}/resume", relays::resume))
         .service(resource("/v1/pairs/{a}/{b}", pairs::show))
         .default_service(web::to(|| async { Problem::not_found("there is no such resource").error_response() }));
 }
@@ -28,22 +31,39 @@ pub(crate) fn configure(config: &mut ServiceConfig, state: &Data<State>) {
 /// What a handler gives: a document, or a problem.
 type Answer = Result<serde_json::Value, Problem>;
 
-/// A resource that is read with GET by operators.
+/// A resource that operators read with GET.
 fn resource<F, Fut>(path: &'static str, read: F) -> actix_web::Resource
 where
     F: Fn(Data<State>, HttpRequest) -> Fut + Clone + 'static,
     Fut: Future<Output = Answer> + 'static,
 {
+    answered(path, Method::GET, StatusCode::OK, read)
+}
+
+/// Something that operators have done with POST; the answer tells that it was begun.
+fn action<F, Fut>(path: &'static str, act: F) -> actix_web::Resource
+where
+    F: Fn(Data<State>, HttpRequest) -> Fut + Clone + 'static,
+    Fut: Future<Output = Answer> + 'static,
+{
+    answered(path, Method::POST, StatusCode::ACCEPTED, act)
+}
+
+fn answered<F, Fut>(path: &'static str, method: Method, success: StatusCode, answer: F) -> actix_web::Resource
+where
+    F: Fn(Data<State>, HttpRequest) -> Fut + Clone + 'static,
+    Fut: Future<Output = Answer> + 'static,
+{
     let handle = move |state: Data<State>, request: HttpRequest| {
-        let read = read.clone();
+        let answer = answer.clone();
         async move {
             if let Err(problem) = auth::check(&request, &state) {
                 return problem.error_response();
             }
-            match read(state.clone(), request).await {
+            match answer(state.clone(), request).await {
                 Ok(document) => {
                     state.metrics.request(Outcome::Ok);
-                    HttpResponse::Ok().json(document)
+                    HttpResponse::build(success).json(document)
                 }
                 Err(problem) => {
                     let refused = problem.status_code().is_client_error();
@@ -53,14 +73,24 @@ where
             }
         }
     };
-    web::resource(path)
-        .route(web::get().to(handle))
-        .default_service(web::to(|| async { Problem::method_not_allowed().error_response() }))
+    web::resource(path).route(web::method(method.clone()).to(handle)).default_service(web::to(move || {
+        let problem = Problem::method_not_allowed(&method);
+        async move { problem.error_response() }
+    }))
 }
 
 async fn index(_: Data<State>, _: HttpRequest) -> Answer {
-    let resources =
-        ["/v1/sessions", "/v1/networks", "/v1/relays", "/v1/pairs/{a}/{b}", "/health", "/ready", "/metrics"];
+    let resources = [
+        "/v1/sessions",
+        "/v1/networks",
+        "/v1/relays",
+        "/v1/relays/{relay}/drain",
+        "/v1/relays/{relay}/resume",
+        "/v1/pairs/{a}/{b}",
+        "/health",
+        "/ready",
+        "/metrics",
+    ];
     Ok(serde_json::json!({ "resources": resources }))
 }
 

@@ -11,7 +11,8 @@ use admin::{Config, Metrics, Seams, metrics::Outcome, token};
 use bus::{Bus, Served, memory::Hub};
 use contract::{
     network::{self, Networks, NetworksPage, SessionRow, Sessions, SessionsPage},
-    rendezvous::{Pair, PairReply, RelayBeat, Relays, RelaysReply},
+    relay::RelayOrder,
+    rendezvous::{OrderRefusal, OrderRelay, Pair, PairReply, RelayBeat, Relays, RelaysReply},
 };
 use domain::{
     Bandwidth, ClientId, Epoch, InstanceId, NatClass, PairOutcome, PairRecord, RelayId, Strategy, UnixMillis,
@@ -57,8 +58,51 @@ async fn relays_show_their_load() {
 }
 
 #[tokio::test]
+async fn a_relay_is_drained_and_resumed() {
+    let lab = Lab::new().await;
+    let (told, mut orders) = tokio::sync::mpsc::unbounded_channel();
+    let take = move |call: OrderRelay| {
+        let known = call.relay == relay().relay;
+        told.send(call.order).unwrap();
+        async move { if known { Ok(()) } else { Err(OrderRefusal::NoSuchRelay) } }
+    };
+    let _taking = lab.other.serve(1, take).await.unwrap();
+    let here = relay().relay;
+    for (word, order) in [("drain", RelayOrder::Drain), ("resume", RelayOrder::Resume)] {
+        let answer = lab.post(&format!("/v1/relays/{here}/{word}")).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        let document: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(document["relay"], here.to_string());
+        assert_eq!(document["draining"], order == RelayOrder::Drain);
+        assert_eq!(orders.recv().await, Some(order));
+    }
+    let other = RelayId::from_bytes([5; 16]);
+    assert_eq!(lab.post(&format!("/v1/relays/{other}/drain")).await.problem(404), "not-found");
+    assert_eq!(lab.post("/v1/relays/nonsense/drain").await.problem(400), "invalid-parameter");
+    let read = lab.get(&format!("/v1/relays/{here}/drain")).await;
+    assert!(read.head.to_lowercase().contains("allow: post"), "{}", read.head);
+    assert_eq!(read.problem(405), "method-not-allowed");
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn an_order_that_no_relay_could_be_told_is_a_number_to_quote_or_unavailable() {
+    let lab = Lab::new().await;
+    let path = format!("/v1/relays/{}/drain", relay().relay);
+    assert_eq!(lab.post(&path).await.problem(503), "unavailable");
+    let failing = |_: OrderRelay| async { Err(OrderRefusal::Internal { incident: 0xabc }) };
+    let _failing = lab.other.serve(1, failing).await.unwrap();
+    let answer = lab.post(&path).await;
+    assert!(answer.body.contains("0000000000000abc"), "{}", answer.body);
+    assert_eq!(answer.problem(500), "internal");
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn without_the_token_nothing_is_told() {
     let lab = Lab::new().await;
+    let drain = lab.send("POST", &format!("/v1/relays/{}/drain", relay().relay), "").await;
+    assert_eq!(drain.problem(401), "unauthorized");
     for path in ["/", "/v1/sessions", "/v1/networks", "/v1/relays", "/v1/pairs/a/b"] {
         for authorization in ["", "Authorization: Bearer wrong\r\n", "Authorization: Basic YTpi\r\n"] {
             let answer = lab.send("GET", path, authorization).await;
@@ -66,7 +110,7 @@ async fn without_the_token_nothing_is_told() {
             assert_eq!(answer.problem(401), "unauthorized");
         }
     }
-    assert_eq!(lab.metrics.requests(Outcome::Unauthorized), 15);
+    assert_eq!(lab.metrics.requests(Outcome::Unauthorized), 16);
     assert_eq!(lab.send("GET", "/health", "").await.status, 200);
     lab.end().await;
 }
@@ -173,6 +217,10 @@ impl Lab {
 
     async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &self.authorization()).await
+    }
+
+    async fn post(&self, path: &str) -> Answer {
+        self.send("POST", path, &self.authorization()).await
     }
 
     async fn send(&self, method: &str, path: &str, headers: &str) -> Answer {

@@ -233,6 +233,11 @@ impl Lab {
         self.up_with(BERT, easy(), scripts[1]).await;
     }
 
+    /// What the process `instance` reaches the others by.
+    pub(crate) fn bus_of(&self, instance: InstanceId) -> Bus {
+        Bus::memory(&self.hub, instance)
+    }
+
     pub(crate) async fn want(&self, reason: Wanted) {
         self.want_leaving(reason, None).await;
     }
@@ -255,17 +260,21 @@ impl Lab {
     }
 
     pub(crate) async fn beat_with(&self, number: u8, slots: u32, max_slots: u32) {
+        self.beat_of(number, |beat| RelayBeat { slots, max_slots, ..beat }).await;
+    }
+
+    pub(crate) async fn beat_of(&self, number: u8, make: impl FnOnce(RelayBeat) -> RelayBeat) {
         let beat = RelayBeat {
             relay: RelayId::from_bytes([number; 16]),
             endpoints: vec![([198, 51, 100, number], 443).into()],
             region: String::new(),
-            slots,
-            max_slots,
+            slots: 0,
+            max_slots: 1_000,
             rate: Bandwidth::from_bytes_per_second(0),
             draining: false,
             streams: vec!["relay.example:443".parse().unwrap()],
         };
-        self.gateway.publish(&beat).await.unwrap();
+        self.gateway.publish(&make(beat)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use contract::rendezvous::{Pair, Relays, Wanted};
-use domain::{RelayId, RelayTrip, RelayTrips, RelayVerdict, RelayWhy};
+use bus::CallError;
+use contract::{
+    relay::{RelayOrder, RelayOrdered},
+    rendezvous::{OrderRefusal, OrderRelay, Pair, RelayBeat, Relays, Wanted},
+};
+use domain::{InstanceId, RelayId, RelayTrip, RelayTrips, RelayVerdict, RelayWhy};
 use rendezvous::Offered;
+use tokio::sync::mpsc;
 use wire::ticket::TicketRoot;
 
 use crate::lab::{ANNA, BERT, Lab, RATE, Script, TICKETS, virtual_clock};
@@ -169,6 +174,51 @@ async fn when_no_relay_has_room_both_are_told_when_to_ask_again() {
     lab.beat_with(5, 89, 100).await;
     lab.want(Wanted::Relay).await;
     assert_eq!(lab.offer(ANNA).await.relay, relay(5));
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_reaches_a_relay_that_lives_and_no_other() {
+    let lab = Lab::new(1).await;
+    lab.beat(5).await;
+    let bus = lab.bus_of(InstanceId::from_bytes([5; 16]));
+    let drain = OrderRelay { relay: relay(5), order: RelayOrder::Drain };
+    // It is about to end: it beats no more, and takes no orders.
+    assert_eq!(lab.bus(0).call(&drain).await, Err(CallError::Refused(OrderRefusal::NoSuchRelay)));
+
+    let (told, mut orders) = mpsc::unbounded_channel();
+    let take = move |ordered: RelayOrdered| {
+        told.send(ordered).unwrap();
+        std::future::ready(Ok::<(), std::convert::Infallible>(()))
+    };
+    let _taking = bus.subscribe(1, take).await.unwrap();
+    assert_eq!(lab.bus(0).call(&drain).await, Ok(()));
+    assert_eq!(orders.recv().await, Some(RelayOrdered { relay: relay(5), order: RelayOrder::Drain }));
+    let unknown = OrderRelay { relay: relay(6), ..drain };
+    assert_eq!(lab.bus(0).call(&unknown).await, Err(CallError::Refused(OrderRefusal::NoSuchRelay)));
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_fell_silent_is_left_at_once_and_one_that_drains_is_not_offered() {
+    let lab = Lab::new(1).await;
+    for number in [5, 6, 7] {
+        lab.beat(number).await;
+    }
+    for client in [ANNA, BERT] {
+        let epoch = lab.up(client, Script::Silent).await;
+        lab.presence.measured(client, epoch, trips(&[1, 60, 150])).await.unwrap();
+    }
+    lab.want(Wanted::Online).await;
+    assert_eq!(lab.offer(ANNA).await.relay, relay(5));
+    lab.run(RelayBeat::SILENT).await;
+    lab.beat_of(6, |beat| RelayBeat { draining: true, ..beat }).await;
+    lab.beat(7).await;
+    lab.want(Wanted::Relay).await;
+    assert_eq!(lab.offer(BERT).await.relay, relay(7));
+    let choice = lab.bus(0).call(&Pair { a: ANNA, b: BERT }).await.unwrap().record.unwrap().choice.unwrap();
+    let verdict = |number: u8| choice.candidates.iter().find(|one| one.relay == relay(number)).unwrap().verdict;
+    assert_eq!([5, 6, 7].map(verdict), [RelayVerdict::Silent, RelayVerdict::Draining, RelayVerdict::Chosen]);
     lab.stop().await;
 }
 
