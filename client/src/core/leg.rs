@@ -10,9 +10,9 @@
 //!
 //! There are two roads to a relay, UDP and a stream over TLS; one of them carries. A leg that UDP does not get through for
 //! [`UNANSWERED`] asks for the stream, and joins over it as soon as it is open: the relay takes a leg that moved like any
-//! other. What is sent into silence is noticed after [`ROADS`]' patience, so that a way that is cut under traffic is replaced
-//! within three seconds. From the stream UDP is tried again every [`PROBE`], by a question that moves nothing: only when its
-//! answer came does the leg go back.
+//! other. Silence after what is sent over UDP is the owner's to notice, who knows whether a stream would help or another
+//! relay; a stream, which loses nothing and may be slow, is given up after [`PATIENCE`] and four pings. From the stream UDP is
+//! tried again every [`PROBE`], by a question that moves nothing: only when its answer came does the leg go back.
 
 use std::{
     collections::VecDeque,
@@ -46,6 +46,8 @@ pub(crate) struct Leg {
     falls: bool,
     /// The stream is open, but nothing comes back.
     stream_fails: bool,
+    /// It was open, and ended.
+    stream_broke: bool,
     /// Which road carries.
     carrier: Option<Kind>,
     /// A pair that joins again from elsewhere keeps it.
@@ -145,6 +147,7 @@ impl Leg {
             stream_address: None,
             falls: is_blocked && !offer.streams.is_empty(),
             stream_fails: false,
+            stream_broke: false,
             carrier: None,
             slot: None,
             first: first.map(|packet| First { packet, until: now + FIRST_LIFETIME }),
@@ -197,7 +200,11 @@ impl Leg {
             }
             (Phase::Joined { .. }, Message::Note { code, .. }) => {
                 self.notice.handle_note(now, self.offer.relay, *code);
-                (Code::from_number(*code) == Some(Code::RelayDraining)).then_some(News::Drains)
+                (Code::from_number(*code) == Some(Code::RelayDraining)).then(|| {
+                    // Still here: the relay ends pairs that seem to have gone.
+                    self.ping(kind);
+                    News::Drains
+                })
             }
             _ => None,
         }
@@ -236,6 +243,7 @@ impl Leg {
         if self.stream_address == address || self.ended {
             return;
         }
+        self.stream_broke = address.is_none();
         self.stream_address = address;
         self.stream_fails = false;
         self.stream.phase = Phase::Idle;
@@ -250,10 +258,8 @@ impl Leg {
 
     /// A datagram of the tunnel goes over this leg.
     pub(crate) fn handle_sent(&mut self, now: Instant) {
-        if let Some(kind) = self.carrier
-            && !self.offer.streams.is_empty()
-        {
-            self.road(kind).handle_sent(now, kind.rhythm());
+        if self.carrier == Some(Kind::Stream) {
+            self.stream.handle_sent(now);
         }
     }
 
@@ -269,7 +275,7 @@ impl Leg {
     /// The relay knows this leg by an address that it may not have any more: it joins again, from where it is now.
     pub(crate) fn handle_network_change(&mut self, now: Instant) {
         if !self.ended {
-            self.stream_address = None;
+            (self.stream_address, self.stream_broke) = (None, false);
             self.stream.phase = Phase::Idle;
             self.join_again(now);
         }
@@ -289,16 +295,9 @@ impl Leg {
         if self.stream_address.is_some() && self.stream.due <= now {
             self.handle_stream_deadline(now);
         }
-        let Some(kind) = self.carrier else { return };
-        let rhythm = kind.rhythm();
-        if self.road(kind).doubts_now(now, rhythm) {
-            self.ping(kind);
-            let doubts = self.road(kind).doubts;
-            match kind {
-                Kind::Udp if doubts >= rhythm.gives_up => self.fall(now),
-                Kind::Udp => {}
-                Kind::Stream => self.stream_fails |= doubts >= rhythm.gives_up,
-            }
+        if self.carrier == Some(Kind::Stream) && self.stream.doubts_now(now) {
+            self.ping(Kind::Stream);
+            self.stream_fails |= self.stream.doubts >= GIVES_UP;
         }
     }
 
@@ -369,10 +368,7 @@ impl Leg {
         }
         let stream =
             self.stream_address.filter(|_| !self.stream_fails && self.stream.is_active()).map(|_| self.stream.due);
-        let doubted = self.carrier.and_then(|kind| match kind {
-            Kind::Udp => self.udp.doubted,
-            Kind::Stream => self.stream.doubted,
-        });
+        let doubted = self.stream.doubted.filter(|_| self.carrier == Some(Kind::Stream));
         [Some(self.udp.due), stream, self.falls_at(), doubted, self.notice.poll_deadline()].into_iter().flatten().min()
     }
 
@@ -436,6 +432,16 @@ impl Leg {
     pub(crate) fn carries(&self) -> bool {
         let proves = matches!(self.udp.phase, Phase::Joining { cookie, .. } if cookie != Cookie::default());
         !self.ended && (self.carrier.is_some() || self.slot.is_some() && proves)
+    }
+
+    /// Whether a stream carries.
+    pub(crate) fn rides_stream(&self) -> bool {
+        self.carrier == Some(Kind::Stream)
+    }
+
+    /// Whether a stream may help where UDP does not: it was not tried, or is on its way.
+    pub(crate) fn may_stream(&self) -> bool {
+        !self.offer.streams.is_empty() && !self.stream_broke && !self.rides_stream()
     }
 
     pub(crate) const fn is_ended(&self) -> bool {
@@ -502,7 +508,11 @@ impl Leg {
         waits.then(|| self.udp.since + UNANSWERED)
     }
 
-    fn fall(&mut self, now: Instant) {
+    /// UDP does not get through to this relay: a stream is wanted, if there can be one.
+    pub(crate) fn fall(&mut self, now: Instant) {
+        if self.offer.streams.is_empty() || self.ended {
+            return;
+        }
         self.falls = true;
         if self.stream_address.is_some() && !self.stream.is_active() {
             self.stream.begin(now);
@@ -605,22 +615,22 @@ impl Road {
         self.doubts = 0;
     }
 
-    fn handle_sent(&mut self, now: Instant, rhythm: &Rhythm) {
+    fn handle_sent(&mut self, now: Instant) {
         self.sent.get_or_insert(now);
-        self.doubted.get_or_insert(now + rhythm.patience);
+        self.doubted.get_or_insert(now + PATIENCE);
     }
 
     /// Whether the silence after what was sent is long enough to ask for a sign of life.
-    fn doubts_now(&mut self, now: Instant, rhythm: &Rhythm) -> bool {
+    fn doubts_now(&mut self, now: Instant) -> bool {
         if self.doubted.is_none_or(|due| due > now) {
             return false;
         }
         match self.sent {
             None => self.doubted = None,
-            Some(sent) if sent + rhythm.patience > now => self.doubted = Some(sent + rhythm.patience),
+            Some(sent) if sent + PATIENCE > now => self.doubted = Some(sent + PATIENCE),
             Some(_) => {
                 self.doubts += 1;
-                let pause = if self.doubts > rhythm.gives_up { PING_AGAIN } else { rhythm.again };
+                let pause = if self.doubts > GIVES_UP { PING_AGAIN } else { DOUBT_AGAIN };
                 self.doubted = Some(now + pause);
                 return true;
             }
@@ -629,28 +639,11 @@ impl Road {
     }
 }
 
-impl Kind {
-    const fn rhythm(self) -> &'static Rhythm {
-        &ROADS[self as usize]
-    }
-}
-
-/// How a silence is judged while datagrams are sent.
-#[derive(Debug)]
-struct Rhythm {
-    /// Before the first ping.
-    patience: Duration,
-    /// Between two.
-    again: Duration,
-    /// With so many sent the road is given up.
-    gives_up: u32,
-}
-
-/// UDP is given up after a second and a half, a stream, which loses nothing and may be slow, after nine seconds.
-const ROADS: [Rhythm; 2] = [
-    Rhythm { patience: Duration::from_secs(1), again: Duration::from_millis(500), gives_up: 2 },
-    Rhythm { patience: Duration::from_secs(3), again: Duration::from_secs(2), gives_up: 4 },
-];
+/// Before the first ping over a stream that answers nothing, and between two.
+const PATIENCE: Duration = Duration::from_secs(3);
+const DOUBT_AGAIN: Duration = Duration::from_secs(2);
+/// With so many sent the stream is given up.
+const GIVES_UP: u32 = 4;
 
 const UNCHALLENGED: Phase = Phase::Joining { cookie: Cookie([0; 16]), join: JoinId([0; 8]) };
 /// How long UDP may stay unanswered before a stream is wanted: three tries.

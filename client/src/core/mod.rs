@@ -3,7 +3,7 @@
 //! Inputs are `handle_*`; afterwards the shell drains [`Core::poll_output`] and sleeps until [`Core::poll_deadline`]. The
 //! parts: [`view`] knows networks and members, `peer` one tunnel and the ways to it, `leg` one end of a
 //! relayed pair, `cookies` what proves this client to relays, `nat` measures and punches, `relays` measures how far relays
-//! are, `fanout` spares sending a broadcast to each of many.
+//! are, `canary` asks whether UDP works, `fanout` spares sending a broadcast to each of many.
 //!
 //! The first packet between two clients over a relay that both have a cookie of arrives one and a half round trips after the
 //! word that both are there: both begin a handshake within their joins, and each sends under the one that it began. Where one leg
@@ -17,6 +17,7 @@
 //! get one on demand that lapses ten minutes after the last packet. Broadcasts reach peers with a tunnel.
 
 mod awaited;
+mod canary;
 mod cookies;
 mod fanout;
 mod index;
@@ -63,6 +64,7 @@ use crate::{
     sockets::{Call, SocketId},
 };
 pub use awaited::Awaited;
+use canary::Canary;
 use cookies::Cookies;
 use fanout::Fanout;
 use index::Index;
@@ -78,6 +80,7 @@ macro_rules! turn {
     ($core:ident, $now:expr) => {
         Turn {
             now: $now,
+            own: $core.own,
             start: $core.start,
             outputs: &mut $core.outputs,
             changed: &mut $core.changed,
@@ -88,6 +91,7 @@ macro_rules! turn {
             lifetime: $core.nat.lifetime(),
             random: &mut $core.random,
             cookies: &$core.cookies,
+            canary: &mut $core.canary,
         }
     };
 }
@@ -109,6 +113,7 @@ pub struct Core {
     nat: Nat,
     streams: Streams,
     relays: Relays,
+    canary: Canary,
     online: bool,
     /// Prefix lengths of the virtual LAN.
     prefixes: (u8, u8),
@@ -234,6 +239,7 @@ impl Core {
         let mut random = StdRng::from_seed(seed);
         let relays = Relays::new(random.random());
         let cookies = Cookies::new(random.random());
+        let canary = Canary::new(random.random());
         let nat = Nat::new(own, mapping::nonce(&private), random.random(), choices);
         Self {
             own,
@@ -248,6 +254,7 @@ impl Core {
             nat,
             streams: Streams::default(),
             relays,
+            canary,
             online: false,
             prefixes: DEFAULT_PREFIXES,
             lan: None,
@@ -294,6 +301,7 @@ impl Core {
             tracing::info!("the network of this machine changed");
             self.streams.handle_network_change(now, &mut self.outputs);
             self.relays.handle_network_change(now);
+            self.canary.handle_network_change();
             for peer in self.peers.keys().copied().collect::<Vec<_>>() {
                 self.with(now, peer, |peer, turn| peer.handle_network_change(turn));
             }
@@ -320,6 +328,7 @@ impl Core {
         }
         self.nat.handle_session(now, welcome.tag, &welcome.reflectors, &mut self.outputs);
         self.relays.handle_session(now, welcome.tag, &welcome.relays);
+        self.canary.handle_session(welcome.tag, &welcome.reflectors, &welcome.relays);
         self.cookies.handle_session(now);
         self.name_relays(now);
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
@@ -378,6 +387,12 @@ impl Core {
             ServerFrame::Relays(places) => {
                 self.relays.handle_places(now, &places);
                 self.name_relays(now);
+                self.canary.handle_places(&places);
+            }
+            ServerFrame::RelaySilent(relay) => {
+                for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+                    self.with(now, peer, |peer, turn| peer.handle_silent_relay(turn, relay));
+                }
             }
             // Others than the core care for these.
             ServerFrame::Welcome(_)
@@ -435,7 +450,8 @@ impl Core {
             self.handle_tunnel(now, from, Origin::Direct(Endpoint { socket, address: from }), None, datagram);
         } else if wire::probe::is_stun(datagram) {
             if let Ok(wire::probe::Answer::Reflected(reflected)) = wire::probe::answer(datagram)
-                && self.relays.handle_answer(now, from, reflected.transaction)
+                && (self.relays.handle_answer(now, from, reflected.transaction)
+                    || self.canary.handle_answer(now, from, reflected.transaction))
             {
                 return;
             }

@@ -8,6 +8,7 @@
 mod copies;
 mod liveness;
 mod relaying;
+mod silence;
 mod ways;
 
 use std::{
@@ -29,6 +30,7 @@ use wire::{
 
 use super::{
     Output,
+    canary::Canary,
     cookies::Cookies,
     leg::{self, Leg},
     streams::Streams,
@@ -90,6 +92,7 @@ pub(crate) enum Origin {
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     pub(crate) now: Instant,
+    pub(crate) own: ClientId,
     /// Time stamps in probes count from here.
     pub(crate) start: Instant,
     pub(crate) outputs: &'a mut VecDeque<Output>,
@@ -107,6 +110,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) random: &'a mut StdRng,
     /// For legs on relays that know this client's address already.
     pub(crate) cookies: &'a Cookies,
+    /// Tells a relay that is gone from UDP that is blocked.
+    pub(crate) canary: &'a mut Canary,
 }
 
 /// Whether the peer is still there, in question since.
@@ -268,7 +273,7 @@ impl Peer {
             }
             Some(leg::News::Drains) => {
                 if let Some(relay) = relay.filter(|relay| self.leg.as_ref().is_some_and(|leg| leg.relay() == *relay)) {
-                    self.leave_relay(turn, relay, None);
+                    self.vacate_relay(turn, relay);
                 }
             }
             Some(ended @ (leg::News::Ended | leg::News::Refused(_))) => {
@@ -333,11 +338,16 @@ impl Peer {
         if turn.policy == PathPolicy::Direct {
             return;
         }
+        let falls = |leg: &Leg| leg.relay() == offer.relay && leg.wished_stream().is_some();
+        let blocked = turn.udp_blocked || self.leg.as_ref().is_some_and(falls);
         let first = self.first_packet(turn.now);
-        let leg = Leg::new(turn.now, offer, turn.cookies, turn.udp_blocked, first);
+        let leg = Leg::new(turn.now, offer, turn.cookies, blocked, first);
         if self.leg.as_ref().is_some_and(Leg::is_joined) {
-            self.next_leg = Some(leg);
+            self.await_next(leg, turn.now);
         } else {
+            if self.leg.as_ref().is_none_or(|old| old.relay() != leg.relay()) {
+                self.relaying.handle_heard();
+            }
             self.leg = Some(leg);
         }
         self.flush_legs(turn);

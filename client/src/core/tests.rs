@@ -2,6 +2,7 @@
 
 mod first;
 mod hostile;
+mod losing;
 mod moving;
 mod punching;
 mod roaming;
@@ -667,9 +668,9 @@ impl Lab {
     fn carry(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
         let relay = [from, to].into_iter().find(|end| end.ip() == relay_endpoint().ip());
         let udp = self.udp_works[usize::from([from, to].contains(&self.at(Side::Bob)))];
-        let udp = udp || streaming::side_of(to).is_some();
+        let streams = [from, to].into_iter().any(|end| streaming::side_of(end).is_some());
         let works = match relay {
-            Some(relay) => self.relay_works && udp && !self.dead.contains(&relay),
+            Some(relay) => self.relay_works && (streams || udp && !self.dead.contains(&relay)),
             None => self.direct_works,
         };
         let relayed = relay.is_some();

@@ -262,6 +262,9 @@ pub enum ServerFrame {
     /// The relays to measure from now on.
     #[n(19)]
     Relays(#[n(0)] Vec<RelayPlace>),
+    /// The server does not hear of this relay any more: look whether it carries, if something goes that way.
+    #[n(20)]
+    RelaySilent(#[n(0)] RelayId),
 }
 
 /// The server's side of a login.

@@ -511,6 +511,7 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
         ("punch-off", ServerFrame::PunchOff(punch())),
         ("ping", ServerFrame::Ping(300)),
         ("relays", ServerFrame::Relays(vec![place()])),
+        ("relay-silent", ServerFrame::RelaySilent(RelayId::from_bytes([0x44; 16]))),
         ("record-choice", ServerFrame::Record(Box::new(PairRecord { choice: Some(Box::new(choice())), ..record() }))),
         ("awaiting", ServerFrame::Reply(7, Reply::Awaiting(network(), "friday".parse().unwrap()))),
         (

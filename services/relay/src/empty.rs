@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::socket::{Worker, tell};
+use crate::socket::{Worker, follow, tell};
 
 /// From one round of notes to the next: one may be lost, and a leg may have joined since.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
@@ -42,14 +42,14 @@ impl Worker {
                 return;
             };
             round.place = Some(next);
-            if let Some(known) = self.table.as_ref().and_then(|table| table.known(slot)) {
-                self.relay.handle_forwarded(slot, known.full_at, known.seen);
+            if let Some(table) = &mut self.table {
+                table.count(&mut self.relay, slot);
             }
             for (to, note) in self.relay.part(now, slot) {
                 tell(&self.doors, self.port.as_mut(), to, &note);
             }
-            if let (Some(table), Some(slot)) = (&mut self.table, self.relay.poll_change()) {
-                table.follow(slot, None);
+            if let Some(table) = &mut self.table {
+                follow(&mut self.relay, table);
             }
             self.count_events();
         }

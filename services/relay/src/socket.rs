@@ -452,7 +452,7 @@ fn carry(parcel: &Parcel, port: Option<&mut Port>, outgoing: &mut [Outgoing], co
 }
 
 /// Tells the kernel what changed. Counting what it forwarded may change a pair once more.
-fn follow(relay: &mut Relay, table: &mut Table) {
+pub(crate) fn follow(relay: &mut Relay, table: &mut Table) {
     while let Some(slot) = relay.poll_change() {
         table.follow(relay, slot);
     }

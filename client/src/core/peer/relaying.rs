@@ -1,12 +1,11 @@
-//! Which relay carries, whether it still does, and how a pair moves to another.
-//!
-//! **Lost.** What is sent over the relay is followed by something from it: data of the peer, or the answer to a ping, which
-//! is sent when nothing came for [`SUSPECT`]. After [`GIVE_UP`] without any the server is asked for another relay, at once;
-//! the old leg stays until the new one joined, because it may be the network of this client that was away. A pair that is
-//! silent pings every 20 s (see `leg`) and notices then.
+//! Which relay carries, and how a pair moves to another.
 //!
 //! **Make before break.** A leg on another relay carries nothing until a probe of the tunnel has passed it, which shows that
-//! the peer has joined there, too. What is on its way over the old one is still taken for [`LEFT_KEPT`].
+//! the peer has joined there, too. What is on its way over the old one is still taken for [`LEFT_KEPT`]. When the old relay
+//! is lost (see `silence`) there is nothing to break, and the new one carries as soon as it answers.
+//!
+//! Of the two of a pair the one with the smaller id asks for another relay at once, and the other a moment later: one
+//! question is enough.
 
 use std::time::{Duration, Instant};
 
@@ -16,29 +15,32 @@ use rand::Rng as _;
 use tunnel::{Frame, Route};
 use wire::{Code, control::Request};
 
-use super::{Leg, Output, Peer, Turn, micros};
+use super::{Leg, Output, Peer, Turn, micros, silence::Silence};
 use crate::{settings::PathPolicy, sockets::SocketId};
 
 /// What is known of the relay in use, beside the leg.
 #[derive(Debug, Default)]
 pub(super) struct Relaying {
-    /// The first datagram since something came back.
-    sent: Option<Instant>,
-    /// When the silence after it is looked at again.
-    look: Option<Instant>,
-    lost: bool,
+    pub(super) silence: Option<Silence>,
+    /// It was given up.
+    pub(super) lost: bool,
     wish: Option<Wish>,
+    /// Until when the next leg may take to join.
+    joins: Option<Instant>,
     trial: Option<Trial>,
     /// The leg that was left.
     left: Option<(Leg, Instant)>,
     refused: Option<Code>,
 }
 
-/// When the server is asked for another relay, and which one is to be left.
+/// When the server is asked for another relay.
 #[derive(Clone, Copy, Debug)]
 struct Wish {
     due: Instant,
+    /// Which one is not wanted.
     leaves: Option<RelayId>,
+    /// Where the pair was when the wish arose: elsewhere it is fulfilled.
+    of: Option<RelayId>,
     asked: u32,
 }
 
@@ -53,13 +55,22 @@ struct Trial {
 impl Relaying {
     /// Something came from the relay.
     pub(super) fn handle_heard(&mut self) {
-        (self.sent, self.look, self.lost) = (None, None, false);
+        self.silence = None;
+        if std::mem::take(&mut self.lost) {
+            self.wish = None;
+        }
+    }
+
+    /// Whether nothing is wrong so far.
+    pub(super) const fn hears(&self) -> bool {
+        self.silence.is_none() && !self.lost
     }
 
     pub(super) fn poll_deadline(&self) -> Option<Instant> {
         let trial = self.trial.map(|trial| trial.next.min(trial.until));
         let left = self.left.as_ref().map(|(_, until)| *until);
-        [self.look, self.wish.map(|wish| wish.due), trial, left].into_iter().flatten().min()
+        let silence = self.silence.map(|silence| silence.look);
+        [silence, self.wish.map(|wish| wish.due), self.joins, trial, left].into_iter().flatten().min()
     }
 
     /// The leg that was left, as long as something may come over it.
@@ -79,19 +90,11 @@ impl Relaying {
 }
 
 impl Peer {
-    /// Data left; over the relay, perhaps.
-    pub(super) fn note_silence(&mut self, now: Instant) {
-        if self.is_relayed() && self.relaying.sent.is_none() && self.leg.as_ref().is_some_and(Leg::is_joined) {
-            self.relaying.sent = Some(now);
-            self.relaying.look = Some(now + SUSPECT);
-        }
-    }
-
     /// The round trips to relays are news: another one may be nearer by now. The peer may be measuring, too.
     pub(crate) fn handle_measured(&mut self, turn: &mut Turn<'_>) {
         if self.is_relayed() && self.is_wanted(turn.now) && self.relaying.wish.is_none() {
             let due = turn.now + turn.random.random_range(SETTLE..2 * SETTLE);
-            self.relaying.wish = Some(Wish { due, leaves: None, asked: 0 });
+            self.relaying.wish = Some(Wish { due, leaves: None, of: None, asked: 0 });
         }
     }
 
@@ -103,18 +106,39 @@ impl Peer {
         *turn.changed = true;
         let pause = Duration::from_millis(pause.into()).mul_f64(turn.random.random_range(1.0..1.5));
         let due = turn.now + pause.min(LONGEST_PAUSE);
+        let of = self.leg.as_ref().map(Leg::relay);
         let leaves = self.relaying.wish.and_then(|wish| wish.leaves);
-        self.relaying.wish = Some(Wish { due, leaves, asked: 0 });
+        self.relaying.wish = Some(Wish { due, leaves, of, asked: 0 });
         self.wish.next = self.wish.next.max(due);
     }
 
-    /// The relay wants to be left, or refused this leg.
+    /// The relay does not answer, or refused this leg.
     pub(super) fn leave_relay(&mut self, turn: &mut Turn<'_>, relay: RelayId, refused: Option<Code>) {
         self.relaying.refused = refused.or(self.relaying.refused);
+        let hurry = if self.is_busy(turn.now) { Duration::ZERO } else { IDLE_SPREAD };
+        self.wish_to_leave(turn, relay, hurry);
+    }
+
+    /// The relay is being emptied.
+    pub(super) fn vacate_relay(&mut self, turn: &mut Turn<'_>, relay: RelayId) {
+        self.wish_to_leave(turn, relay, DRAIN_SPREAD);
+    }
+
+    fn wish_to_leave(&mut self, turn: &mut Turn<'_>, relay: RelayId, spread: Duration) {
         if self.relaying.wish.is_none_or(|wish| wish.leaves != Some(relay)) {
-            self.relaying.wish = Some(Wish { due: turn.now, leaves: Some(relay), asked: 0 });
+            let second = if turn.own < self.id { Duration::ZERO } else { SECOND_ASKS };
+            let due = turn.now + second + spread.mul_f64(turn.random.random_range(0.0..1.0));
+            let of = self.leg.as_ref().map(Leg::relay);
+            self.relaying.wish = Some(Wish { due, leaves: Some(relay), of, asked: 0 });
         }
         self.ask_for_relay(turn);
+    }
+
+    /// A leg on another relay begins to join.
+    pub(super) fn await_next(&mut self, leg: Leg, now: Instant) {
+        self.relaying.trial = None;
+        self.relaying.joins = Some(now + JOIN_PATIENCE);
+        self.next_leg = Some(leg);
     }
 
     /// Does what is due.
@@ -122,8 +146,14 @@ impl Peer {
         if self.relaying.left.as_ref().is_some_and(|(_, until)| *until <= turn.now) {
             self.relaying.left = None;
         }
-        if self.relaying.look.is_some_and(|look| look <= turn.now) {
-            self.doubt_relay(turn);
+        self.note_unanswered(turn.now);
+        self.doubt_relay(turn);
+        if self.relaying.joins.is_some_and(|until| until <= turn.now) {
+            self.relaying.joins = None;
+            // What is asked for next is a third one.
+            if let Some(next) = self.next_leg.take_if(|next| !next.is_joined()) {
+                self.leave_relay(turn, next.relay(), None);
+            }
         }
         if let Some(trial) = self.relaying.trial {
             if self.next_leg.is_none() {
@@ -138,31 +168,11 @@ impl Peer {
         self.ask_for_relay(turn);
     }
 
-    fn doubt_relay(&mut self, turn: &mut Turn<'_>) {
-        let (Some(sent), Some(leg)) = (self.relaying.sent, self.leg.as_mut().filter(|leg| leg.is_joined())) else {
-            return self.relaying.handle_heard();
-        };
-        if turn.now < sent + SUSPECT + GIVE_UP {
-            self.relaying.look = Some((turn.now + PING_AGAIN).min(sent + SUSPECT + GIVE_UP));
-            leg.ask();
-            return self.flush_legs(turn);
-        }
-        let relay = leg.relay();
-        tracing::info!(peer = %self.id, %relay, "the relay does not answer");
-        self.relaying.look = None;
-        self.relaying.lost = true;
-        if self.next_leg.as_ref().is_some_and(Leg::is_joined) {
-            self.take_next(turn);
-        } else {
-            self.leave_relay(turn, relay, None);
-        }
-    }
-
     fn ask_for_relay(&mut self, turn: &mut Turn<'_>) {
         let Some(wish) = self.relaying.wish.filter(|wish| wish.due <= turn.now) else { return };
         let relay = self.leg.as_ref().map(Leg::relay);
         let over = match wish.leaves {
-            Some(left) => relay.is_some_and(|relay| relay != left) || wish.asked >= MOST_ASKED,
+            Some(_) => relay.is_some() && relay != wish.of || wish.asked >= MOST_ASKED,
             None => {
                 let direct = self.path.current().is_some() && !self.is_relayed();
                 wish.asked > 0 || direct || !self.is_wanted(turn.now)
@@ -183,6 +193,7 @@ impl Peer {
     /// A leg joined: if it is the next one, it is tried, or taken at once when there is nothing to lose.
     pub(super) fn handle_next_joined(&mut self, turn: &mut Turn<'_>) {
         self.relaying.refused = None;
+        self.relaying.joins = None;
         if !self.next_leg.as_ref().is_some_and(Leg::is_joined) || self.relaying.trial.is_some() {
             return;
         }
@@ -222,16 +233,19 @@ impl Peer {
     }
 }
 
-/// From a datagram to the first ping, when nothing came meanwhile.
-const SUSPECT: Duration = Duration::from_millis(600);
-const PING_AGAIN: Duration = Duration::from_millis(300);
-/// From the first ping into silence to the question for another relay.
-const GIVE_UP: Duration = Duration::from_millis(1_200);
 /// Between two questions for another relay, at first.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 const MOST_ASKED: u32 = 8;
 /// The peer's own measurement is known to the server by then.
 const SETTLE: Duration = Duration::from_secs(2);
+/// By how much later the second of a pair asks.
+const SECOND_ASKS: Duration = Duration::from_millis(300);
+/// Over how long the questions of the pairs of a relay that is lost are spread when they carry nothing.
+const IDLE_SPREAD: Duration = Duration::from_secs(3);
+/// The same for a relay that is being emptied, which goes on forwarding.
+const DRAIN_SPREAD: Duration = Duration::from_secs(1);
+/// How long the next relay may take to answer, over UDP or a stream.
+const JOIN_PATIENCE: Duration = Duration::from_millis(3_500);
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// How long the peer may take to join.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -162,13 +162,17 @@ impl Lab {
         }
     }
 
-    fn relay_of(&self, side: Side) -> Option<RelayId> {
+    pub(super) fn relay_of(&self, side: Side) -> Option<RelayId> {
         self.node(side).core.peer(self.node(other_side(side)).id)?.relay
     }
 }
 
-fn other_relay() -> SocketAddr {
+pub(super) fn other_relay() -> SocketAddr {
     SocketAddr::new(relay_endpoint().ip(), 444)
+}
+
+pub(super) fn third_relay() -> SocketAddr {
+    SocketAddr::new(relay_endpoint().ip(), 445)
 }
 
 fn record(a: ClientId, b: ClientId) -> PairRecord {

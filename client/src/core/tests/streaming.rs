@@ -76,7 +76,12 @@ impl Lab {
         }
     }
 
-    fn break_stream(&mut self, side: Side) {
+    /// No stream opens any more.
+    pub(super) fn streams_refuse(&mut self) {
+        self.streams.refuses = true;
+    }
+
+    pub(super) fn break_stream(&mut self, side: Side) {
         let stream = self.streams.open[side as usize].take().unwrap();
         let now = self.now;
         self.node_mut(side).core.handle_relay_stream_closed(now, stream);
@@ -107,7 +112,7 @@ impl Lab {
     }
 }
 
-fn relay_stream() -> StreamEndpoint {
+pub(super) fn relay_stream() -> StreamEndpoint {
     "relay.example:443".parse().unwrap()
 }
 
