@@ -143,6 +143,12 @@ impl Hub {
         self.sessions().get(&client).filter(|handle| handle.epoch == epoch).cloned()
     }
 
+    /// Puts an encoded frame into the queue of every session.
+    pub(crate) fn tell_all(&self, frame: &Bytes) {
+        let told = self.sessions().values().filter(|handle| handle.push(frame.clone())).count();
+        self.seams.metrics.pushes.inc_by(told as u64);
+    }
+
     /// All sessions, as presence is told of them.
     pub(crate) fn held(&self) -> Vec<(Held, Option<NatProfile>)> {
         let sessions = self.sessions();

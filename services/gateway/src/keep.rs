@@ -25,7 +25,10 @@ use wire::{
     control::{Refused, ServerFrame},
 };
 
-use crate::hub::{Heard, Hub, Reflectors};
+use crate::{
+    hub::{Heard, Hub, Reflectors},
+    silence::Silence,
+};
 
 /// A reflector that was silent for this long is not named any more.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -44,6 +47,9 @@ const BATCH: usize = 500;
 const CATCH_UP_MS: usize = 5_000;
 
 const PACE: Duration = Duration::from_millis(10);
+
+/// How often relays are looked after.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Takes the beats of reflectors until the guards are stopped.
 pub(crate) async fn serve(hub: &Arc<Hub>) -> Result<Vec<Served>, bus::Error> {
@@ -69,6 +75,9 @@ pub(crate) async fn run(hub: &Hub, shutdown: &CancellationToken) {
     let mut recovered = hub.seams.bus.recovered();
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut silence = Silence::default();
     let mut behind = Behind::default();
     // Whether the last renewal failed; it may have rebuilt seats all the same.
     let mut doubtful = false;
@@ -82,6 +91,12 @@ pub(crate) async fn run(hub: &Hub, shutdown: &CancellationToken) {
             }
             Ok(()) = recovered.changed() => {
                 behind.add(hub.held().into_iter().map(|(held, _)| (held, Missed::Hints)));
+            }
+            _ = looks.tick() => {
+                for relay in silence.noticed(&hub.reflectors.borrow().relays) {
+                    tracing::info!(%relay, "the relay is silent");
+                    hub.tell_all(&ServerFrame::RelaySilent(relay).encode().into());
+                }
             }
             _ = pace.tick(), if !behind.sessions.is_empty() => behind.catch_up(hub).await,
         }

@@ -22,6 +22,7 @@ mod push;
 mod relays;
 mod requests;
 mod session;
+mod silence;
 mod trips;
 
 use std::{

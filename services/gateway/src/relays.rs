@@ -4,14 +4,12 @@
 //! once it said which of them is nearest, those of that region and some others. Where there are no more relays than fit
 //! into one report, all are told.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
+use contract::rendezvous::RelayBeat;
 use domain::{ClientId, InstanceId, RelayId, RelayPlace, RelayTrips};
 
 use crate::hub::{Heard, Hub};
-
-/// A relay that was silent for this long is not measured.
-const SILENCE: Duration = Duration::from_millis(6_500);
 
 /// Of the relays that are told, those that are not of the client's region: at least.
 const ELSEWHERE: usize = 2;
@@ -27,7 +25,7 @@ pub(crate) fn named(hub: &Hub, client: ClientId, nearest: Option<RelayId>) -> Ve
 
 fn chosen(known: &BTreeMap<InstanceId, Heard>, client: ClientId, nearest: Option<RelayId>) -> Vec<RelayPlace> {
     let id = |instance: &InstanceId| RelayId::from_bytes(*instance.as_bytes());
-    let live = known.iter().filter(|(_, heard)| heard.at.elapsed() < SILENCE && !heard.draining);
+    let live = known.iter().filter(|(_, heard)| heard.at.elapsed() < RelayBeat::GONE && !heard.draining);
     let mut regions: BTreeMap<&str, Vec<RelayPlace>> = BTreeMap::new();
     let mut home = None;
     for (instance, heard) in live {
@@ -87,7 +85,7 @@ mod tests {
         let mut known = deployment(&[("east", 3)]);
         known.values_mut().next().unwrap().draining = true;
         assert_eq!(chosen(&known, CLIENT, None).len(), 2);
-        tokio::time::advance(SILENCE).await;
+        tokio::time::advance(RelayBeat::GONE).await;
         assert!(chosen(&known, CLIENT, None).is_empty());
     }
 

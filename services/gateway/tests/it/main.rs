@@ -8,3 +8,4 @@ mod limits;
 mod login;
 mod paths;
 mod requests;
+mod silence;
