@@ -24,6 +24,7 @@ pub(crate) struct Client {
     home: PathBuf,
     server: String,
     adapter: &'static str,
+    paths: &'static str,
     daemon: Option<Process>,
 }
 
@@ -35,7 +36,23 @@ impl Client {
 
     /// Starts a daemon with this adapter.
     pub(crate) fn start_on(adapter: &'static str, lab: &Lab, name: &'static str, host: Host, server: &str) -> Self {
-        let mut client = Self { name, host, home: lab.folder(name), server: server.to_owned(), adapter, daemon: None };
+        Self::start_with((adapter, "any"), lab, name, host, server)
+    }
+
+    /// Starts a daemon that may only use relays.
+    pub(crate) fn start_relayed(lab: &Lab, name: &'static str, host: Host, server: &str) -> Self {
+        Self::start_with(("tun", "relay"), lab, name, host, server)
+    }
+
+    fn start_with(
+        (adapter, paths): (&'static str, &'static str),
+        lab: &Lab,
+        name: &'static str,
+        host: Host,
+        server: &str,
+    ) -> Self {
+        let (home, server) = (lab.folder(name), server.to_owned());
+        let mut client = Self { name, host, home, server, adapter, paths, daemon: None };
         client.resume();
         client
     }
@@ -44,7 +61,7 @@ impl Client {
     pub(crate) fn resume(&mut self) {
         let mut command = self.host.namespace.command(executable("buri"));
         command.arg("--home").arg(&self.home).args(["daemon", "--server", &self.server]);
-        command.args(["--adapter", self.adapter, "--interface", INTERFACE]);
+        command.args(["--adapter", self.adapter, "--interface", INTERFACE, "--path", self.paths]);
         if let Some(proxy) = self.host.proxy() {
             command.args(["--proxy", &format!("http://{proxy}")]);
         }

@@ -203,6 +203,16 @@ fn the_doctor_names_a_service_that_is_down_and_nobody_is_lost_with_it() {
     World::on(Seams::Cluster).the_doctor_names_a_service_that_is_down_and_nobody_is_lost_with_it();
 }
 
+#[test]
+fn a_relay_is_killed_under_traffic() {
+    World::on(Seams::Cluster).a_relay_is_killed_under_traffic();
+}
+
+#[test]
+fn relays_are_drained_under_traffic() {
+    World::on(Seams::Cluster).relays_are_drained_under_traffic();
+}
+
 /// Databases of its own on the services that the environment names, and a configuration for each role.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -227,13 +237,18 @@ impl Cluster {
         let cluster = Self { folder: lab.folder("cluster"), database: name.clone() };
         let ([first, second], [six, sixth]) = (SERVERS, SERVERS6);
         let base = |url: &str| url.rsplit_once('/').unwrap().0.to_owned();
-        for (nth, role) in ROLES.iter().enumerate() {
+        for (nth, role) in ROLES.iter().chain([&SECOND_RELAY]).enumerate() {
+            let relay = if *role == SECOND_RELAY {
+                format!("listen = [\"{second}:443\"]\n[relay.streams]\nlisten = [\"{second}:8443\"]\n")
+            } else {
+                format!("listen = [\"{first}:443\"]\n[relay.streams]\nlisten = [\"{second}:443\"]\n")
+            };
             let config = format!(
                 "{UNCAPPED}url = \"{}/{name}\"\n[presence]\nurl = \"{redis}/{number}\"\n[bus]\nurl = \"{}/{name}\"\n\
                  [secrets]\ndir = \"{}\"\n[ops]\nlisten = \"127.0.0.1:{}\"\n\
                  [gateway]\nlisten = [\"{first}:12975\"]\nlisten_web = [\"{first}:443\"]\n\
                  [rendezvous]\naddresses = [\"{first}\", \"{second}\", \"{six}\", \"{sixth}\"]\n\
-                 [relay]\nlisten = [\"{first}:443\"]\n[relay.streams]\nlisten = [\"{second}:443\"]\n",
+                 [relay]\n{relay}",
                 base(&postgres),
                 base(&rabbitmq),
                 cluster.folder.join("data/secrets").display(),
@@ -249,6 +264,12 @@ impl Cluster {
     /// The configuration of the process of `role`.
     pub(crate) fn config(&self, role: &str) -> PathBuf {
         self.folder.join(format!("{role}.toml"))
+    }
+
+    /// What operators show to the API.
+    pub(crate) fn operator_token(&self) -> String {
+        let token = fs::read_to_string(self.folder.join("data/secrets/operator.token")).unwrap();
+        token.trim().to_owned()
     }
 
     /// Runs the doctor beside the servers. Returns the names of what is wrong, and the remedies.
@@ -276,6 +297,9 @@ impl Drop for Cluster {
         let _ = Command::new("psql").args([&service("BURI_TEST_POSTGRES"), "-qc", &drop]).status();
     }
 }
+
+/// The process of a relay beside the first one, which scenarios start that need it.
+pub(crate) const SECOND_RELAY: &str = "relay-2";
 
 /// Kills or starts one of the services: Postgres, Redis or RabbitMQ.
 pub(crate) fn service_must(action: &str, name: &str) {

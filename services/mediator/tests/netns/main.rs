@@ -22,6 +22,7 @@ mod nat;
 mod nats;
 mod process;
 mod proxy;
+mod relays;
 mod scenarios;
 mod server;
 mod site;

@@ -8,6 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 /// A running process; killed when dropped.
@@ -48,6 +52,14 @@ impl Process {
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Asks it to end (SIGTERM), and waits until it has.
+    #[track_caller]
+    pub(crate) fn end(mut self, patience: Duration) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM).unwrap();
+        let status = eventually("the process ends", patience, || self.child.try_wait().unwrap());
+        assert!(status.success(), "{}: {status}", self.name);
     }
 
     fn spawn(name: &str, command: &mut Command, folder: &Path) -> Self {

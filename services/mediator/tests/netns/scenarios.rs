@@ -31,16 +31,16 @@ use crate::{
 /// A lab with running servers.
 #[derive(Debug)]
 pub(crate) struct World {
-    servers: Servers,
-    lab: Lab,
+    pub(crate) servers: Servers,
+    pub(crate) lab: Lab,
 }
 
 /// Two clients in one network.
-struct Pair {
-    anna: Client,
-    bert: Client,
-    anna_at: Ipv4Addr,
-    bert_at: Ipv4Addr,
+pub(crate) struct Pair {
+    pub(crate) anna: Client,
+    pub(crate) bert: Client,
+    pub(crate) anna_at: Ipv4Addr,
+    pub(crate) bert_at: Ipv4Addr,
 }
 
 impl World {
@@ -497,9 +497,20 @@ impl World {
         self.pair_on(first, second)
     }
 
+    /// Two that may only use relays.
+    pub(crate) fn relayed_pair(&mut self, first: impl Into<Access>, second: impl Into<Access>) -> Pair {
+        let hosts = [("anna", self.lab.host_behind(first)), ("bert", self.lab.host_behind(second))];
+        let [anna, bert] = hosts.map(|(name, host)| Client::start_relayed(&self.lab, name, host, self.servers.url()));
+        Self::in_one_network(anna, bert)
+    }
+
     fn pair_on(&self, first: Host, second: Host) -> Pair {
         let anna = Client::start(&self.lab, "anna", first, self.servers.url());
         let bert = Client::start(&self.lab, "bert", second, self.servers.url());
+        Self::in_one_network(anna, bert)
+    }
+
+    fn in_one_network(anna: Client, bert: Client) -> Pair {
         // Whoever finds one way to the servers closed tries the next, which takes longer than a command waits.
         anna.await_control(RECOVERY);
         bert.await_control(RECOVERY);
@@ -513,7 +524,7 @@ impl World {
 impl Pair {
     /// Waits until both have a path of this kind.
     #[track_caller]
-    fn wait(&self, path: &str) {
+    pub(crate) fn wait(&self, path: &str) {
         self.anna.wait(self.bert_at, path, "20s");
         self.bert.wait(self.anna_at, path, "20s");
     }

@@ -4,10 +4,11 @@ use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
     net::TcpStream,
+    time::Duration,
 };
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, SECOND_RELAY},
     lab::{Lab, SERVERS, SERVERS6},
     process::{Process, executable},
 };
@@ -21,7 +22,7 @@ pub(crate) enum Seams {
     Cluster,
 }
 
-/// Every role, and one to five processes that they run in.
+/// Every role, and the processes that they run in.
 #[derive(Debug)]
 pub(crate) struct Servers {
     plan: Plan,
@@ -110,6 +111,11 @@ impl Servers {
         self.running.remove(name).expect("it runs").kill();
     }
 
+    /// Asks one process to end, and waits until it has.
+    pub(crate) fn end_one(&mut self, name: &str, patience: Duration) {
+        self.running.remove(name).expect("it runs").end(patience);
+    }
+
     /// Starts one process, and waits until it is ready.
     pub(crate) fn start_one(&mut self, lab: &Lab, name: &'static str) {
         let mut command = lab.servers().command(executable("mediator"));
@@ -124,7 +130,8 @@ impl Servers {
                 command.arg("--data").arg(folder.join("data"));
             }
             Plan::Cluster(cluster) => {
-                command.args([name, "--json", "--config"]).arg(cluster.config(name));
+                let role = if name == SECOND_RELAY { "relay" } else { name };
+                command.args([role, "--json", "--config"]).arg(cluster.config(name));
             }
         }
         let (process, ready) = Process::start_server(name, &mut command, &folder);

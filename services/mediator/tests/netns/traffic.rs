@@ -6,6 +6,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
     process::{Child, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -119,10 +124,71 @@ pub(crate) fn transfer(from: &Client, to: &Client) {
     });
     let mut stream = from.host().namespace.enter(|| TcpStream::connect_timeout(&at, PATIENCE).unwrap());
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    let bytes: Vec<u8> = (0..FILE).map(|n| (n / 251 % 256) as u8).collect();
+    let bytes: Vec<u8> = (0..FILE).map(pattern).collect();
     stream.write_all(&bytes).unwrap();
     drop(stream);
     assert!(received.join().unwrap() == bytes, "the bytes arrive as they left");
+}
+
+/// Bytes that flow over TCP until they are stopped, a few every moment.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    stops: Arc<AtomicBool>,
+    sending: JoinHandle<usize>,
+    receiving: JoinHandle<usize>,
+}
+
+impl Transfer {
+    /// Begins to send.
+    pub(crate) fn start(from: &Client, to: &Client) -> Self {
+        let address = to.address4();
+        let listener = to.host().namespace.enter(|| TcpListener::bind((address, 0)).unwrap());
+        let at = listener.local_addr().unwrap();
+        let receiving = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let (mut buffer, mut received) = (vec![0; 64 << 10], 0);
+            loop {
+                let length = stream.read(&mut buffer).expect("the transfer goes on");
+                if length == 0 {
+                    return received;
+                }
+                for &byte in &buffer[..length] {
+                    assert_eq!(byte, pattern(received), "byte {received}");
+                    received += 1;
+                }
+            }
+        });
+        let mut stream = from.host().namespace.enter(|| TcpStream::connect_timeout(&at, PATIENCE).unwrap());
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let stops = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stops);
+        let sending = std::thread::spawn(move || {
+            let mut sent = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                let some: Vec<u8> = (sent..sent + (4 << 10)).map(pattern).collect();
+                stream.write_all(&some).expect("the transfer goes on");
+                sent += some.len();
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            sent
+        });
+        Self { stops, sending, receiving }
+    }
+
+    /// Stops sending, and checks that everything arrives as it left. Returns how much that is.
+    #[track_caller]
+    pub(crate) fn finish(self) -> usize {
+        self.stops.store(true, Ordering::Relaxed);
+        let sent = self.sending.join().unwrap();
+        assert_eq!(self.receiving.join().unwrap(), sent);
+        sent
+    }
+}
+
+/// The byte at `place` of everything that is sent.
+const fn pattern(place: usize) -> u8 {
+    (place / 251 % 256) as u8
 }
 
 /// Shouts into the LAN as games do, and checks that the other side hears it, once, and from whom.
