@@ -54,10 +54,9 @@ fn a_crash_costs_the_operator_at_most_what_was_not_reported_and_the_payer_nothin
         world.end();
         assert!(world.crashes > 10, "seed {seed}: {}", world.crashes);
         let mut lost = 0;
-        for payer in 0..PAYERS {
+        for (payer, quota) in QUOTAS.into_iter().enumerate() {
             let (counted, sent) = (world.counted(payer), world.sent[payer]);
             assert!(counted <= sent, "seed {seed}, payer {payer}: never more than was forwarded");
-            let quota = QUOTAS[payer];
             let open = if quota.is_unlimited() {
                 // What was not worth a report, or came in the minutes that one takes when answers are lost.
                 WORTH + world.fastest * 180

@@ -143,7 +143,7 @@ impl World {
                 payers: [payer, other],
                 rate: if capped { Bandwidth::from_kbit_per_second(8) } else { Bandwidth::UNLIMITED },
                 busy: busy * [1, 2, 6][usize::from(number) % 3],
-                pings: number % 2 == 0,
+                pings: number.is_multiple_of(2),
                 port: 10_000 + u16::from(number) * 1_000,
                 seat: None,
                 former: None,
