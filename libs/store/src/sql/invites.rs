@@ -5,7 +5,7 @@ use domain::{ClientId, Invite, InviteId, MAX_INVITES, NetworkId, NewInvite, Unix
 use super::{
     backend::{Connection, Db},
     engine::Context,
-    governing, membership, reading,
+    membership,
 };
 use crate::{
     Error, JoinError, Joined, OrderError,
@@ -23,15 +23,7 @@ pub(crate) async fn redeem(
 ) -> Result<Joined, JoinError> {
     let network = network_of(db, invite).await?.ok_or(JoinError::InviteUnknown)?;
     let bumped = membership::bump(db, network, at).await?.ok_or(JoinError::InviteUnknown)?;
-    if governing::is_banned(db, network, client).await? {
-        return Err(JoinError::Banned);
-    }
-    if reading::role(db, network, client).await?.is_some() {
-        return Err(JoinError::AlreadyMember);
-    }
-    if bumped.terms.locked {
-        return Err(JoinError::Locked);
-    }
+    membership::check_welcome(db, network, client, &bumped).await?;
     let sealed: Option<Vec<u8>> = sqlx::query_scalar::<Db, _>(
         "UPDATE invites SET remaining = remaining - 1 WHERE id = $1 AND remaining > 0 AND expires_ms > $2
          RETURNING sealed_secret",
@@ -41,12 +33,7 @@ pub(crate) async fn redeem(
     .fetch_optional(&mut *db)
     .await?;
     let Some(sealed) = sealed else { return Err(why_useless(db, invite, at).await?) };
-    if let Some(seats) = membership::beyond_seats(db, network, bumped.owner).await? {
-        return Err(JoinError::Full { seats });
-    }
-    if let Some(networks) = membership::beyond_plan(db, client, at).await? {
-        return Err(JoinError::PlanLimit { networks });
-    }
+    membership::check_room(db, network, client, &bumped, at).await?;
     membership::insert_member(db, network, client, request, bumped.revision, at).await?;
     let joined = membership::joined(db, context, network, client, bumped).await?;
     Ok(Joined { wrapped_secret: sealed, ..joined })

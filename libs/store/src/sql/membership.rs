@@ -100,21 +100,8 @@ pub(crate) async fn join(
     at: UnixMillis,
 ) -> Result<Admission, JoinError> {
     let bumped = bump(db, network, at).await?.ok_or(JoinError::Gone)?;
-    if governing::is_banned(db, network, client).await? {
-        return Err(JoinError::Banned);
-    }
-    if reading::role(db, network, client).await?.is_some() {
-        return Err(JoinError::AlreadyMember);
-    }
-    if bumped.terms.locked {
-        return Err(JoinError::Locked);
-    }
-    if let Some(seats) = beyond_seats(db, network, bumped.owner).await? {
-        return Err(JoinError::Full { seats });
-    }
-    if let Some(networks) = beyond_plan(db, client, at).await? {
-        return Err(JoinError::PlanLimit { networks });
-    }
+    check_welcome(db, network, client, &bumped).await?;
+    check_room(db, network, client, &bumped, at).await?;
     if bumped.terms.approval {
         if !governing::apply(db, network, client, at).await? {
             return Err(JoinError::TooManyApplicants);
@@ -124,6 +111,42 @@ pub(crate) async fn join(
     }
     insert_member(db, network, client, request, bumped.revision, at).await?;
     Ok(Admission::Joined(Box::new(joined(db, context, network, client, bumped).await?)))
+}
+
+/// Whether `client` may come into the network at all.
+pub(crate) async fn check_welcome(
+    db: &mut Connection,
+    network: NetworkId,
+    client: ClientId,
+    bumped: &Bumped,
+) -> Result<(), JoinError> {
+    if governing::is_banned(db, network, client).await? {
+        return Err(JoinError::Banned);
+    }
+    if reading::role(db, network, client).await?.is_some() {
+        return Err(JoinError::AlreadyMember);
+    }
+    if bumped.terms.locked {
+        return Err(JoinError::Locked);
+    }
+    Ok(())
+}
+
+/// Whether there is room for `client`: in the network, and for one more network of its own.
+pub(crate) async fn check_room(
+    db: &mut Connection,
+    network: NetworkId,
+    client: ClientId,
+    bumped: &Bumped,
+    at: UnixMillis,
+) -> Result<(), JoinError> {
+    if let Some(seats) = beyond_seats(db, network, bumped.owner).await? {
+        return Err(JoinError::Full { seats });
+    }
+    if let Some(networks) = beyond_plan(db, client, at).await? {
+        return Err(JoinError::PlanLimit { networks });
+    }
+    Ok(())
 }
 
 /// How many seats the network has, when all are taken.
