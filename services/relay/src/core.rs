@@ -15,6 +15,8 @@
 //! table by source address (a slot number is an index).
 
 mod drain;
+mod joining;
+mod verdict;
 
 use std::{
     cmp::Reverse,
@@ -23,35 +25,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{SourcePrefix, UnixMillis};
+use domain::UnixMillis;
 use ring::hmac;
-use subtle::ConstantTimeEq as _;
 use wire::{
     Code,
-    relay::{Cookie, HEADER_SIZE, Join, MAX_ANSWER, Message, Slot},
-    stream::StreamId,
-    ticket::{LegSide, TicketError, TicketKey},
+    relay::{Message, Slot},
+    ticket::{LegSide, TicketKey},
 };
 
+pub use self::verdict::{Answer, DropReason, Event, Hop, Sight, Verdict};
 use crate::{
-    bucket::Bucket,
     fanout::Copies,
     joins::Joins,
-    parking::{Arrival, Parcel, Parking},
+    parking::{Parcel, Parking},
     quota::{self, Accounts},
     slab::Slab,
     steer::{Workers, pair_of},
-    stream::source_of,
 };
-
-/// A leg moves to another address at most this often.
-const MOVE_PAUSE: u64 = 1_000_000_000;
 
 /// A capped pair is told so at most this often.
 const NOTE_PAUSE: u64 = 10_000_000_000;
-
-/// A cookie is valid in the minute it was made in and in the next one.
-const COOKIE_PERIOD: u64 = 60_000_000_000;
 
 /// Bounds of one relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,141 +52,6 @@ pub struct Limits {
     pub max_slots: u32,
     /// A pair without packets for this long ends.
     pub idle: Duration,
-}
-
-/// Why a datagram went nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DropReason {
-    /// Not a message of the relay protocol, or one that clients do not send.
-    Malformed,
-    /// The pair does not exist (any more).
-    NoSlot,
-    /// The sender is not a leg of the pair.
-    NotALeg,
-    /// The other leg has not joined.
-    NoPeer,
-    /// The pair is over its rate.
-    OverCap,
-    /// Who pays for the sender is out of quota.
-    OverQuota,
-    /// The leg moved less than a second ago.
-    MovesTooOften,
-    /// The sender's address shows too many tickets.
-    JoinsTooOften,
-    /// The sender's address has too much copied.
-    CopiesTooOften,
-    /// The sender's address asks the reflector too often, or for too many answers at a later time.
-    AsksTooOften,
-}
-
-impl DropReason {
-    /// Every reason, for metrics.
-    pub const ALL: [Self; 10] = [
-        Self::Malformed,
-        Self::NoSlot,
-        Self::NotALeg,
-        Self::NoPeer,
-        Self::OverCap,
-        Self::OverQuota,
-        Self::MovesTooOften,
-        Self::JoinsTooOften,
-        Self::CopiesTooOften,
-        Self::AsksTooOften,
-    ];
-
-    /// The word for metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::NoSlot => "no-slot",
-            Self::NotALeg => "not-a-leg",
-            Self::NoPeer => "no-peer",
-            Self::OverCap => "over-cap",
-            Self::OverQuota => "over-quota",
-            Self::MovesTooOften => "moves-too-often",
-            Self::JoinsTooOften => "joins-too-often",
-            Self::CopiesTooOften => "copies-too-often",
-            Self::AsksTooOften => "asks-too-often",
-        }
-    }
-}
-
-/// What becomes of one datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It goes there as it is.
-    Forward(Hop),
-    /// Its end goes to many, each of which [`Relay::handle_copy`] decides about.
-    Copy,
-    /// Its sender is answered.
-    Answer(Answer),
-    Drop(DropReason),
-}
-
-/// An address, and through which of the relay's listeners it is reached: a NAT lets in only what comes from there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Hop {
-    pub address: SocketAddr,
-    /// The listener's place among those of the relay.
-    pub door: u8,
-}
-
-/// All that is needed to forward a pair's datagrams elsewhere as they are here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
-    pub legs: [Hop; 2],
-    /// The pair's bucket: when it is full again, nanoseconds per byte in 1/1024 (0: no limit), and how far before it is full
-    /// again it still gives, in nanoseconds.
-    pub full_at: Instant,
-    pub pace: u64,
-    pub depth: u64,
-    /// The last datagram of either leg.
-    pub seen: Instant,
-    /// Bytes that each leg may send before its payer is looked at.
-    pub allowed: [u64; 2],
-}
-
-/// A short message back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
-    bytes: [u8; MAX_ANSWER],
-    length: usize,
-}
-
-/// Something to count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A new pair has its first leg.
-    Opened,
-    /// A leg joined or moved.
-    Joined,
-    /// A join was refused.
-    Refused(Code),
-    /// A pair ended.
-    Closed,
-    /// A first packet waits for the other leg.
-    FirstParked,
-    /// One that waited went to its leg.
-    FirstDelivered,
-    /// One was over the pair's rate.
-    FirstOverCap,
-}
-
-impl Event {
-    /// The word for metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Opened => "opened",
-            Self::Joined => "joined",
-            Self::Refused(code) => code.name(),
-            Self::Closed => "closed",
-            Self::FirstParked => "first-parked",
-            Self::FirstDelivered => "first-delivered",
-            Self::FirstOverCap => "first-over-cap",
-        }
-    }
 }
 
 /// One worker's pairs.
@@ -312,101 +170,6 @@ impl Relay {
         }
         pair.seen = seconds(now);
         Verdict::Answer(Answer::of(&Message::Pong { slot, nonce }))
-    }
-
-    fn challenge(&self, now: u64, from: Hop) -> Verdict {
-        let cookie = self.cookie(now / COOKIE_PERIOD, from.address);
-        Verdict::Answer(Answer::of(&Message::Challenge { cookie }))
-    }
-
-    fn join(&mut self, now: u64, wall: UnixMillis, from: Hop, join: &Join<'_>, first: Option<&[u8]>) -> Verdict {
-        if !self.is_cookie(now, from.address, join.cookie) {
-            return self.challenge(now, from);
-        }
-        let source = match StreamId::of(&from.address) {
-            Some(stream) => source_of(stream),
-            None => SourcePrefix::of(from.address.ip()).bits(),
-        };
-        if !self.joins.take(now, source) {
-            return Verdict::Drop(DropReason::JoinsTooOften);
-        }
-        match self.admit(now, wall, from, join, first) {
-            Ok(answer) => Verdict::Answer(answer),
-            Err(Refusal::Code(code)) => {
-                self.event(Event::Refused(code));
-                Verdict::Answer(Answer::of(&Message::refusal(code, join.id())))
-            }
-            Err(Refusal::TooSoon) => Verdict::Drop(DropReason::MovesTooOften),
-        }
-    }
-
-    fn admit(
-        &mut self,
-        now: u64,
-        wall: UnixMillis,
-        from: Hop,
-        join: &Join<'_>,
-        first: Option<&[u8]>,
-    ) -> Result<Answer, Refusal> {
-        let ticket = self.key.open(join.ticket).map_err(|error| match error {
-            TicketError::Malformed | TicketError::Forged => Code::TicketForged,
-            TicketError::OtherRelay => Code::TicketForeign,
-        })?;
-        if !join.is_proved_by(&self.key.leg_key(join.ticket)) {
-            return Err(Code::TicketForged.into());
-        }
-        let slot = match self.slab.find(&ticket.pair) {
-            Some(slot) => slot,
-            None if self.draining.is_some() => return Err(Code::RelayDraining.into()),
-            None if ticket.expires < wall => return Err(Code::TicketExpired.into()),
-            None => {
-                let bucket = Bucket::new(ticket.rate);
-                let slot = self.slab.insert(ticket.pair, bucket, ticket.payer, seconds(now)).ok_or(Code::RelayFull)?;
-                self.await_end(now + self.idle(), slot);
-                self.event(Event::Opened);
-                slot
-            }
-        };
-        self.seat(now, slot, ticket.side, from)?;
-        self.accounts.pay(&mut self.slab, slot, ticket.side, ticket.payer);
-        self.event(Event::Joined);
-        let peer = self.slab.get_mut(slot).and_then(|pair| pair.hop(ticket.side.other()));
-        let first = first.filter(|first| self.charge_first(now, slot, first.len()));
-        let leg = Arrival { slot, side: ticket.side, at: from, peer };
-        if let Some(event) = self.parking.handle_joined(now, leg, first) {
-            self.event(event);
-        }
-        Ok(Answer::of(&Message::Joined { slot, join: join.id(), peer_present: peer.is_some() }))
-    }
-
-    /// Charges a first packet as if it had come as DATA.
-    fn charge_first(&mut self, now: u64, slot: Slot, length: usize) -> bool {
-        let granted = self.slab.get_mut(slot).is_some_and(|pair| pair.bucket.take(now, HEADER_SIZE + length));
-        if granted {
-            self.changed = Some(slot);
-        } else {
-            self.event(Event::FirstOverCap);
-        }
-        granted
-    }
-
-    /// Puts a proven leg where it sends from.
-    fn seat(&mut self, now: u64, slot: Slot, side: LegSide, from: Hop) -> Result<(), Refusal> {
-        let moves_at = self.slab.story_mut(slot).moves_at[side as usize];
-        let Some(pair) = self.slab.get_mut(slot) else { return Err(Code::Internal.into()) };
-        pair.seen = seconds(now);
-        let seated = pair.hop(side);
-        if seated == Some(from) {
-            return Ok(());
-        }
-        if seated.is_some() && now < moves_at {
-            return Err(Refusal::TooSoon);
-        }
-        pair.legs[side as usize] = from.address.into();
-        pair.doors[side as usize] = from.door;
-        self.slab.story_mut(slot).moves_at[side as usize] = now + MOVE_PAUSE;
-        self.changed = Some(slot);
-        Ok(())
     }
 
     /// Looks at a pair again at `due`.
@@ -555,66 +318,12 @@ impl Relay {
         }
     }
 
-    fn is_cookie(&self, now: u64, from: SocketAddr, cookie: Cookie) -> bool {
-        let minute = now / COOKIE_PERIOD;
-        cookie != Cookie::default()
-            && [Some(minute), minute.checked_sub(1)]
-                .into_iter()
-                .flatten()
-                .any(|minute| self.cookie(minute, from).0.ct_eq(&cookie.0).into())
-    }
-
-    fn cookie(&self, minute: u64, from: SocketAddr) -> Cookie {
-        let ip = match from.ip().to_canonical() {
-            std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            std::net::IpAddr::V6(v6) => v6,
-        };
-        let mut context = hmac::Context::with_key(&self.cookies);
-        context.update(&minute.to_be_bytes());
-        context.update(&ip.octets());
-        context.update(&from.port().to_be_bytes());
-        let mut cookie = [0; 16];
-        cookie.copy_from_slice(&context.sign().as_ref()[..16]);
-        Cookie(cookie)
-    }
-
     fn idle(&self) -> u64 {
         u64::try_from(self.limits.idle.as_nanos()).unwrap_or(u64::MAX / 2)
     }
 
     pub(crate) fn nanos(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
-impl Answer {
-    pub(crate) fn of(message: &Message<'_>) -> Self {
-        let mut bytes = [0; MAX_ANSWER];
-        let length = message.write(&mut bytes);
-        Self { bytes, length }
-    }
-
-    /// The bytes to send.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Debug::fmt(&Message::parse(self.as_bytes()), f)
-    }
-}
-
-enum Refusal {
-    Code(Code),
-    TooSoon,
-}
-
-impl From<Code> for Refusal {
-    fn from(code: Code) -> Self {
-        Self::Code(code)
     }
 }
 

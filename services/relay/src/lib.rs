@@ -27,6 +27,8 @@ mod batch;
 mod beat;
 mod bucket;
 pub mod core;
+mod count;
+mod door;
 mod empty;
 pub mod fanout;
 mod joins;
@@ -73,8 +75,9 @@ pub use stream::{HandedStreams, StreamConfig, StreamDoor};
 
 use crate::{
     core::{Limits, Relay},
+    door::{DOORS, Door},
     quota::Accounts,
-    socket::{DOORS, Door, Worker},
+    socket::Worker,
     steer::Workers,
     stream::{
         gate::{self, Gate},
@@ -225,7 +228,7 @@ pub fn bind(config: &Config, instance: InstanceId) -> Result<Bound, Error> {
     let mut listeners = Vec::with_capacity(config.listen.len());
     for (nth, &address) in config.listen.iter().enumerate() {
         let failed = |source| Error::Listen { address, source };
-        let sockets = socket::bind(address, workers).map_err(failed)?;
+        let sockets = door::bind(address, workers).map_err(failed)?;
         let bound = sockets[0].local_addr().map_err(failed)?;
         let public = config.public.get(nth).map_or(bound.ip(), |ip| *ip);
         listeners.push(Listener { sockets, endpoint: SocketAddr::new(public, bound.port()) });

@@ -3,14 +3,13 @@
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
     os::fd::AsFd as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use arrayvec::ArrayVec;
@@ -18,11 +17,9 @@ use domain::UnixMillis;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{setsockopt, sockopt},
 };
-use socket2::{Domain, Protocol, Socket, Type};
 use wire::{
-    probe::{Asked, Corner, Desk, MAX_ANSWER_SIZE, Verdict as Reflection, is_stun},
+    probe::{Asked, Corner, MAX_ANSWER_SIZE, Verdict as Reflection, is_stun},
     relay::{MAX_DATAGRAM, Message, Slot},
     stream::StreamId,
 };
@@ -30,74 +27,20 @@ use wire::{
 use crate::{
     batch::{Arrivals, Departures, Piece, Waits},
     core::{Answer, DropReason, Hop, Relay, Verdict},
+    count::Count,
+    door::{DOORS, Door, TURN},
     empty::Round,
     metrics::Metrics,
     parking::{MAX_PARCEL, Parcel},
-    steer::Workers,
     stream::{self, port::Port},
     xdp::Table,
 };
-
-/// Listeners of one relay, at most.
-pub(crate) const DOORS: usize = 16;
-
-/// What the kernel keeps for us while we work, in bytes: 20 ms of 1 Gbit/s.
-const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
-
-/// How long the thread waits for a datagram before it looks at the clock and the flags.
-const TURN: Duration = Duration::from_millis(100);
 
 /// Pairs whose end one turn looks at, and late answers that it sends: about a millisecond, while the kernel keeps what arrives.
 const DEADLINES: usize = 1_024;
 
 /// Frames of streams that one turn begins to serve, so that datagrams wait for few of them.
 const STREAM_FRAMES: u64 = 64;
-
-/// A socket with large buffers at `address` for every worker, and a way to them.
-pub(crate) fn bind(address: SocketAddr, workers: Workers) -> io::Result<Vec<UdpSocket>> {
-    // The first takes the port for this relay alone, and shares it only then.
-    let first = socket(address)?;
-    first.bind(&address.into())?;
-    let mut sockets = vec![UdpSocket::from(first)];
-    if workers == Workers::ONE {
-        return Ok(sockets);
-    }
-    let address = sockets[0].local_addr()?;
-    setsockopt(&sockets[0], sockopt::ReusePort, &true)?;
-    for _ in 1..workers.count() {
-        let next = socket(address)?;
-        next.set_reuse_port(true)?;
-        next.bind(&address.into())?;
-        sockets.push(next.into());
-    }
-    workers.steer(&sockets[0])?;
-    Ok(sockets)
-}
-
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // The kernel grants what its limits and our privileges allow; less is no reason not to serve.
-    if setsockopt(&socket, sockopt::RcvBufForce, &KERNEL_BUFFER).is_err() {
-        let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
-    }
-    if setsockopt(&socket, sockopt::SndBufForce, &KERNEL_BUFFER).is_err() {
-        let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
-    }
-    // Older kernels hand over datagrams one by one.
-    let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
-    socket.set_read_timeout(Some(TURN))?;
-    Ok(socket)
-}
-
-/// One socket, and the reflector behind it.
-#[derive(Debug)]
-pub(crate) struct Door {
-    pub(crate) socket: UdpSocket,
-    pub(crate) desk: Desk,
-}
 
 /// One thread and what it owns.
 #[derive(Debug)]
@@ -472,54 +415,3 @@ type Outgoing = Departures<LARGEST>;
 
 /// The largest datagram that is made here: an answer of the reflector, or a first packet.
 const LARGEST: usize = if MAX_PARCEL > MAX_ANSWER_SIZE { MAX_PARCEL } else { MAX_ANSWER_SIZE };
-
-/// The numbers of one turn.
-#[derive(Default)]
-struct Count {
-    packets: u64,
-    bytes: u64,
-    fanned: u64,
-    copies: u64,
-    answers: u64,
-    reflections: u64,
-    unsent: u64,
-    refused_rows: u64,
-    dropped: [u64; DropReason::ALL.len()],
-}
-
-impl Count {
-    fn verdict(&mut self, verdict: Verdict, length: usize) {
-        match verdict {
-            Verdict::Forward(_) => {
-                self.packets += 1;
-                self.bytes += length as u64;
-            }
-            Verdict::Copy => self.fanned += 1,
-            Verdict::Answer(_) => self.answers += 1,
-            Verdict::Drop(reason) => self.drop(reason),
-        }
-    }
-
-    fn drop(&mut self, reason: DropReason) {
-        self.dropped[reason as usize] += 1;
-    }
-
-    fn flush(&mut self, metrics: &Metrics) {
-        let drops = DropReason::ALL.into_iter().map(|reason| (metrics.dropped(reason), self.dropped[reason as usize]));
-        let numbers = [
-            (&metrics.forwarded_packets, self.packets),
-            (&metrics.forwarded_bytes, self.bytes),
-            (&metrics.fanned_frames, self.fanned),
-            (&metrics.copies, self.copies),
-            (&metrics.answers, self.answers),
-            (&metrics.reflections, self.reflections),
-            (&metrics.unsent, self.unsent),
-            (&metrics.refused_rows, self.refused_rows),
-        ];
-        // Most are 0 in most turns, and to add is an atomic operation.
-        for (counter, number) in numbers.into_iter().chain(drops).filter(|(_, number)| *number > 0) {
-            counter.inc_by(number);
-        }
-        *self = Self::default();
-    }
-}

@@ -201,7 +201,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::socket::bind;
+    use crate::door::bind;
 
     #[test]
     fn a_slot_number_names_its_worker() {
