@@ -11,8 +11,10 @@
 //! There are two roads to a relay, UDP and a stream over TLS; one of them carries. A leg that UDP does not get through for
 //! [`UNANSWERED`] asks for the stream, and joins over it as soon as it is open: the relay takes a leg that moved like any
 //! other. Silence after what is sent over UDP is the owner's to notice, who knows whether a stream would help or another
-//! relay; a stream, which loses nothing and may be slow, is given up after [`PATIENCE`] and four pings. From the stream UDP is
+//! relay; a stream, which loses nothing and may be slow, is given up after a few seconds and four pings. From the stream UDP is
 //! tried again every [`PROBE`], by a question that moves nothing: only when its answer came does the leg go back.
+
+mod road;
 
 use std::{
     collections::VecDeque,
@@ -29,6 +31,7 @@ use wire::{
 };
 
 use super::{cookies::Cookies, notice::Notice};
+use road::{GIVES_UP, Kind, PING_AGAIN, Phase, Road, UNCHALLENGED};
 
 /// The client's side of one leg.
 #[derive(Debug)]
@@ -82,50 +85,6 @@ pub(crate) enum News {
     Refused(Code),
     /// The relay is being emptied.
     Drains,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Udp,
-    Stream,
-}
-
-/// One way to the relay.
-#[derive(Debug)]
-struct Road {
-    phase: Phase,
-    /// When the phase is looked at again.
-    due: Instant,
-    /// When it began to join.
-    since: Instant,
-    tries: u32,
-    /// Its joins take the first packet along.
-    brings: bool,
-    nonce: u64,
-    heard: Instant,
-    /// The first datagram that was sent since something was heard.
-    sent: Option<Instant>,
-    /// Pings into that silence.
-    doubts: u32,
-    /// When the silence is looked at again.
-    doubted: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Nothing was asked for.
-    Idle,
-    Joining {
-        cookie: Cookie,
-        join: JoinId,
-    },
-    Joined {
-        unanswered: u32,
-    },
-    /// Not wanted any more, but the relay may still take this join.
-    Left {
-        join: JoinId,
-    },
 }
 
 impl Leg {
@@ -574,78 +533,6 @@ impl Leg {
     }
 }
 
-impl Road {
-    const fn new(now: Instant) -> Self {
-        Self {
-            phase: Phase::Idle,
-            due: now,
-            since: now,
-            tries: 0,
-            brings: false,
-            nonce: 0,
-            heard: now,
-            sent: None,
-            doubts: 0,
-            doubted: None,
-        }
-    }
-
-    /// From the first question on.
-    fn begin(&mut self, now: Instant) {
-        let (nonce, heard) = (self.nonce, self.heard);
-        *self = Self { phase: UNCHALLENGED, nonce, heard, ..Self::new(now) };
-    }
-
-    fn is_unchallenged(&self) -> bool {
-        matches!(self.phase, Phase::Joining { cookie, .. } if cookie == Cookie::default())
-    }
-
-    const fn is_active(&self) -> bool {
-        matches!(self.phase, Phase::Joining { .. } | Phase::Joined { .. })
-    }
-
-    /// Whether this is the number of one of the last pings.
-    const fn asked(&self, nonce: u64) -> bool {
-        nonce <= self.nonce && nonce + RECENT_PINGS > self.nonce
-    }
-
-    const fn handle_heard(&mut self, now: Instant) {
-        self.heard = now;
-        self.sent = None;
-        self.doubts = 0;
-    }
-
-    fn handle_sent(&mut self, now: Instant) {
-        self.sent.get_or_insert(now);
-        self.doubted.get_or_insert(now + PATIENCE);
-    }
-
-    /// Whether the silence after what was sent is long enough to ask for a sign of life.
-    fn doubts_now(&mut self, now: Instant) -> bool {
-        if self.doubted.is_none_or(|due| due > now) {
-            return false;
-        }
-        match self.sent {
-            None => self.doubted = None,
-            Some(sent) if sent + PATIENCE > now => self.doubted = Some(sent + PATIENCE),
-            Some(_) => {
-                self.doubts += 1;
-                let pause = if self.doubts > GIVES_UP { PING_AGAIN } else { DOUBT_AGAIN };
-                self.doubted = Some(now + pause);
-                return true;
-            }
-        }
-        false
-    }
-}
-
-/// Before the first ping over a stream that answers nothing, and between two.
-const PATIENCE: Duration = Duration::from_secs(3);
-const DOUBT_AGAIN: Duration = Duration::from_secs(2);
-/// With so many sent the stream is given up.
-const GIVES_UP: u32 = 4;
-
-const UNCHALLENGED: Phase = Phase::Joining { cookie: Cookie([0; 16]), join: JoinId([0; 8]) };
 /// How long UDP may stay unanswered before a stream is wanted: three tries.
 const UNANSWERED: Duration = Duration::from_millis(1_250);
 /// Between two tries of UDP while the stream carries.
@@ -654,11 +541,7 @@ const PROBE: Duration = Duration::from_secs(30);
 const FRESH: Duration = Duration::from_secs(3);
 const MOVE_PAUSE: Duration = Duration::from_millis(1_200);
 const PING: Duration = Duration::from_secs(20);
-/// When no pong came.
-const PING_AGAIN: Duration = Duration::from_secs(3);
 const MAX_UNANSWERED: u32 = 3;
-/// A pong may be overtaken by so many pings.
-const RECENT_PINGS: u64 = 4;
 const RETRY: Duration = Duration::from_millis(250);
 /// The tunnel repeats its first message after half a second, and takes an answer to either of the last two.
 const FIRST_LIFETIME: Duration = Duration::from_secs(1);

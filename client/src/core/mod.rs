@@ -26,6 +26,8 @@ mod mapping;
 mod members;
 mod nat;
 mod notice;
+mod offers;
+mod output;
 mod peer;
 mod relays;
 mod roster;
@@ -43,12 +45,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
-use domain::{
-    ClientId, NetworkId, Nickname, PairRecord, PeerPresence, RelayId, RelayOffer, StreamEndpoint, VirtualAddresses,
-};
+use domain::{ClientId, NetworkId, Nickname, PairRecord, PeerPresence, RelayOffer, StreamEndpoint, VirtualAddresses};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use tunnel::{Flood, Local, NetworkSecret, Route, is_tunnel_datagram};
+use tunnel::{Flood, Local, NetworkSecret, is_tunnel_datagram};
 use wire::{
     control::{ClientFrame, Joined, Request, ServerFrame, Welcome},
     relay::Message,
@@ -57,11 +56,11 @@ use wire::{
 
 use crate::{
     adapter::Lan,
-    command::{NatView, PathKind},
+    command::NatView,
     network::Surroundings,
     portmap::{Granted, Wish},
     settings::{Choices, PathPolicy},
-    sockets::{Call, SocketId},
+    sockets::SocketId,
 };
 pub use awaited::Awaited;
 use canary::Canary;
@@ -69,6 +68,7 @@ use cookies::Cookies;
 use fanout::Fanout;
 use index::Index;
 use nat::Nat;
+pub use output::{NoPeer, Output, PeerView, Place};
 use peer::{Endpoint, Origin, Peer, Turn};
 use relays::Relays;
 pub use saved::Saved;
@@ -136,100 +136,6 @@ pub struct Core {
     pings: u64,
     random: StdRng,
     cookies: Cookies,
-}
-
-/// What the shell is to do.
-#[derive(Debug)]
-pub enum Output {
-    Send {
-        socket: SocketId,
-        to: SocketAddr,
-        ttl: Option<u8>,
-        datagram: BytesMut,
-    },
-    /// For the adapter.
-    Deliver(BytesMut),
-    /// To the server, if there is a session.
-    Say(ClientFrame),
-    /// To the server, as a request whose answer does not matter.
-    Ask(Request),
-    /// The adapter's addresses.
-    Configure(Lan),
-    /// Who else is in the LAN, for the adapter.
-    Members(Vec<VirtualAddresses>),
-    Open(SocketId),
-    Close(SocketId),
-    /// About the connection between a TCP port and a peer.
-    Call {
-        port: SocketId,
-        peer: SocketAddr,
-        call: Call,
-    },
-    /// To a relay, over TLS: the first of the endpoints that answers. From then on, what is sent to the stream's address goes
-    /// there. What comes of it goes to [`Core::handle_relay_stream_opened`] and [`Core::handle_relay_stream_closed`].
-    OpenStream {
-        stream: StreamId,
-        endpoints: Vec<StreamEndpoint>,
-    },
-    CloseStream(StreamId),
-    /// To be asked of the router; the answer goes to [`Core::handle_mapped`].
-    MapPort(Wish),
-    /// The keys of a network are to be asked of the server; what it says goes to [`Core::handle_keys`] and
-    /// [`Core::handle_no_keys`].
-    WantKeys(NetworkId),
-    /// The answer to [`Core::ping`].
-    Pong {
-        peer: ClientId,
-        number: u64,
-        rtt: Duration,
-        route: Route,
-    },
-    /// To be kept over restarts.
-    Save(Box<Saved>),
-}
-
-/// One peer for the command line.
-#[derive(Debug)]
-pub struct PeerView<'a> {
-    pub member: &'a domain::Member,
-    pub networks: Vec<domain::NetworkName>,
-    pub presence: PeerPresence,
-    pub path: PathKind,
-    pub endpoint: Option<Place>,
-    pub relay: Option<domain::RelayId>,
-    /// Why there is no relay.
-    pub relay_refused: Option<wire::Code>,
-    /// Why the relay holds datagrams back: the pair is over its rate, or its payer out of quota.
-    pub held_back: Option<wire::Code>,
-    pub rtt: Option<Duration>,
-    pub received_bytes: u64,
-    pub sent_bytes: u64,
-}
-
-/// Where datagrams for a peer go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    Udp(SocketAddr),
-    /// Of a relay.
-    Stream(StreamEndpoint),
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Udp(address) => write!(f, "{address}"),
-            Self::Stream(endpoint) => write!(f, "tls://{endpoint}"),
-        }
-    }
-}
-
-/// Why a word does not name one peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoPeer {
-    #[error("no such peer in any network of this client")]
-    Unknown,
-    #[error("more than one peer has this nickname: use an address or the id")]
-    Ambiguous,
 }
 
 impl Core {
@@ -621,42 +527,6 @@ impl Core {
         self.nat.view()
     }
 
-    fn ask_for_cookies(&mut self, now: Instant) {
-        self.cookies.handle_deadline(now);
-        while let Some((to, datagram)) = self.cookies.poll_transmit() {
-            self.outputs.push_back(Output::Send { socket: SocketId::MAIN, to, ttl: None, datagram });
-        }
-    }
-
-    /// A pair may be put on one of the nearest relays.
-    fn name_relays(&mut self, now: Instant) {
-        if self.policy != PathPolicy::Direct {
-            self.cookies.handle_named(now, self.relays.nearest());
-        }
-    }
-
-    /// A pair may be on this relay again.
-    fn note_relay(&mut self, offer: &RelayOffer) {
-        if let Some(&relay) = offer.endpoints.first().filter(|_| self.policy != PathPolicy::Direct) {
-            self.cookies.handle_use(relay);
-        }
-    }
-
-    /// An offer may come before the word that its peer is a member.
-    fn handle_offer(&mut self, now: Instant, offer: RelayOffer) {
-        self.note_relay(&offer);
-        // Who is kept connected decides whether a handshake begins with the join.
-        if self.choose <= now {
-            self.choose_eager(now);
-        }
-        if self.peers.contains_key(&offer.peer) {
-            self.with(now, offer.peer, |peer, turn| peer.handle_offer(turn, offer));
-        } else {
-            self.early_offers.truncate(MAX_EARLY_OFFERS - 1);
-            self.early_offers.push_front((now, offer));
-        }
-    }
-
     fn handle_presence(&mut self, now: Instant, peer: ClientId, presence: PeerPresence) {
         self.with(now, peer, |peer, turn| peer.handle_presence(turn, presence));
         self.choose = now;
@@ -668,30 +538,6 @@ impl Core {
             let socket = way.endpoint.socket;
             if !self.peers.get(&way.peer).is_some_and(|peer| peer.sockets().any(|used| used == socket)) {
                 self.nat.release(socket, &mut self.outputs);
-            }
-        }
-    }
-
-    /// All legs at `relay` learn whether its stream is open: a look at each of them is enough.
-    fn tell_stream(&mut self, now: Instant, relay: RelayId) {
-        let there = self.peers.iter().filter(|(_, peer)| peer.has_leg_at(relay)).map(|(id, _)| *id);
-        for peer in there.collect::<Vec<_>>() {
-            self.with(now, peer, |_, _| ());
-        }
-    }
-
-    /// Asks relays how far they are, and tells the server.
-    fn drain_relays(&mut self, now: Instant) {
-        while let Some((to, datagram)) = self.relays.poll_transmit() {
-            self.outputs.push_back(Output::Send { socket: SocketId::MAIN, to, ttl: None, datagram });
-        }
-        if let Some(report) = self.relays.poll_report().filter(|_| self.online) {
-            self.name_relays(now);
-            self.outputs.push_back(Output::Say(ClientFrame::RelayTrips(Box::new(report.trips))));
-            if report.is_news {
-                for peer in self.peers.keys().copied().collect::<Vec<_>>() {
-                    self.with(now, peer, |peer, turn| peer.handle_measured(turn));
-                }
             }
         }
     }
@@ -743,8 +589,6 @@ fn other(record: &PairRecord, own: ClientId) -> ClientId {
 
 /// Those of the default pool and of every ULA prefix.
 const DEFAULT_PREFIXES: (u8, u8) = (10, 48);
-/// Offers that wait for their peer to become known.
-const MAX_EARLY_OFFERS: usize = 32;
 /// Changes are kept together.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// The least time between two looks at a peer that has nothing to do.

@@ -1,12 +1,13 @@
 //! Discovery, punches and port mapping of this client: connects the pure machines of `traversal` to bytes and sockets.
 
 mod attempt;
+mod findings;
 mod limits;
 mod tcp;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -19,13 +20,13 @@ use traversal::{
     classify::History,
     dial::Dial,
     discover::{
-        Ask, Connections, Discovered, Discovery, LIFETIME_INTERVAL, Lifetime, Local, MAX_PUNCHING_SOCKETS, Measurement,
-        Reflectors, Socket, TcpTest,
+        Ask, Connections, Discovered, Discovery, Lifetime, MAX_PUNCHING_SOCKETS, Measurement, Reflectors, Socket,
+        TcpTest,
     },
-    punch::{self, Punch},
+    punch::Punch,
 };
 use wire::{
-    control::{ClientFrame, NatReport},
+    control::ClientFrame,
     probe::{self, Answer},
     punch::PunchSeal,
 };
@@ -36,7 +37,7 @@ use crate::{
     network::Surroundings,
     portmap::{Granted, Wish},
     settings::Choices,
-    sockets::{Call, SocketId},
+    sockets::SocketId,
 };
 use attempt::Attempt;
 use limits::{Limits, Standpoint};
@@ -446,148 +447,6 @@ impl Nat {
         self.surroundings.addresses.iter().map(|address| SocketAddr::new(*address, self.port)).collect()
     }
 
-    /// Measures anew: a session began, the network changed, or the last result is old.
-    fn discover(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
-        let Some(session) = self.session.clone() else { return };
-        self.close_measuring(|socket| discovering(socket).is_some_and(is_discovery), outputs);
-        let address = self.surroundings.source.map(IpAddr::from);
-        let local = Local { port: self.port, address, place: self.surroundings.place };
-        let seed = self.random.random();
-        self.discovery = Some(Discovery::new(now, session.reflectors, session.tag, local, seed));
-        let spread: f64 = self.random.random_range(0.8..1.2);
-        self.refresh = Some(now + REFRESH.mul_f64(spread));
-        self.mapping.renew(now);
-        self.begin_tcp_test(now, outputs);
-        self.drain(now, outputs);
-    }
-
-    fn test_lifetime(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
-        self.end_lifetime_test(outputs);
-        let spread: f64 = self.random.random_range(0.8..1.2);
-        self.lifetime_due = Some(now + LIFETIME_INTERVAL.mul_f64(spread));
-        if let Some(session) = &self.session {
-            let seed = self.random.random();
-            self.lifetime_test = Some(Lifetime::new(now, session.reflectors, session.tag, seed));
-        }
-    }
-
-    fn seen(&self) -> Option<IpAddr> {
-        let over_udp = self.found.as_ref().and_then(|found| found.address);
-        over_udp.or(self.connections.map(|connections| connections.seen.ip()))
-    }
-
-    /// Moves what the machines want to the outputs.
-    fn drain(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
-        self.drain_discovery(now, outputs);
-        self.drain_lifetime(outputs);
-        self.drain_tcp_test(outputs);
-        outputs.extend(self.mapping.poll_wish(now).map(Output::MapPort));
-        self.report(outputs);
-        let mut over = Vec::new();
-        for (&number, attempt) in &mut self.punches {
-            attempt.drain(outputs);
-            while let Some(event) = attempt.punch.poll_event() {
-                match event {
-                    punch::Event::Usable { socket, endpoint, rtt } => {
-                        let socket = attempt.id(socket);
-                        if socket.is_punching() {
-                            attempt.found.insert(socket);
-                        }
-                        if let Some(dialling) = attempt.dialling.as_mut().filter(|_| socket.is_tcp()) {
-                            dialling.found = Some(endpoint);
-                        }
-                        let endpoint = Endpoint { socket, address: endpoint };
-                        self.ways.push_back(Way { peer: attempt.peer, endpoint, rtt });
-                    }
-                    punch::Event::Finished(report) => {
-                        if let Some(dialling) = &mut attempt.dialling {
-                            dialling.dial.handle_finished();
-                        }
-                        outputs.push_back(Output::Say(ClientFrame::PunchReport(report)));
-                    }
-                    punch::Event::Over => over.push(number),
-                }
-            }
-        }
-        for attempt in over.iter().filter_map(|number| self.punches.remove(number)) {
-            self.limits.end(attempt.punch.id());
-            let port = attempt.dialling.as_ref().map(|dialling| dialling.port);
-            let lost = attempt.sockets.iter().copied().chain(port).filter(|socket| !attempt.found.contains(socket));
-            outputs.extend(lost.map(Output::Close));
-            if let Some(Dialling { port, found: Some(peer), .. }) = attempt.dialling
-                && attempt.found.contains(&port)
-            {
-                outputs.push_back(Output::Call { port, peer, call: Call::Keep });
-            }
-            self.kept.extend(attempt.found);
-        }
-    }
-
-    fn drain_discovery(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
-        let Some(discovery) = &mut self.discovery else { return };
-        while let Some(ask) = discovery.poll_transmit() {
-            let socket = measuring(ask.socket);
-            if socket != SocketId::MAIN && self.measuring.insert(socket) {
-                outputs.push_back(Output::Open(socket));
-            }
-            outputs.push_back(question(socket, &ask));
-        }
-        let over = discovery.poll_timeout().is_none();
-        while let Some(discovered) = self.discovery.as_mut().and_then(Discovery::poll_event) {
-            let discovered = discovered.settled_by(&mut self.history);
-            let class = discovered.profile.class();
-            tracing::info!(class = class.name(), "the NATs in front of this client were measured");
-            self.found = Some(discovered);
-            self.measured = true;
-            // Some time after the start, and not while everybody else is at it.
-            let soon = self.random.random_range(LIFETIME_FIRST..2 * LIFETIME_FIRST);
-            self.lifetime_due.get_or_insert(now + soon);
-        }
-        if over {
-            self.discovery = None;
-            self.close_measuring(|socket| discovering(socket).is_some_and(is_discovery), outputs);
-        }
-    }
-
-    fn drain_lifetime(&mut self, outputs: &mut VecDeque<Output>) {
-        let Some(test) = &mut self.lifetime_test else { return };
-        while let Some(ask) = test.poll_transmit() {
-            let socket = measuring(ask.socket);
-            if self.measuring.insert(socket) {
-                outputs.push_back(Output::Open(socket));
-            }
-            outputs.push_back(question(socket, &ask));
-        }
-        if let Some(seconds) = test.poll_event() {
-            self.lifetime = Some(Duration::from_secs(seconds.into()));
-        }
-        if test.poll_timeout().is_none() {
-            self.end_lifetime_test(outputs);
-        }
-    }
-
-    fn end_lifetime_test(&mut self, outputs: &mut VecDeque<Output>) {
-        self.lifetime_test = None;
-        self.close_measuring(|socket| matches!(discovering(socket), Some(Socket::Lifetime(_))), outputs);
-    }
-
-    /// Tells the server what it does not know yet.
-    fn report(&mut self, outputs: &mut VecDeque<Output>) {
-        let profile = self.profile();
-        if profile == self.reported || !self.measured {
-            return;
-        }
-        // Without UDP nothing can begin before it is known what connections do, and that will not take long.
-        if self.tcp_test.is_some() && profile.is_some_and(|profile| !profile.udp && !profile.ipv6) {
-            return;
-        }
-        if let (Some(profile), Some(found)) = (profile, &self.found) {
-            self.reported = Some(profile);
-            let observations = found.observations.clone();
-            outputs.push_back(Output::Say(ClientFrame::Nat(NatReport { profile, observations })));
-        }
-    }
-
     fn close_measuring(&mut self, which: impl Fn(SocketId) -> bool, outputs: &mut VecDeque<Output>) {
         let (closed, open) = std::mem::take(&mut self.measuring).into_iter().partition(|&socket| which(socket));
         self.measuring = open;
@@ -648,9 +507,5 @@ const fn is_discovery(name: Socket) -> bool {
     matches!(name, Socket::Spare | Socket::Burst(_))
 }
 
-/// While nothing changes.
-const REFRESH: Duration = Duration::from_secs(30 * 60);
-/// From the first discovery to the first test of the lifetime, at least.
-const LIFETIME_FIRST: Duration = Duration::from_secs(60);
 /// A punch over TCP costs up to 42 connections to each of four ports: it counts like a sweep of so many sockets.
 const TCP_WEIGHT: u16 = 16;

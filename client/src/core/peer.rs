@@ -6,6 +6,7 @@
 //! peer that restarted tries ours.
 
 mod copies;
+mod facts;
 mod liveness;
 mod relaying;
 mod silence;
@@ -22,11 +23,7 @@ use domain::{ClientId, PeerPresence, RelayId, RelayOffer, Scope, StreamEndpoint,
 use rand::{Rng as _, rngs::StdRng};
 use traversal::path::{self, Path};
 use tunnel::{Frame, Incoming, Local, PairKey, Party, Received, Refusal, Route, Session};
-use wire::{
-    Code,
-    control::Request,
-    relay::{Message, Slot},
-};
+use wire::{control::Request, relay::Message};
 
 use super::{
     Output,
@@ -36,7 +33,7 @@ use super::{
     streams::Streams,
     view::Acquaintance,
 };
-use crate::{command::PathKind, settings::PathPolicy, sockets::SocketId};
+use crate::{settings::PathPolicy, sockets::SocketId};
 use copies::Copies;
 use relaying::Relaying;
 
@@ -230,11 +227,6 @@ impl Peer {
         self.say_everywhere(turn, &Frame::Hints(turn.own_hints.to_vec()));
     }
 
-    /// Whether a flood is worth sending: there is a tunnel to carry it.
-    pub(crate) fn takes_floods(&self) -> bool {
-        self.session.is_established()
-    }
-
     /// A datagram of the relay for one of the legs.
     pub(crate) fn handle_leg(&mut self, turn: &mut Turn<'_>, from: SocketAddr, message: &Message<'_>) {
         let mut news = None;
@@ -327,10 +319,6 @@ impl Peer {
             leg.handle_sent(now);
         }
         self.note_silence(now);
-    }
-
-    pub(crate) fn has_leg_at(&self, relay: RelayId) -> bool {
-        [&self.leg, &self.next_leg].into_iter().flatten().any(|leg| leg.relay() == relay)
     }
 
     /// The server offers a leg on a relay.
@@ -480,91 +468,6 @@ impl Peer {
         own.into_iter().flatten().min()
     }
 
-    /// What the command line shows.
-    pub(crate) fn path(&self) -> PathKind {
-        if self.doubt.is_some_and(|doubt| doubt.dead) {
-            return PathKind::None;
-        }
-        match self.path.current() {
-            Some(path::Route::Direct(_)) if self.session.is_established() => PathKind::Direct,
-            Some(path::Route::Relay) if self.session.is_established() => PathKind::Relay,
-            Some(_) | None => PathKind::None,
-        }
-    }
-
-    pub(crate) fn rtt(&self) -> Option<Duration> {
-        self.path.rtt()
-    }
-
-    pub(crate) const fn used(&self) -> Option<Instant> {
-        self.used
-    }
-
-    /// Where datagrams go now.
-    pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
-        match self.path.current()? {
-            path::Route::Direct(endpoint) => Some(endpoint),
-            path::Route::Relay => self.leg.as_ref().map(Leg::address),
-        }
-    }
-
-    /// The relay in use.
-    pub(crate) fn relay(&self) -> Option<RelayId> {
-        self.leg.as_ref().filter(|_| self.is_relayed()).map(Leg::relay)
-    }
-
-    /// Why there is no relay, when one was asked for.
-    pub(crate) fn relay_refused(&self) -> Option<Code> {
-        self.relaying.refused().filter(|_| self.path.current().is_none())
-    }
-
-    /// Why the relay in use holds datagrams back, if it does.
-    pub(crate) fn held_back(&self) -> Option<Code> {
-        self.leg.as_ref().filter(|_| self.is_relayed()).and_then(Leg::held_back)
-    }
-
-    /// Where datagrams of the peer may come from.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.endpoints.iter().map(|endpoint| endpoint.address)
-    }
-
-    /// The sockets, beside the main one, that lead to the peer.
-    pub(crate) fn sockets(&self) -> impl Iterator<Item = SocketId> {
-        self.endpoints.iter().map(|endpoint| endpoint.socket).filter(|socket| socket.is_punching())
-    }
-
-    /// The legs that may get datagrams: where from, under which slot.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = (SocketAddr, Slot)> {
-        let legs = [self.leg.as_ref(), self.next_leg.as_ref(), self.relaying.left()];
-        legs.into_iter().flatten().flat_map(Leg::slots)
-    }
-
-    /// Whether a message of the relay that names no slot is for one of the legs.
-    pub(crate) fn expects(&self, from: SocketAddr, message: &Message<'_>) -> bool {
-        [&self.leg, &self.next_leg].into_iter().flatten().any(|leg| leg.is_for(from, message))
-    }
-
-    /// Whether one of the legs joins there without a cookie.
-    pub(crate) fn lacks_cookie_of(&self, relay: SocketAddr) -> bool {
-        [&self.leg, &self.next_leg].into_iter().flatten().any(|leg| leg.lacks_cookie_of(relay))
-    }
-
-    pub(crate) fn owns(&self, index: u32) -> bool {
-        self.session.owns(index)
-    }
-
-    /// For the next start: where the peer is, best first, and the leg.
-    pub(crate) fn saved_ways(&self) -> (Vec<SocketAddr>, Option<RelayOffer>) {
-        // A connection does not outlive this process.
-        let lasting =
-            |address: &SocketAddr| !self.endpoints.iter().any(|way| way.address == *address && way.socket.is_tcp());
-        let mut hints: Vec<SocketAddr> = self.path.proven().filter(lasting).collect();
-        let older = self.hints.iter().copied().filter(|hint| !hints.contains(hint)).collect::<Vec<_>>();
-        hints.extend(older);
-        hints.truncate(Frame::MAX_HINTS);
-        (hints, self.leg.as_ref().map(|leg| leg.offer().clone()))
-    }
-
     fn handle_frame(&mut self, turn: &mut Turn<'_>, origin: Origin, frame: Frame) {
         let came = origin.route();
         match frame {
@@ -641,14 +544,6 @@ impl Peer {
         self.renegotiate = false;
         self.path = fresh_path(turn);
         *turn.changed = true;
-    }
-
-    fn has_ways(&self) -> bool {
-        self.path.current().is_some() || self.leg.is_some() || self.next_leg.is_some()
-    }
-
-    fn is_relayed(&self) -> bool {
-        self.path.current() == Some(path::Route::Relay)
     }
 }
 

@@ -14,7 +14,7 @@ use domain::{
     Bandwidth, Candidate, InstanceId, NetworkChange, PunchId, PunchOrder, PunchPreparation, RelayId, RelayOffer,
     SessionTag, Strategy,
 };
-use tunnel::{InnerPacket, echo_request};
+use tunnel::{InnerPacket, Route, echo_request};
 use wire::{
     Code,
     relay::{Cookie, Slot},
@@ -25,6 +25,7 @@ use super::{
     view::tests::{NETWORK, change, member},
     *,
 };
+use crate::command::PathKind;
 
 #[test]
 fn data_takes_the_relay_at_once_and_the_direct_way_without_losing_any() {
