@@ -54,6 +54,8 @@ pub(crate) struct Arrivals {
     messages: ArrayVec<Arrived, MESSAGES>,
     /// How many messages the next call may bring.
     places: usize,
+    /// The last call brought as many as it could.
+    is_full: bool,
     /// Bytes of the buffer that [`Self::lay`] has used.
     laid: usize,
 }
@@ -89,6 +91,7 @@ impl Arrivals {
             controls: Box::new([Control::default(); MESSAGES]),
             messages: ArrayVec::new(),
             places: FEW_MESSAGES,
+            is_full: false,
             laid: 0,
         }
     }
@@ -143,6 +146,7 @@ impl Arrivals {
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => 0,
             Err(error) => return Err(error.into()),
         };
+        self.is_full = count == self.places;
         self.places = (2 * count).clamp(FEW_MESSAGES, MESSAGES);
         for (nth, header) in headers.iter().enumerate().take(count) {
             let whole = header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
@@ -156,6 +160,11 @@ impl Arrivals {
     /// How many messages arrived.
     pub(crate) fn count(&self) -> usize {
         self.messages.len()
+    }
+
+    /// Whether more may have been there.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.is_full
     }
 
     /// One of them, in the order of arrival.

@@ -33,7 +33,7 @@ use wire::{
     ticket::{LegSide, TicketKey},
 };
 
-pub use self::verdict::{Answer, DropReason, Event, Hop, Sight, Verdict};
+pub use self::verdict::{Answer, DropReason, Event, Hop, Reach, Sight, Verdict};
 use crate::{
     fanout::Copies,
     joins::Joins,
@@ -71,6 +71,8 @@ pub struct Relay {
     events: [Option<Event>; 3],
     /// The pair that is not what it was.
     changed: Option<Slot>,
+    /// The pair whose legs are not where they were.
+    moved: Option<Slot>,
     /// For the leg that did not cause it: read out with the events.
     note: Option<(Hop, Answer)>,
     accounts: Accounts,
@@ -101,6 +103,7 @@ impl Relay {
             deadlines: BinaryHeap::new(),
             events: [None; 3],
             changed: None,
+            moved: None,
             note: None,
             accounts,
             draining: None,
@@ -197,7 +200,6 @@ impl Relay {
             return;
         }
         self.end(slot);
-        self.changed = Some(slot);
         self.event(Event::Closed);
     }
 
@@ -205,6 +207,8 @@ impl Relay {
     fn end(&mut self, slot: Slot) {
         self.accounts.leave(&mut self.slab, slot);
         self.slab.remove(slot);
+        self.changed = Some(slot);
+        self.moved = Some(slot);
     }
 
     /// Ends every pair: nothing is forwarded any more.
@@ -244,6 +248,19 @@ impl Relay {
     /// The pair that is not what it was, or that ended, after each datagram and each deadline.
     pub fn poll_change(&mut self) -> Option<Slot> {
         self.changed.take()
+    }
+
+    /// The pair whose legs are not where they were, or that ended, after each datagram and each deadline.
+    pub fn poll_move(&mut self) -> Option<Slot> {
+        self.moved.take()
+    }
+
+    /// Where the legs of a pair are; `None` when it has ended.
+    #[must_use]
+    pub fn reach(&mut self, slot: Slot) -> Option<Reach> {
+        let pair = self.slab.get_mut(slot)?;
+        let legs = [LegSide::A, LegSide::B].map(|side| pair.hop(side).map(|hop| hop.address));
+        Some(Reach { legs, pace: pair.bucket.pace(), depth: pair.bucket.depth() })
     }
 
     /// What an accelerator needs of a pair; `None` unless both legs are there and may send.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::socket::{Worker, follow, tell};
+use crate::socket::{Worker, tell};
 
 /// From one round of notes to the next: one may be lost, and a leg may have joined since.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ pub(crate) struct Round {
 
 impl Worker {
     /// Follows the order to drain, or to take pairs again.
-    pub(crate) fn follow(&mut self, round: &mut Round) {
+    pub(crate) fn follow_order(&mut self, round: &mut Round) {
         if !self.drains.load(Ordering::Relaxed) {
             if self.relay.is_draining() {
                 self.relay.resume();
@@ -48,9 +48,7 @@ impl Worker {
             for (to, note) in self.relay.part(now, slot) {
                 tell(&self.doors, self.port.as_mut(), to, &note);
             }
-            if let Some(table) = &mut self.table {
-                follow(&mut self.relay, table);
-            }
+            self.tell_kernel();
             self.count_events();
         }
     }

@@ -12,6 +12,8 @@
 //! Where an interface of the host allows it, the kernel forwards what two proven IPv4 legs send each other before the workers
 //! see it (`xdp.rs`), by the same rules; this is an accelerator, and missing is no failure.
 //!
+//! Where more arrives than the workers can look at, the kernel drops what is least worth it before it is queued ([`guard`]).
+//!
 //! What is for many members of a network comes once, and leaves for each: see [`fanout`].
 //!
 //! A join may bring the first packet for the other leg along, the beginning of the tunnel's handshake; it waits there for that
@@ -31,6 +33,7 @@ mod count;
 mod door;
 mod empty;
 pub mod fanout;
+pub mod guard;
 mod joins;
 pub mod metrics;
 pub mod parking;
@@ -116,6 +119,9 @@ pub struct Config {
     /// Network interfaces whose driver lets the kernel forward pairs by itself (XDP), past this host's firewall: IPv4, where the
     /// listeners name addresses. Needs CAP_BPF and CAP_NET_ADMIN; without them the workers do it all, and the log says so.
     pub xdp: Vec<String>,
+    /// Whether the kernel keeps room for the legs of pairs while more arrives than the workers can look at (an eBPF filter at the
+    /// sockets). Needs CAP_BPF; without it a flood of other datagrams can crowd them out, and the log says so.
+    pub guard: bool,
     /// Pairs at once, at most; every worker takes its part.
     pub max_slots: u32,
     /// A pair without a packet of either leg for this long loses its slot.
@@ -140,6 +146,7 @@ impl Default for Config {
             answers_per_source: 200,
             larger_answers_per_source: 10,
             xdp: Vec::new(),
+            guard: true,
             max_slots: 100_000,
             idle: Duration::from_secs(60),
             drain: Duration::from_secs(10),
@@ -326,6 +333,7 @@ impl Bound {
             let bound = doors.iter().map(|door: &Door| door.socket.local_addr()).collect::<io::Result<_>>();
             let bound = bound.map_err(Error::Socket)?;
             let table = accelerator.as_ref().and_then(|accelerator| accelerator.table(bound).ok());
+            let guard = if self.config.guard { guard::guard(&doors, limits.max_slots, self.workers) } else { None };
             let worker = Worker {
                 doors,
                 relay: Relay::new(
@@ -337,6 +345,7 @@ impl Bound {
                     accounts.clone(),
                 ),
                 table,
+                guard,
                 port: inlets
                     .get(usize::from(worker))
                     .map(|inlet| Port::new((worker, self.workers), Arc::clone(inlet), Arc::clone(&seams.metrics))),

@@ -4,6 +4,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::{
     core::{DropReason, Event},
+    guard::Reason,
     stream::StreamMetrics,
 };
 
@@ -41,6 +42,7 @@ pub struct Metrics {
     /// Of legs over streams.
     pub streams: StreamMetrics,
     dropped: [IntCounter; DropReason::ALL.len()],
+    guarded: [IntCounter; Reason::ALL.len()],
     events: IntCounterVec,
 }
 
@@ -58,6 +60,11 @@ impl Metrics {
         let dropped =
             IntCounterVec::new(Opts::new("relay_dropped_packets_total", "Datagrams that went nowhere"), &["reason"])?;
         registry.register(Box::new(dropped.clone()))?;
+        let guarded = IntCounterVec::new(
+            Opts::new("relay_guarded_packets_total", "Datagrams that the kernel dropped to keep room for proven legs"),
+            &["reason"],
+        )?;
+        registry.register(Box::new(guarded.clone()))?;
         let events = IntCounterVec::new(
             Opts::new("relay_events_total", "Joins and ends of pairs, and what became of first packets"),
             &["event"],
@@ -83,6 +90,7 @@ impl Metrics {
             )?,
             quotas_exhausted: counter("relay_quotas_exhausted_total", "Answers that nothing is left of a quota")?,
             dropped: DropReason::ALL.map(|reason| dropped.with_label_values(&[reason.name()])),
+            guarded: Reason::ALL.map(|reason| guarded.with_label_values(&[reason.name()])),
             streams: StreamMetrics::register(registry)?,
             pairs,
             events,
@@ -93,6 +101,12 @@ impl Metrics {
     #[must_use]
     pub fn dropped(&self, reason: DropReason) -> &IntCounter {
         &self.dropped[reason as usize]
+    }
+
+    /// Datagrams that the kernel dropped for this reason.
+    #[must_use]
+    pub fn guarded(&self, reason: Reason) -> &IntCounter {
+        &self.guarded[reason as usize]
     }
 
     /// Counts something that is not a packet.
@@ -127,6 +141,12 @@ mod tests {
         }
         for (reason, times) in DropReason::ALL.into_iter().zip(1..) {
             assert_eq!(metrics.dropped(reason).get(), times, "{}", reason.name());
+        }
+        for (reason, times) in Reason::ALL.into_iter().zip(1..) {
+            metrics.guarded(reason).inc_by(times);
+        }
+        for (reason, times) in Reason::ALL.into_iter().zip(1..) {
+            assert_eq!(metrics.guarded(reason).get(), times, "{}", reason.name());
         }
 
         metrics.event(Event::Opened);

@@ -30,6 +30,7 @@ use crate::{
     count::Count,
     door::{DOORS, Door, TURN},
     empty::Round,
+    guard::Guard,
     metrics::Metrics,
     parking::{MAX_PARCEL, Parcel},
     stream::{self, port::Port},
@@ -50,6 +51,8 @@ pub(crate) struct Worker {
     pub(crate) relay: Relay,
     /// The pairs that the kernel forwards.
     pub(crate) table: Option<Table>,
+    /// What keeps room for proven legs in the kernel's queue.
+    pub(crate) guard: Option<Guard>,
     /// Where streams come in, if any do.
     pub(crate) port: Option<Port>,
     pub(crate) metrics: Arc<Metrics>,
@@ -69,10 +72,12 @@ impl Worker {
         let mut count = Count::default();
         let mut round = Round::default();
         while !self.stops.load(Ordering::Relaxed) {
-            self.follow(&mut round);
+            self.follow_order(&mut round);
+            let mut emptied = true;
             let waits = if self.waits_at_one_door() { Waits::ForOne } else { Waits::Not };
             for at in self.ready()? {
                 arrivals.receive(&self.doors[at].socket, waits)?;
+                emptied &= !arrivals.is_full();
                 let now = Instant::now();
                 let wall = UnixMillis::from(SystemTime::now());
                 for nth in 0..arrivals.count() {
@@ -102,6 +107,9 @@ impl Worker {
             }
             self.serve_streams(&mut arrivals, &mut outgoing, &mut count)?;
             let now = Instant::now();
+            if let Some(guard) = &mut self.guard {
+                guard.handle_turn(now, emptied, &self.metrics);
+            }
             self.send_late(now);
             for _ in 0..DEADLINES {
                 if self.relay.poll_deadline().is_none_or(|due| due > now) {
@@ -315,15 +323,15 @@ impl Worker {
 
     /// The relay's verdict, with what the kernel knows and has to know of the pair that may be charged.
     fn settle(&mut self, charged: Option<Slot>, ask: impl FnOnce(&mut Relay) -> Verdict) -> Verdict {
-        let Self { relay, table: Some(table), .. } = self else { return ask(&mut self.relay) };
-        let charged = charged.filter(|slot| table.count(relay, *slot));
+        let Self { relay, table, .. } = self;
+        let charged = charged.filter(|slot| table.as_mut().is_some_and(|table| table.count(relay, *slot)));
         let verdict = ask(relay);
-        if let (Some(slot), Verdict::Forward(_)) = (charged, verdict)
+        if let (Some(slot), Some(table), Verdict::Forward(_)) = (charged, table, verdict)
             && let Some(sight) = relay.sight(slot)
         {
             table.charge(slot, sight.full_at);
         }
-        follow(relay, table);
+        self.tell_kernel();
         verdict
     }
 
@@ -333,10 +341,22 @@ impl Worker {
             table.count(&mut self.relay, slot);
         }
         self.relay.handle_deadline(now);
-        if let Some(table) = &mut self.table {
-            follow(&mut self.relay, table);
-        }
+        self.tell_kernel();
         self.count_events();
+    }
+
+    /// Tells the kernel what changed. Counting what it forwarded may change a pair once more.
+    pub(crate) fn tell_kernel(&mut self) {
+        if let Some(table) = &mut self.table {
+            while let Some(slot) = self.relay.poll_change() {
+                table.follow(&mut self.relay, slot);
+            }
+        }
+        if let Some(guard) = &mut self.guard {
+            while let Some(slot) = self.relay.poll_move() {
+                guard.follow(&mut self.relay, slot);
+            }
+        }
     }
 
     /// The reflectors' answers whose time has come.
@@ -391,13 +411,6 @@ fn carry(parcel: &Parcel, port: Option<&mut Port>, outgoing: &mut [Outgoing], co
                 outgoing.push_answer(to.address, bytes.len());
             }
         }
-    }
-}
-
-/// Tells the kernel what changed. Counting what it forwarded may change a pair once more.
-pub(crate) fn follow(relay: &mut Relay, table: &mut Table) {
-    while let Some(slot) = relay.poll_change() {
-        table.follow(relay, slot);
     }
 }
 

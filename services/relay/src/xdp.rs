@@ -1,6 +1,6 @@
 //! Pairs that are forwarded in the kernel, where an interface hands packets over (XDP): an accelerator that may be missing.
 //!
-//! `xdp/forward.bpf.c` does for the DATA of two proven IPv4 legs what [`core`](crate::core) does, with the pair's own bucket;
+//! `bpf/forward.bpf.c` does for the DATA of two proven IPv4 legs what [`core`](crate::core) does, with the pair's own bucket;
 //! everything else it leaves to the workers. A worker enters a pair once both legs are there, and takes it out when it ends.
 //! The bucket then lives in the map: a worker that gets a datagram of a capped pair first reads it from there, and writes
 //! back what it charged. A pair is asked whether it was used in the kernel before it ends for being idle.
@@ -24,7 +24,7 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
-    programs::{Program, ProgramError, Xdp, XdpMode},
+    programs::{Program, ProgramError, Xdp, XdpMode, socket_filter::SocketFilterError},
 };
 use nix::time::{ClockId, clock_gettime};
 use wire::{relay::Slot, ticket::LegSide};
@@ -35,14 +35,14 @@ use crate::{
     steer::Workers,
 };
 
-/// The program, built by `xdp/build`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../xdp/forward.bpf.o");
+/// The program, built by `bpf/build`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/forward.bpf.o");
 
 /// Where the kernel's entry is read and written as a whole (`BPF_F_LOCK`), and only if it is there (`BPF_EXIST`).
 const LOCKED: u64 = 4;
 const PRESENT: u64 = 2;
 
-/// Why pairs are forwarded by the workers only.
+/// Why the kernel does not help.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("the kernel does not take the program")]
@@ -55,6 +55,10 @@ pub(crate) enum Error {
     Missing(&'static str),
     #[error("the system refuses")]
     System(#[from] std::io::Error),
+    #[error("a socket does not take the program")]
+    Filter(#[from] SocketFilterError),
+    #[error("the system gives no random bytes")]
+    Random,
 }
 
 /// The program at its interfaces. It leaves them when this is dropped.

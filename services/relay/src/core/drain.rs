@@ -53,7 +53,6 @@ impl Relay {
             return [LegSide::A, LegSide::B].into_iter().filter_map(|side| Some((pair.hop(side)?, note))).collect();
         }
         self.end(slot);
-        self.changed = Some(slot);
         self.event(Event::Closed);
         ArrayVec::new()
     }

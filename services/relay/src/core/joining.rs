@@ -121,6 +121,7 @@ impl Relay {
         pair.doors[side as usize] = from.door;
         self.slab.story_mut(slot).moves_at[side as usize] = now + MOVE_PAUSE;
         self.changed = Some(slot);
+        self.moved = Some(slot);
         Ok(())
     }
 

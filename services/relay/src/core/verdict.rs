@@ -100,6 +100,15 @@ pub struct Sight {
     pub allowed: [u64; 2],
 }
 
+/// Where a pair's legs send from, as far as they joined, and its bucket: nanoseconds per byte in 1/1024 (0: no limit), and how far
+/// before it is full again it still gives, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    pub legs: [Option<SocketAddr>; 2],
+    pub pace: u64,
+    pub depth: u64,
+}
+
 /// A short message back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Answer {

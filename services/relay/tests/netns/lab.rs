@@ -92,7 +92,7 @@ impl Lab {
         let routes = format!("net.ipv4.ip_forward={}", u8::from(path == Path::Routing));
         run("ip", &["netns", "exec", &relays.0, "sysctl", "-qw", &routes]);
         let far = clients.enter(|| {
-            let mut far = Ebpf::load(aya::include_bytes_aligned!("../../xdp/forward.bpf.o")).unwrap();
+            let mut far = Ebpf::load(aya::include_bytes_aligned!("../../bpf/forward.bpf.o")).unwrap();
             let program: &mut Xdp = far.program_mut("forward").unwrap().try_into().unwrap();
             program.load().unwrap();
             program.attach("far", XdpMode::Driver).unwrap();
@@ -117,6 +117,18 @@ impl Lab {
         let socket = self.clients.enter(|| UdpSocket::bind((CLIENTS, 0)).unwrap());
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         socket
+    }
+
+    /// Two sockets at another site, which talk to the relay only.
+    pub(crate) fn elsewhere(&self) -> Vec<UdpSocket> {
+        run("ip", &["-n", &self.relays.0, "addr", "add", "10.8.0.1/24", "dev", "near"]);
+        run("ip", &["-n", &self.clients.0, "addr", "add", "10.8.0.2/24", "dev", "far"]);
+        let socket = || {
+            let socket = self.clients.enter(|| UdpSocket::bind(("10.8.0.2", 0)).unwrap());
+            socket.connect(self.relay).unwrap();
+            socket
+        };
+        vec![socket(), socket()]
     }
 
     /// Lets the relay know that a path takes `mtu` bytes at once.

@@ -1,6 +1,7 @@
 //! The same rules over the workers and over the kernel's fast path, on a cable between two network namespaces. Root only.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod crowded;
 mod lab;
 mod measure;
 mod quota;

@@ -6,29 +6,20 @@
 // pair's bucket and counted to the leg first. Whatever is not exactly that goes up unchanged: joins, pings, STUN, strangers,
 // what is over the cap or beyond what a leg may send without a look at who pays (it was not charged), fragments, options, tags, a next hop that is unknown or behind another interface.
 //
-// Built by `../xdp/build`; the object stands beside this file, so that nobody needs clang.
-#include <linux/bpf.h>
+// Built by `build`; the object stands beside this file, so that nobody needs clang.
+#include "bpf.h"
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/udp.h>
 
-#define SEC(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
-#define be16(x) __builtin_bswap16(x)
-#define be32(x) __builtin_bswap32(x)
-
 #define DATA be32(0xb0000000u)
 #define HEADER 8
 #define MAX_DATAGRAM 2048
-// Of a slot number, what stays when its place is used again.
-#define PLACE 0x00ffffffu
 #define AF_INET 2
 #define DONT_FRAGMENT be16(0x4000)
 #define TTL 64
 
-static void *(*const map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
-static __u64 (*const ktime)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static long (*const csum_diff)(void *from, __u32 from_size, void *to, __u32 to_size, __u32 seed) = (void *)BPF_FUNC_csum_diff;
 static long (*const fib_lookup)(void *ctx, struct bpf_fib_lookup *fib, int size, __u32 flags) = (void *)BPF_FUNC_fib_lookup;
 static long (*const lock)(struct bpf_spin_lock *lock) = (void *)BPF_FUNC_spin_lock;

@@ -1,0 +1,190 @@
+//! More arrives than the worker can look at.
+
+use std::{
+    net::UdpSocket,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use domain::Bandwidth;
+use relay::{Config, core::DropReason, guard::Reason};
+use wire::relay::{Message, Slot};
+
+use crate::lab::{Lab, Pair, Path, join, receive};
+
+/// Datagrams that a proven leg sends while others crowd in, one a millisecond.
+const SENT: usize = 1_500;
+
+/// How many of them may get lost: what was in the queue before the worker knew that it is pressed.
+const LOST: usize = SENT / 20;
+
+/// Datagrams of a stranger, at once: more than pass in a window while the worker is pressed.
+const BURST: usize = 200;
+
+#[test]
+fn what_strangers_send_takes_no_room_from_proven_legs() {
+    for path in [Path::Workers, Path::Routing] {
+        let mut lab = crowded(path);
+        let pair = lab.pair(Bandwidth::UNLIMITED);
+        let unknown =
+            |nth: u32| Message::Data { slot: Slot(nth.wrapping_mul(0x9e37_79b9)), payload: &[0; 64] }.to_vec();
+        let known = Message::Data { slot: pair.slot, payload: &[0; 64] }.to_vec();
+        let question = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
+        let join = [&[0xb3, 0, 0, 0][..], &[9; 116]].concat();
+        let crowds: [(Reason, Vec<Vec<u8>>); 5] = [
+            (Reason::Stranger, (0..64).map(unknown).collect()),
+            (Reason::Stranger, vec![known]),
+            (Reason::Stranger, vec![vec![0xff; 64], vec![0xb0], Vec::new()]),
+            (Reason::Question, vec![question]),
+            (Reason::Join, vec![join]),
+        ];
+        for (reason, datagrams) in crowds {
+            let flood = Flood::start(&lab, &datagrams);
+            wait_until(|| lab.metrics.guarded(reason).get() > 0);
+            let arrived = exchange(&pair);
+            drop(flood);
+            assert!(arrived >= SENT - LOST, "{path:?}, {reason:?}: {arrived} of {SENT}");
+        }
+    }
+}
+
+#[test]
+fn a_pair_that_floods_past_its_rate_takes_no_room_from_others() {
+    let mut lab = crowded(Path::Workers);
+    let (pair, loud) = (lab.pair(Bandwidth::UNLIMITED), lab.pair(Bandwidth::from_bytes_per_second(1_000)));
+    let datagram = loud.data(64);
+    let floods: Vec<_> = (0..2)
+        .map(|side: usize| Flood::by(vec![loud.legs[side].try_clone().unwrap()], vec![datagram.clone()]))
+        .collect();
+    wait_until(|| lab.metrics.guarded(Reason::OverRate).get() > 0);
+    let arrived = exchange(&pair);
+    drop(floods);
+    assert!(arrived >= SENT - LOST, "{arrived} of {SENT}");
+    // It has lost nothing but what was too much.
+    wait_until(|| {
+        loud.legs[0].send(&datagram).unwrap();
+        loud.legs[1].set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        receive(&loud.legs[1]).is_some()
+    });
+}
+
+#[test]
+fn one_source_of_joins_does_not_keep_others_from_joining() {
+    let mut lab = crowded(Path::Workers);
+    let elsewhere = lab.elsewhere();
+    let flood = Flood::by(elsewhere, vec![[&[0xb3, 0, 0, 0][..], &[9; 116]].concat()]);
+    wait_until(|| lab.metrics.guarded(Reason::Join).get() > 0);
+    for _ in 0..10 {
+        lab.pair(Bandwidth::UNLIMITED).exchange(0, 64);
+    }
+    drop(flood);
+}
+
+#[test]
+fn nothing_is_dropped_before_and_after_a_crowd() {
+    let mut lab = crowded(Path::Workers);
+    let pair = lab.pair(Bandwidth::UNLIMITED);
+    let stranger = lab.leg();
+    let looked_at = |times: usize| {
+        let before = lab.metrics.dropped(DropReason::NotALeg).get();
+        for _ in 0..times {
+            stranger.send(&pair.data(10)).unwrap();
+        }
+        let enough = || lab.metrics.dropped(DropReason::NotALeg).get() - before == times as u64;
+        let until = Instant::now() + Duration::from_secs(1);
+        while !enough() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        enough()
+    };
+    assert!(looked_at(BURST));
+    let flood = Flood::start(&lab, &[pair.data(64)]);
+    wait_until(|| lab.metrics.guarded(Reason::Stranger).get() > 0);
+    drop(flood);
+    wait_until(|| looked_at(BURST));
+}
+
+#[test]
+fn a_leg_that_moves_is_known_where_it_is_and_not_where_it_was() {
+    let mut lab = crowded(Path::Workers);
+    let mut pair = lab.pair(Bandwidth::UNLIMITED);
+    let former = lab.leg();
+    let former = std::mem::replace(&mut pair.legs[0], former);
+    // A leg moves at most once a second.
+    std::thread::sleep(Duration::from_millis(1_100));
+    assert_eq!(join(&pair.legs[0], &pair.tickets[0]), pair.slot);
+    let flood = Flood::by(vec![former], vec![pair.data(64)]);
+    wait_until(|| lab.metrics.guarded(Reason::Stranger).get() > 0);
+    let arrived = exchange(&pair);
+    drop(flood);
+    assert!(arrived >= SENT - LOST, "{arrived} of {SENT}");
+}
+
+fn crowded(path: Path) -> Lab {
+    Lab::with(path, Config { workers: 1, ..Config::default() })
+}
+
+/// Sends one datagram a millisecond from the first leg, and returns how many the second got.
+fn exchange(pair: &Pair) -> usize {
+    let [from, to] = &pair.legs;
+    to.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    std::thread::scope(|scope| {
+        let receiving = scope.spawn(|| {
+            let mut arrived = 0;
+            while arrived < SENT && receive(to).is_some() {
+                arrived += 1;
+            }
+            arrived
+        });
+        for _ in 0..SENT {
+            from.send(&pair.data(200)).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        receiving.join().unwrap()
+    })
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < until, "it does not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sends all it can until it is dropped.
+struct Flood {
+    stops: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Flood {
+    /// From two addresses of no leg.
+    fn start(lab: &Lab, datagrams: &[Vec<u8>]) -> Self {
+        Self::by(vec![lab.leg(), lab.leg()], datagrams.to_vec())
+    }
+
+    fn by(sockets: Vec<UdpSocket>, datagrams: Vec<Vec<u8>>) -> Self {
+        let stops = Arc::new(AtomicBool::new(false));
+        let threads = sockets.into_iter().map(|socket| {
+            let (stops, datagrams) = (Arc::clone(&stops), datagrams.clone());
+            std::thread::spawn(move || {
+                while !stops.load(Ordering::Relaxed) {
+                    datagrams.iter().for_each(|datagram| drop(socket.send(datagram)));
+                }
+            })
+        });
+        Self { threads: threads.collect(), stops }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.stops.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
+    }
+}
