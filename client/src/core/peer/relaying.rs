@@ -73,6 +73,13 @@ impl Relaying {
         [silence, self.wish.map(|wish| wish.due), self.joins, trial, left].into_iter().flatten().min()
     }
 
+    /// Has what waits for its turn to leave a lost relay asked now.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if let Some(wish) = self.wish.as_mut().filter(|wish| wish.leaves.is_some() && wish.asked == 0) {
+            wish.due = wish.due.min(now);
+        }
+    }
+
     /// The leg that was left, as long as something may come over it.
     pub(super) fn left(&self) -> Option<&Leg> {
         self.left.as_ref().map(|(leg, _)| leg)

@@ -5,7 +5,8 @@
 //! [`Canary`](super::super::canary::Canary) decides which comes first: where UDP gets elsewhere it is the relay that is gone.
 //! The other one follows after [`SECOND`]. The old leg stays until a new one joined: it may be the network that was away.
 //!
-//! A pair that is silent pings every 20 s (see `leg`), and sooner when the server says that the relay is silent.
+//! A pair that is silent pings every 20 s (see `leg`), and sooner when the server says that the relay is silent. Then thousands
+//! may look for another relay in one moment: those that carry nothing wait for a turn, until they have something to carry.
 
 use std::time::{Duration, Instant};
 
@@ -45,8 +46,13 @@ impl Silence {
 impl Peer {
     /// Data left; over the relay, perhaps.
     pub(super) fn note_silence(&mut self, now: Instant) {
-        if self.is_relayed() && self.relaying.hears() {
+        if !self.is_relayed() {
+            return;
+        }
+        if self.relaying.hears() {
             self.begin_silence(now);
+        } else if self.relaying.lost {
+            self.relaying.hurry(now);
         }
     }
 

@@ -109,6 +109,20 @@ fn a_pair_that_says_nothing_looks_when_the_server_misses_the_relay() {
 }
 
 #[test]
+fn a_pair_that_waits_for_its_turn_to_leave_a_lost_relay_leaves_at_once_when_it_has_something_to_say() {
+    let mut lab = Lab::witnessed();
+    lab.kill(relay_endpoint());
+    for side in [Side::Alice, Side::Bob] {
+        lab.tell(side, ServerFrame::RelaySilent(relay_id(relay_endpoint())));
+    }
+    lab.run(Duration::from_millis(650));
+    assert!(!lab.asks_to_leave(relay_endpoint()), "others ask in this moment");
+    lab.send(Side::Alice, 0);
+    lab.run(STEP);
+    assert!(lab.asks_to_leave(relay_endpoint()));
+}
+
+#[test]
 fn a_relay_that_only_the_server_misses_is_kept() {
     let mut lab = Lab::witnessed();
     lab.carried = 0;
