@@ -84,7 +84,8 @@ use crate::{
     steer::Workers,
     stream::{
         gate::{self, Gate},
-        port::{Inlet, Port},
+        inlet::Inlet,
+        port::Port,
     },
     xdp::Accelerator,
 };
@@ -334,6 +335,7 @@ impl Bound {
             let bound = bound.map_err(Error::Socket)?;
             let table = accelerator.as_ref().and_then(|accelerator| accelerator.table(bound).ok());
             let guard = if self.config.guard { guard::guard(&doors, limits.max_slots, self.workers) } else { None };
+            let port = || Port::new((worker, self.workers), inlets.clone(), Arc::clone(&seams.metrics));
             let worker = Worker {
                 doors,
                 relay: Relay::new(
@@ -346,9 +348,7 @@ impl Bound {
                 ),
                 table,
                 guard,
-                port: inlets
-                    .get(usize::from(worker))
-                    .map(|inlet| Port::new((worker, self.workers), Arc::clone(inlet), Arc::clone(&seams.metrics))),
+                port: streams.then(port).transpose().map_err(Error::Thread)?,
                 metrics: Arc::clone(&seams.metrics),
                 drains: Arc::clone(&drains),
                 stops: Arc::clone(&stops),

@@ -126,7 +126,7 @@ impl Worker {
     }
 
     /// The doors where something may have arrived. Waits for that, but not for long.
-    fn ready(&self) -> io::Result<ArrayVec<usize, DOORS>> {
+    fn ready(&mut self) -> io::Result<ArrayVec<usize, DOORS>> {
         if self.waits_at_one_door() {
             return Ok(std::iter::once(0).collect());
         }
@@ -135,11 +135,18 @@ impl Worker {
             .chain(streams)
             .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
             .collect();
-        match poll(&mut polled, PollTimeout::try_from(TURN).unwrap_or(PollTimeout::ZERO)) {
+        let waits = self.port.as_ref().is_none_or(Port::rests);
+        let patience = if waits { PollTimeout::try_from(TURN).unwrap_or(PollTimeout::ZERO) } else { PollTimeout::ZERO };
+        match poll(&mut polled, patience) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok((0..self.doors.len()).filter(|at| polled[*at].any() == Some(true)).collect())
+        let told: ArrayVec<_, { DOORS + 1 }> = polled.iter().map(|polled| polled.any() == Some(true)).collect();
+        drop(polled);
+        if let Some(port) = &mut self.port {
+            port.woken(told.get(self.doors.len()) == Some(&true));
+        }
+        Ok((0..self.doors.len()).filter(|at| told[*at]).collect())
     }
 
     /// Whether there is nothing to wait for but one socket.
@@ -159,7 +166,7 @@ impl Worker {
         arrivals.clear();
         let mut served = 0;
         while served < STREAM_FRAMES
-            && let Some(batch) = port.take()
+            && let Some(batch) = port.take(now)
         {
             let from = Hop { address: batch.from.address(), door: stream::DOOR };
             for frame in port.own(&batch) {
@@ -204,7 +211,7 @@ impl Worker {
             self.send(now, arrivals, outgoing, count)?;
             count.flush(&self.metrics);
         }
-        port.flush();
+        port.flush(now);
         self.port = Some(port);
         Ok(())
     }

@@ -4,24 +4,33 @@
 //! A stream is a leg's address like any other: `100::/64` holds one for each, from where no datagram comes, and [`crate::core`]
 //! asks the same of it, cookie, ticket and proof. So legs of all kinds meet.
 //!
-//! - `gate`: who may come in, and one task a stream that turns messages into batches and back.
-//! - `port`: the worker's end. A batch is handed over with one lock and at most one wake; an answer or a forwarded datagram is
-//!   copied into the stream's outbox, and the stream woken once a turn.
+//! - `gate`: who may come in, and the handshakes, which are tasks.
+//! - `line`: a stream after that: a WebSocket over TLS over a socket that never blocks, in the hands of one worker.
+//! - `port`: the worker's end: whose turn it is to be read, what is to be written, and who has to go. Frames of a turn for
+//!   one client leave as one message, in one record of TLS, with one system call.
+//! - `inlet`: what crosses between workers: a frame for a slot of another, or for a stream of another. A batch is handed over
+//!   with one lock and at most one wake.
+//!
+//! With one worker a frame meets no other thread on its way, and costs a read and a write.
 //!
 //! # Bounds
 //! - Streams: in all, of one source prefix, and in their handshakes. A stream whose first leg has not joined in time is closed,
 //!   as is one without a frame for long.
-//! - From a client: two batches of at most 64 frames wait for a worker; then the stream is not read, and TCP slows its sender
-//!   down. Workers take batches in turn, within a budget, so that no stream starves another, or UDP.
+//! - From a client: a stream is read message by message, in turn with all others and within a budget, so that none starves
+//!   another, or UDP; what is not read yet stays in the kernel, and TCP slows its sender down. Two messages of at most 64
+//!   frames wait for other workers; then the stream is not read.
 //! - To a client: 64 KiB wait. What finds no room is lost, as on any link; a slow reader costs that much and nobody's time.
 //!
 //! Streams come from listeners of this role, or are handed over by whoever else holds port 443 in the same process: see
 //! [`door`].
 //!
-//! Rejected: a second kind of leg in the core (every rule would exist twice), a thread for each stream, an unbounded queue, TLS
-//! certificates as proof of anything (see [`wire::stream`]).
+//! Rejected: a second kind of leg in the core (every rule would exist twice), a task or a thread for each stream (two changes of
+//! threads and six system calls for each frame), an unbounded queue, TLS certificates as proof of anything (see
+//! [`wire::stream`]).
 
 pub(crate) mod gate;
+pub(crate) mod inlet;
+mod line;
 mod metrics;
 pub(crate) mod port;
 

@@ -1,4 +1,4 @@
-//! Who may come in, and the task of each stream.
+//! Who may come in. The handshakes are tasks; then a worker owns the stream.
 
 use std::{
     collections::HashMap,
@@ -13,38 +13,31 @@ use std::{
 };
 
 use domain::SourcePrefix;
-use futures_util::{
-    SinkExt as _, StreamExt as _,
-    stream::{SplitSink, SplitStream},
-};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{
     accept_hdr_async_with_config,
     tungstenite::{
-        Error as WebError, Message,
         handshake::server::{ErrorResponse, Request, Response},
         http::StatusCode,
-        protocol::{CloseFrame, WebSocketConfig},
+        protocol::CloseFrame,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use wire::stream::{FrameError, MAX_MESSAGE, PATH, StreamId, frames};
+use wire::stream::{PATH, StreamId};
 
 use super::{
     Ended, Handed, HandedStreams, NUMBER_BITS, StreamConfig, Web,
-    port::{Batch, Inlet, News, Outbox},
+    inlet::{Inlet, News, Outbox},
+    line::{Closing, Line, limits},
 };
 use crate::{Metrics, steer::Workers};
-
-/// Batches of one stream that wait for a worker.
-const BATCHES: usize = 2;
 
 /// What the kernel takes beyond what the client acknowledged: more would only wait there instead of being dropped here.
 const UNSENT: u32 = 16 * 1024;
@@ -52,17 +45,11 @@ const UNSENT: u32 = 16 * 1024;
 /// How long what was sent may go without a sign that it arrived.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 
-/// A client that takes longer to read a message is too slow.
-const WRITE_PATIENCE: Duration = Duration::from_secs(15);
-
 /// How long a client may take to hear why its stream ends.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// After the system had no descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(100);
-
-/// Read from TLS at once, in bytes.
-const READ: usize = 4 * 1024;
 
 /// What all streams share.
 #[derive(Debug)]
@@ -86,7 +73,8 @@ struct Seats {
 }
 
 /// A place among the streams of one source.
-struct Seat {
+#[derive(Debug)]
+pub(crate) struct Seat {
     gate: Arc<Gate>,
     source: SourcePrefix,
 }
@@ -127,7 +115,7 @@ impl Gate {
                 () = shutdown.cancelled() => break,
                 next = next => match next {
                     Some(Handed { web, from }) => match self.seat(from.ip()) {
-                        Ok(seat) => drop(streams.spawn(carry(seat, web, shutdown.clone()))),
+                        Ok(seat) => self.hand_over(seat, web),
                         Err(reason) => {
                             drop(streams.spawn(turn_away(Arc::clone(&self), web, reason)));
                         }
@@ -187,7 +175,7 @@ impl Gate {
             };
             drop(unfinished);
             match opened {
-                Some(web) => carry(seat, web, shutdown).await,
+                Some(web) => gate.hand_over(seat, web),
                 None => gate.metrics.streams.ended(Ended::Handshake).inc(),
             }
         });
@@ -215,12 +203,30 @@ impl Gate {
         StreamId(source << NUMBER_BITS | number)
     }
 
-    /// The workers that own some of `frames`, a bit for each.
-    fn concerned<'a>(&self, frames: impl Iterator<Item = &'a [u8]>) -> u64 {
-        if self.workers == Workers::ONE {
-            return 1;
+    /// Gives a stream to the worker that will own it. Nothing was read since the handshake's last message, which is the relay's.
+    fn hand_over(&self, seat: Seat, web: Web) {
+        let (socket, tls) = web.into_inner().into_inner();
+        let Ok(socket) = socket.into_std() else { return self.metrics.streams.ended(Ended::Failed).inc() };
+        let options = SockRef::from(&socket);
+        // Without these the stream is slower to notice, and right all the same.
+        let _ = options.set_tcp_nodelay(true);
+        let _ = options.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+        let _ = options.set_tcp_notsent_lowat(UNSENT);
+
+        let id = self.name(seat.source);
+        let owner = (id.0 % u64::from(self.workers.count())) as u8;
+        let outbox = Arc::new(Outbox::new(id, owner));
+        let patience = (self.config.handshake_timeout, self.config.idle);
+        let line = Line::new((socket, tls), Arc::clone(&outbox), seat, patience);
+        for (worker, inlet) in self.inlets.iter().enumerate() {
+            if worker != usize::from(owner) {
+                inlet.tell(News::Opened(Arc::clone(&outbox)));
+            }
         }
-        frames.fold(0, |concerned, frame| concerned | 1 << self.workers.of_frame(frame))
+        // The others know of it before they can hear from it.
+        if let Some(inlet) = self.inlets.get(usize::from(owner)) {
+            inlet.tell(News::Owned(Box::new(line)));
+        }
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -275,11 +281,6 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<StdListener> {
 async fn upgrade(stream: TcpStream, tls: TlsAcceptor) -> io::Result<Web> {
     stream.set_nodelay(true)?;
     let stream = tls.accept(stream).await?;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ)
-        .write_buffer_size(0)
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE));
     #[expect(clippy::result_large_err, reason = "the library's callback")]
     let check = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
         if request.uri().path() == PATH {
@@ -289,134 +290,13 @@ async fn upgrade(stream: TcpStream, tls: TlsAcceptor) -> io::Result<Web> {
         *refusal.status_mut() = StatusCode::NOT_FOUND;
         Err(refusal)
     };
-    accept_hdr_async_with_config(stream, check, Some(config)).await.map_err(io::Error::other)
+    accept_hdr_async_with_config(stream, check, Some(limits())).await.map_err(io::Error::other)
 }
 
 async fn turn_away(gate: Arc<Gate>, mut web: Web, reason: Ended) {
     gate.metrics.streams.ended(reason).inc();
-    close(&mut web, &Closing { reason, why: None }).await;
-}
-
-/// One stream from its first message to its last.
-async fn carry(seat: Seat, web: Web, shutdown: CancellationToken) {
-    let gate = Arc::clone(&seat.gate);
-    let socket = SockRef::from(web.get_ref().get_ref().0);
-    // Without these the stream is slower to notice, and right all the same.
-    let _ = socket.set_tcp_nodelay(true);
-    let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-    let _ = socket.set_tcp_notsent_lowat(UNSENT);
-
-    let outbox = Arc::new(Outbox::new(gate.name(seat.source)));
-    for inlet in &gate.inlets {
-        inlet.tell(News::Opened(Arc::clone(&outbox)));
-    }
-    gate.metrics.streams.open.inc();
-    let (mut sink, mut source) = web.split();
-    let closing = tokio::select! {
-        closing = read(&gate, &outbox, &mut source) => closing,
-        closing = write(&outbox, &mut sink) => closing,
-        () = shutdown.cancelled() => Closing { reason: Ended::Shutdown, why: None },
-    };
-    for inlet in &gate.inlets {
-        inlet.tell(News::Closed(outbox.id()));
-    }
-    gate.metrics.streams.open.dec();
-    gate.metrics.streams.ended(closing.reason).inc();
-    if let Ok(mut web) = source.reunite(sink) {
-        if closing.reason == Ended::Shutdown {
-            // What was said last, that the relay drains.
-            while let Some(message) = outbox.take()
-                && matches!(timeout(CLOSE_PATIENCE, web.send(Message::Binary(message.into()))).await, Ok(Ok(())))
-            {
-            }
-        }
-        close(&mut web, &closing).await;
-    }
-    drop(seat);
-}
-
-/// Why a stream is closed.
-struct Closing {
-    reason: Ended,
-    why: Option<FrameError>,
-}
-
-impl From<Ended> for Closing {
-    fn from(reason: Ended) -> Self {
-        Self { reason, why: None }
-    }
-}
-
-impl From<FrameError> for Closing {
-    fn from(why: FrameError) -> Self {
-        Self { reason: Ended::Malformed, why: Some(why) }
-    }
-}
-
-async fn read(gate: &Gate, outbox: &Outbox, source: &mut SplitStream<Web>) -> Closing {
-    let room = Arc::new(Semaphore::new(BATCHES));
-    let proves = Instant::now() + gate.config.handshake_timeout;
-    let mut heard = Instant::now();
-    loop {
-        let idle = heard + gate.config.idle;
-        let due = if outbox.is_proved() { idle } else { idle.min(proves) };
-        let message = match timeout_at(due, source.next()).await {
-            Ok(Some(Ok(message))) => message,
-            Ok(None | Some(Err(WebError::ConnectionClosed | WebError::AlreadyClosed))) => return Ended::Left.into(),
-            Ok(Some(Err(WebError::Capacity(_)))) => return FrameError::TooLarge.into(),
-            Ok(Some(Err(_))) => return Ended::Failed.into(),
-            Err(_) if idle <= Instant::now() => return Ended::Idle.into(),
-            Err(_) if !outbox.is_proved() => return Ended::Unproved.into(),
-            Err(_) => continue,
-        };
-        match message {
-            Message::Binary(message) => {
-                let concerned = match frames(&message) {
-                    Ok(frames) => gate.concerned(frames),
-                    Err(why) => return why.into(),
-                };
-                let Ok(room) = Arc::clone(&room).acquire_owned().await else { return Ended::Failed.into() };
-                let room = Arc::new(room);
-                for (worker, inlet) in gate.inlets.iter().enumerate() {
-                    if concerned & 1 << worker != 0 {
-                        let (message, room) = (message.clone(), Arc::clone(&room));
-                        inlet.tell(News::Batch(Batch { from: outbox.id(), message, _room: room }));
-                    }
-                }
-                heard = Instant::now();
-            }
-            Message::Text(_) => return FrameError::Text.into(),
-            Message::Close(_) => return Ended::Left.into(),
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
-        }
-    }
-}
-
-async fn write(outbox: &Outbox, sink: &mut SplitSink<Web, Message>) -> Closing {
-    loop {
-        let message = outbox.next().await;
-        match timeout(WRITE_PATIENCE, sink.send(Message::Binary(message.into()))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Ended::Failed.into(),
-            Err(_) => return Ended::Slow.into(),
-        }
-    }
-}
-
-/// Says why, to those who listen.
-async fn close(web: &mut Web, closing: &Closing) {
-    let (code, reason) = match (closing.reason, closing.why) {
-        (_, Some(why)) => (why.close_code(), why.to_string()),
-        (Ended::Full | Ended::SourceFull, None) => (TRY_AGAIN_LATER, closing.reason.name().to_owned()),
-        (Ended::Unproved | Ended::Idle | Ended::Slow, None) => (POLICY, closing.reason.name().to_owned()),
-        (_, None) => (GOING_AWAY, closing.reason.name().to_owned()),
-    };
-    let frame = CloseFrame { code: code.into(), reason: reason.into() };
+    let closing = Closing::from(reason);
+    let frame = CloseFrame { code: closing.code().into(), reason: closing.reason().into() };
     // The client may be gone already, or not read.
     let _ = timeout(CLOSE_PATIENCE, web.close(Some(frame))).await;
 }
-
-// RFC 6455, section 7.4.1, and the registry that it opened.
-const GOING_AWAY: u16 = 1001;
-const POLICY: u16 = 1008;
-const TRY_AGAIN_LATER: u16 = 1013;
