@@ -138,6 +138,10 @@ bytes_id! {
     /// One running process of any role; made anew at every start, so that nothing is ever sent to its predecessor.
     InstanceId
 }
+bytes_id! {
+    /// A token of the API, by what may be shown of it. Drawn at random.
+    TokenId
+}
 
 /// A gateway process is named by its instance.
 pub type GatewayId = InstanceId;

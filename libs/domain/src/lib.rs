@@ -14,6 +14,7 @@ mod key;
 mod member;
 mod name;
 mod nat;
+mod operator;
 mod order;
 mod pair;
 mod password;
@@ -27,13 +28,14 @@ pub use address::{AddressPool, PoolError, Scope, SourcePrefix, UlaPrefix, Virtua
 pub use bandwidth::Bandwidth;
 pub use id::{
     ClientId, Epoch, GatewayId, InstanceId, InviteId, LeaseId, NetworkId, ParseIdError, PayerId, RelayId, Revision,
-    UnixMillis,
+    TokenId, UnixMillis,
 };
 pub use invite::{Invite, InviteToken, MAX_INVITES, NewInvite};
 pub use key::{IdentityKey, KeyError, Signature, TUNNEL_KEY_CONTEXT, TunnelKey};
 pub use member::{KnownNetwork, Member, NetworkChange, NetworkTerms, PeerPresence};
 pub use name::{NameError, NetworkName, Nickname};
 pub use nat::{Allocation, Filtering, Mapping, NatClass, NatProfile, Probe, Reflected, TransactionId, Vantage, hops};
+pub use operator::{ApiScope, ApiScopes, ParseScopeError};
 pub use order::{Admissions, MAX_APPLICANTS, MAX_BANS, NetworkOrder, Outsider};
 pub use pair::{
     Candidate, Observation, PairOutcome, PairRecord, PunchId, PunchKind, PunchOrder, PunchPacket, PunchPreparation,

@@ -141,6 +141,12 @@ impl Month {
         Self(u32::try_from(months).unwrap_or(u32::MAX))
     }
 
+    /// The month with this [`Month::number`].
+    #[must_use]
+    pub const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
     /// Twelve times the year plus the months before this one.
     #[must_use]
     pub const fn number(self) -> u32 {
