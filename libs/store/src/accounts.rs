@@ -6,7 +6,7 @@ use domain::{
     UnixMillis,
 };
 
-use crate::Error;
+use crate::{ClientSearch, Error, FoundClients, MonthUsage, Place, PlanError, ReassignError};
 
 /// Clients, their keys, plans and standing.
 #[async_trait]
@@ -26,6 +26,32 @@ pub trait Accounts: Send + Sync {
 
     /// All plans, by name.
     async fn plans(&self) -> Result<Vec<Plan>, Error>;
+
+    /// Makes a plan.
+    async fn make_plan(&self, plan: Plan) -> Result<(), PlanError>;
+
+    /// Puts `plan` in the place of `expected`, which has the same name, and is still what it was.
+    async fn change_plan(&self, expected: Plan, plan: Plan) -> Result<(), PlanError>;
+
+    /// Drops a plan that is still what it was, and that nobody has.
+    async fn drop_plan(&self, expected: Plan) -> Result<(), PlanError>;
+
+    /// Puts `client` on another plan, if it is still on `expected`; `None`: whatever it is on.
+    async fn reassign_plan(&self, client: ClientId, expected: Option<&str>, plan: &str) -> Result<(), ReassignError>;
+
+    /// A page of clients.
+    async fn find_clients(
+        &self,
+        search: ClientSearch,
+        after: Option<Place<ClientId>>,
+        limit: u16,
+    ) -> Result<FoundClients, Error>;
+
+    /// What was relayed for `payer`, newest month first.
+    async fn usage_of(&self, payer: PayerId, limit: u16) -> Result<Vec<MonthUsage>, Error>;
+
+    /// A page of what was relayed in `month`, by payer.
+    async fn usage_in(&self, month: Month, after: Option<PayerId>, limit: u16) -> Result<Vec<MonthUsage>, Error>;
 
     /// Counts what a relay reports, once however often it arrives, and says how far the relay may go.
     async fn settle_relay(&self, report: RelayReport, at: UnixMillis) -> Result<RelayGrant, SettleError>;

@@ -1,7 +1,7 @@
-//! Durable state: clients, plans, networks, members, addresses, guess budgets, and what was relayed for whom, in SQLite or
-//! Postgres.
+//! Durable state: clients, plans, networks, members, addresses, guess budgets, what was relayed for whom, and what
+//! operators did, in SQLite or Postgres.
 //!
-//! One method of [`Accounts`] or [`Networks`] is one use case and one transaction. The SQL in `sql/` is compiled twice,
+//! One method of [`Accounts`], [`Networks`] or [`Operations`] is one use case and one transaction. The SQL in `sql/` is compiled twice,
 //! once for each engine; what differs (how to connect, how to begin, how to lock) is in `postgres.rs` and `sqlite.rs`.
 //!
 //! # Rules
@@ -16,9 +16,13 @@
 //! - **Outbox.** `revision` says what is true, `announced` what members were told; what lies between is announced again.
 
 mod accounts;
+mod directory;
 mod error;
+mod governing;
 mod migrate;
 mod networks;
+mod operations;
+mod plans;
 mod postgres;
 mod seats;
 #[expect(clippy::duplicate_mod, reason = "one SQL body is compiled for two engines")]
@@ -30,12 +34,19 @@ use std::{fmt, sync::Arc};
 use domain::AddressPool;
 
 pub use accounts::{Accounts, Deployment, LoggedIn, Login, SettleError, Standing, UnknownPlan};
+pub use directory::{ClientSearch, ClientSummary, Found, FoundClients, FoundNetworks, MonthUsage, Place};
 pub use error::{Error, SchemaError};
+pub use governing::{GovernError, NetworkDetails, NetworkMember};
 pub use migrate::{Migration, migrate, migrations};
 pub use networks::{
     Admission, Announcement, Budget, BudgetKind, CreateError, Guess, JoinError, Joined, KeyHolder, LeaveError,
     NetworkSummary, Networks, NewNetwork, OrderError, PairPlan, PasswordRecord, Peer, Snapshot,
 };
+pub use operations::{
+    AuditEntry, AuditFilter, Claim, MAX_TOKENS, MakeTokenError, NewEntry, NewToken, Operations, REPEATABLE,
+    RepeatableRequest, Token,
+};
+pub use plans::{MAX_PLANS, PlanError, ReassignError};
 
 /// How a deployment hands out what the store owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,11 +65,12 @@ impl Default for StoreOptions {
     }
 }
 
-/// The two faces of the database.
+/// The faces of the database.
 #[derive(Clone)]
 pub struct Stores {
     pub accounts: Arc<dyn Accounts>,
     pub networks: Arc<dyn Networks>,
+    pub operations: Arc<dyn Operations>,
 }
 
 impl fmt::Debug for Stores {

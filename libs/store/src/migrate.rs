@@ -27,6 +27,8 @@ pub fn migrations() -> &'static [Migration] {
         Migration { version: 2, name: "relay_quota", sql: include_str!("../../../migrations/0002_relay_quota.sql") },
         Migration { version: 3, name: "roles", sql: include_str!("../../../migrations/0003_roles.sql") },
         Migration { version: 4, name: "invites", sql: include_str!("../../../migrations/0004_invites.sql") },
+        Migration { version: 5, name: "operations", sql: include_str!("../../../migrations/0005_operations.sql") },
+        Migration { version: 6, name: "directory", sql: include_str!("../../../migrations/0006_directory.sql") },
     ]
 }
 

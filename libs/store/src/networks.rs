@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{
     Admissions, Bandwidth, ClientId, InviteId, KnownNetwork, NetworkChange, NetworkId, NetworkName, NetworkOrder,
-    Nickname, PayerId, Plan, Revision, UnixMillis, VirtualAddresses,
+    Nickname, PayerId, Plan, Revision, Role, UnixMillis, VirtualAddresses,
 };
 
-use crate::Error;
+use crate::{Error, FoundNetworks, GovernError, NetworkDetails, NetworkMember, Place};
 
 /// Networks and their members.
 ///
@@ -111,6 +111,33 @@ pub trait Networks: Send + Sync {
 
     /// A page of networks by id, for operators.
     async fn list(&self, after: Option<NetworkId>, limit: u16) -> Result<Vec<NetworkSummary>, Error>;
+
+    /// Everything but the members of a network, for operators.
+    async fn show(&self, network: NetworkId, at: UnixMillis) -> Result<Option<NetworkDetails>, Error>;
+
+    /// A page of the members of a network, by id, for operators.
+    async fn members(
+        &self,
+        network: NetworkId,
+        after: Option<ClientId>,
+        limit: u16,
+    ) -> Result<Vec<NetworkMember>, Error>;
+
+    /// The networks of `client`, by id, and what it is in them.
+    async fn networks_of(&self, client: ClientId) -> Result<Vec<(NetworkSummary, Role)>, Error>;
+
+    /// Carries out what an operator orders in the place of the network's owner, if the network still has the revision
+    /// `expected`. The owner itself cannot be removed: there is always one.
+    async fn govern(
+        &self,
+        network: NetworkId,
+        order: NetworkOrder,
+        expected: Option<Revision>,
+        at: UnixMillis,
+    ) -> Result<Announcement, GovernError>;
+
+    /// A page of networks whose names' keys begin with `prefix`, by name.
+    async fn find(&self, prefix: String, after: Option<Place<NetworkId>>, limit: u16) -> Result<FoundNetworks, Error>;
 }
 
 /// A network to be made.
@@ -364,4 +391,13 @@ macro_rules! from_database {
         })+
     };
 }
-from_database!(CreateError, JoinError, LeaveError, OrderError, crate::UnknownPlan);
+from_database!(
+    CreateError,
+    JoinError,
+    LeaveError,
+    OrderError,
+    crate::UnknownPlan,
+    crate::MakeTokenError,
+    crate::PlanError,
+    crate::ReassignError
+);

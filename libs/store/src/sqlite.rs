@@ -22,6 +22,8 @@ mod accounts;
 mod addresses;
 #[path = "sql/budgets.rs"]
 mod budgets;
+#[path = "sql/directory.rs"]
+mod directory;
 #[path = "sql/engine.rs"]
 mod engine;
 #[path = "sql/governing.rs"]
@@ -32,8 +34,14 @@ mod invites;
 mod membership;
 #[path = "sql/networks.rs"]
 mod networks;
+#[path = "sql/operating.rs"]
+mod operating;
+#[path = "sql/operations.rs"]
+mod operations;
 #[path = "sql/outbox.rs"]
 mod outbox;
+#[path = "sql/plans.rs"]
+mod plans;
 #[path = "sql/quota.rs"]
 mod quota;
 #[path = "sql/reading.rs"]

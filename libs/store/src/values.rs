@@ -11,6 +11,11 @@ pub(crate) fn bigint(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+/// A rate or quota as a BIGINT; no limit is the largest.
+pub(crate) fn unlimited(value: u64) -> i64 {
+    bigint(value)
+}
+
 pub(crate) fn revision(value: i64) -> Result<Revision, Error> {
     u64::try_from(value).map(Revision).map_err(|_| Error::Corrupt { what: "revision" })
 }

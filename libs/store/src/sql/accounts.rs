@@ -5,11 +5,13 @@ use domain::{ClientId, Month, PayerId, Plan, RelayGrant, RelayReport, UnixMillis
 
 use super::{
     backend::{Connection, Db},
+    directory,
     engine::Store,
-    membership, quota,
+    membership, plans, quota,
 };
 use crate::{
-    Accounts, Deployment, Error, LoggedIn, Login, SettleError, Standing, UnknownPlan,
+    Accounts, ClientSearch, Deployment, Error, FoundClients, LoggedIn, Login, MonthUsage, Place, PlanError,
+    ReassignError, SettleError, Standing, UnknownPlan,
     values::{self, PlanRow, bigint},
 };
 
@@ -40,7 +42,42 @@ impl Accounts for Store {
     }
 
     async fn plans(&self) -> Result<Vec<Plan>, Error> {
-        self.engine.read("plans", |db| Box::pin(plans(db))).await
+        self.engine.read("plans", |db| Box::pin(all_plans(db))).await
+    }
+
+    async fn make_plan(&self, plan: Plan) -> Result<(), PlanError> {
+        self.engine.write("make plan", move |db| Box::pin(plans::make(db, plan))).await
+    }
+
+    async fn change_plan(&self, expected: Plan, plan: Plan) -> Result<(), PlanError> {
+        self.engine.write("change plan", move |db| Box::pin(plans::change(db, expected, plan))).await
+    }
+
+    async fn drop_plan(&self, expected: Plan) -> Result<(), PlanError> {
+        let default_plan = self.default_plan.clone();
+        self.engine.write("drop plan", move |db| Box::pin(plans::drop(db, expected, default_plan))).await
+    }
+
+    async fn reassign_plan(&self, client: ClientId, expected: Option<&str>, plan: &str) -> Result<(), ReassignError> {
+        let (expected, plan) = (expected.map(str::to_owned), plan.to_owned());
+        self.engine.write("reassign plan", move |db| Box::pin(plans::reassign(db, client, expected, plan))).await
+    }
+
+    async fn find_clients(
+        &self,
+        search: ClientSearch,
+        after: Option<Place<ClientId>>,
+        limit: u16,
+    ) -> Result<FoundClients, Error> {
+        self.engine.read("find clients", move |db| Box::pin(directory::clients(db, search, after, limit))).await
+    }
+
+    async fn usage_of(&self, payer: PayerId, limit: u16) -> Result<Vec<MonthUsage>, Error> {
+        self.engine.read("usage of", move |db| Box::pin(directory::usage_of(db, payer, limit))).await
+    }
+
+    async fn usage_in(&self, month: Month, after: Option<PayerId>, limit: u16) -> Result<Vec<MonthUsage>, Error> {
+        self.engine.read("usage in", move |db| Box::pin(directory::usage_in(db, month, after, limit))).await
     }
 
     async fn settle_relay(&self, report: RelayReport, at: UnixMillis) -> Result<RelayGrant, SettleError> {
@@ -95,8 +132,9 @@ async fn register(
     at: UnixMillis,
 ) -> Result<bool, Error> {
     let made = sqlx::query(
-        "INSERT INTO clients (id, identity, tunnel, tunnel_signature, nick, plan, blocked, registered_ms, seen_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, FALSE, $7, $7) ON CONFLICT DO NOTHING",
+        "INSERT INTO clients (id, identity, tunnel, tunnel_signature, nick, plan, blocked, registered_ms, seen_ms,
+                              nick_bytes)
+         VALUES ($1, $2, $3, $4, $5, $6, FALSE, $7, $7, $8) ON CONFLICT DO NOTHING",
     )
     .bind(client.as_bytes().to_vec())
     .bind(login.identity.as_bytes().to_vec())
@@ -105,6 +143,7 @@ async fn register(
     .bind(login.nick.as_ref().map(|nick| nick.as_str().to_owned()))
     .bind(plan)
     .bind(bigint(at.0))
+    .bind(login.nick.as_ref().map(|nick| directory::nick_bytes(nick.as_str())))
     .execute(db)
     .await?;
     Ok(made.rows_affected() == 1)
@@ -168,7 +207,7 @@ async fn plan_of(db: &mut Connection, client: ClientId) -> Result<Option<Plan>, 
     row.map(values::plan).transpose()
 }
 
-async fn plans(db: &mut Connection) -> Result<Vec<Plan>, Error> {
+async fn all_plans(db: &mut Connection) -> Result<Vec<Plan>, Error> {
     let rows: Vec<PlanRow> = sqlx::query_as::<Db, _>(
         "SELECT name, members_per_network, networks_per_client, relay_bytes_per_second, relay_bytes_per_month
          FROM plans ORDER BY name",

@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 
 use super::{
     backend::{BEGIN_READ, BEGIN_WRITE, Connection, Db, Pool, PoolConnection},
-    schema,
+    directory, schema,
 };
 use crate::{Error, Migration, StoreOptions, Stores};
 
@@ -56,14 +56,15 @@ impl Engine {
         Self { readers, writers, running: TaskTracker::new() }
     }
 
-    /// The two traits over this engine, once the schema is known to fit.
+    /// The traits over this engine, once the schema is known to fit.
     pub(crate) async fn open(self, options: StoreOptions) -> Result<Stores, Error> {
         self.read("check schema", |db| Box::pin(schema::check(db, crate::migrations()))).await?;
+        directory::fill_in(&self).await?;
         let drawn = (rand::random(), rand::random());
         let deployment = self.write("deployment", move |db| Box::pin(schema::deployment(db, drawn))).await?;
         let context = Context { pool: options.pool, ula: deployment.ula };
         let store = Arc::new(Store { engine: self, context, deployment, default_plan: options.default_plan });
-        Ok(Stores { accounts: store.clone(), networks: store })
+        Ok(Stores { accounts: store.clone(), networks: store.clone(), operations: store })
     }
 
     /// Applies what is missing of `migrations`.

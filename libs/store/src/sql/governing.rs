@@ -30,7 +30,20 @@ pub(crate) async fn carry_out(
     order: NetworkOrder,
     at: UnixMillis,
 ) -> Result<Announcement, OrderError> {
-    let mut bumped = membership::bump(db, network, at).await?.ok_or(OrderError::NotAMember)?;
+    let bumped = membership::bump(db, network, at).await?.ok_or(OrderError::NotAMember)?;
+    carried_out(db, context, network, bumped, client, order, at).await
+}
+
+/// Carries out `order` in a network whose lock the caller has.
+pub(crate) async fn carried_out(
+    db: &mut Connection,
+    context: Context,
+    network: NetworkId,
+    mut bumped: Bumped,
+    client: ClientId,
+    order: NetworkOrder,
+    at: UnixMillis,
+) -> Result<Announcement, OrderError> {
     let actor = role(db, network, &bumped, client).await?.ok_or(OrderError::NotAMember)?;
     let target = match order.target() {
         Some(target) => role(db, network, &bumped, target).await?,
@@ -111,6 +124,15 @@ pub(crate) async fn admissions(
     if !may(role, domain::Action::SeeAdmissions, None) {
         return Err(OrderError::NotPermitted);
     }
+    Ok(all_admissions(db, network, at).await?)
+}
+
+/// Who waits, who is banned, and what invites there are.
+pub(crate) async fn all_admissions(
+    db: &mut Connection,
+    network: NetworkId,
+    at: UnixMillis,
+) -> Result<Admissions, Error> {
     let applicants = "SELECT a.client, c.nick, a.asked_ms FROM applicants a JOIN clients c ON c.id = a.client
                       WHERE a.network = $1 ORDER BY a.asked_ms, a.client";
     let bans = "SELECT b.client, c.nick, b.banned_ms FROM bans b JOIN clients c ON c.id = b.client
@@ -222,12 +244,13 @@ async fn set_role(
 /// Gives the network another name, unless that belongs to another, or was another's when its password was made.
 async fn rename(db: &mut Connection, network: NetworkId, name: &domain::NetworkName) -> Result<(), OrderError> {
     let renamed = sqlx::query(
-        "UPDATE networks SET name = $2, name_key = $3 WHERE id = $1
+        "UPDATE networks SET name = $2, name_key = $3, name_bytes = $4 WHERE id = $1
          AND NOT EXISTS (SELECT 1 FROM networks o WHERE o.id <> $1 AND (o.name_key = $3 OR o.credential = $3))",
     )
     .bind(network.as_bytes().to_vec())
     .bind(name.as_str())
     .bind(name.key())
+    .bind(name.key().into_bytes())
     .execute(db)
     .await;
     match renamed {

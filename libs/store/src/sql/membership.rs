@@ -7,6 +7,7 @@ use domain::{
 use super::{
     addresses,
     backend::{Connection, Db},
+    directory,
     engine::Context,
     governing, invites,
     reading::{self, Extent},
@@ -49,8 +50,8 @@ pub(crate) async fn create(
 ) -> Result<Joined, CreateError> {
     let made = sqlx::query(
         "INSERT INTO networks (id, name, name_key, credential, owner, password, wrapped_secret,
-                               revision, announced, forgotten, created_ms, changed_ms)
-         VALUES ($1, $2, $3, $3, $4, $5, $6, 1, 1, 0, $7, $7)
+                               revision, announced, forgotten, created_ms, changed_ms, name_bytes)
+         VALUES ($1, $2, $3, $3, $4, $5, $6, 1, 1, 0, $7, $7, $8)
          ON CONFLICT DO NOTHING",
     )
     .bind(id.as_bytes().to_vec())
@@ -60,6 +61,7 @@ pub(crate) async fn create(
     .bind(new.password)
     .bind(new.wrapped_secret.clone())
     .bind(bigint(at.0))
+    .bind(new.name.key().into_bytes())
     .execute(&mut *db)
     .await?;
     if made.rows_affected() == 0 {
@@ -260,9 +262,10 @@ pub(crate) async fn set_nick(
     at: UnixMillis,
 ) -> Result<Vec<Announcement>, Error> {
     let bumped = bump_all(db, client, at).await?;
-    let named = sqlx::query("UPDATE clients SET nick = $2 WHERE id = $1")
+    let named = sqlx::query("UPDATE clients SET nick = $2, nick_bytes = $3 WHERE id = $1")
         .bind(client.as_bytes().to_vec())
         .bind(nick.as_str())
+        .bind(directory::nick_bytes(nick.as_str()))
         .execute(&mut *db)
         .await?;
     if named.rows_affected() == 0 {

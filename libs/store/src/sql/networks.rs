@@ -3,17 +3,19 @@
 use async_trait::async_trait;
 use domain::{
     Admissions, ClientId, InviteId, KnownNetwork, NetworkChange, NetworkId, NetworkName, NetworkOrder, Nickname,
-    Revision, UnixMillis,
+    Revision, Role, UnixMillis,
 };
 
 use super::{
     budgets::{self, Stop},
+    directory,
     engine::Store,
-    governing, invites, membership, outbox, reading,
+    governing, invites, membership, operating, outbox, reading,
 };
 use crate::{
-    Admission, Announcement, Budget, BudgetKind, CreateError, Error, Guess, JoinError, Joined, KeyHolder, LeaveError,
-    NetworkSummary, Networks, NewNetwork, OrderError, PairPlan, PasswordRecord, Peer, Snapshot,
+    Admission, Announcement, Budget, BudgetKind, CreateError, Error, FoundNetworks, GovernError, Guess, JoinError,
+    Joined, KeyHolder, LeaveError, NetworkDetails, NetworkMember, NetworkSummary, Networks, NewNetwork, OrderError,
+    PairPlan, PasswordRecord, Peer, Place, Snapshot,
 };
 
 #[async_trait]
@@ -184,6 +186,40 @@ impl Networks for Store {
 
     async fn list(&self, after: Option<NetworkId>, limit: u16) -> Result<Vec<NetworkSummary>, Error> {
         self.engine.read("list", move |db| Box::pin(reading::list(db, after, limit))).await
+    }
+
+    async fn show(&self, network: NetworkId, at: UnixMillis) -> Result<Option<NetworkDetails>, Error> {
+        self.engine.read("show", move |db| Box::pin(operating::show(db, network, at))).await
+    }
+
+    async fn members(
+        &self,
+        network: NetworkId,
+        after: Option<ClientId>,
+        limit: u16,
+    ) -> Result<Vec<NetworkMember>, Error> {
+        self.engine.read("members", move |db| Box::pin(operating::members(db, network, after, limit))).await
+    }
+
+    async fn networks_of(&self, client: ClientId) -> Result<Vec<(NetworkSummary, Role)>, Error> {
+        self.engine.read("networks of", move |db| Box::pin(operating::networks_of(db, client))).await
+    }
+
+    async fn govern(
+        &self,
+        network: NetworkId,
+        order: NetworkOrder,
+        expected: Option<Revision>,
+        at: UnixMillis,
+    ) -> Result<Announcement, GovernError> {
+        let context = self.context;
+        self.engine
+            .write("govern", move |db| Box::pin(operating::govern(db, context, network, order, expected, at)))
+            .await
+    }
+
+    async fn find(&self, prefix: String, after: Option<Place<NetworkId>>, limit: u16) -> Result<FoundNetworks, Error> {
+        self.engine.read("find", move |db| Box::pin(directory::networks(db, prefix, after, limit))).await
     }
 }
 

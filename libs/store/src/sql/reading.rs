@@ -282,13 +282,27 @@ pub(crate) async fn pair_plan(db: &mut Connection, a: ClientId, b: ClientId) -> 
     Ok(Some(PairPlan { plan, payers: payers.map(PayerId::from) }))
 }
 
+/// Id, name, owner, revision, when made, seats, members.
+type SummaryRow = (Vec<u8>, String, Vec<u8>, i64, i64, i64, i64);
+
+fn summarised((network, name, owner, revision, created, seats, members): SummaryRow) -> Result<NetworkSummary, Error> {
+    Ok(NetworkSummary {
+        network: values::network(&network)?,
+        name: values::name(&name)?,
+        owner: values::client(&owner)?,
+        members: values::count(members)?,
+        seats: values::count(seats)?,
+        revision: values::revision(revision)?,
+        created: values::instant(created)?,
+    })
+}
+
 pub(crate) async fn list(
     db: &mut Connection,
     after: Option<NetworkId>,
     limit: u16,
 ) -> Result<Vec<NetworkSummary>, Error> {
-    type Row = (Vec<u8>, String, Vec<u8>, i64, i64, i64, i64);
-    let rows: Vec<Row> = sqlx::query_as::<Db, _>(
+    let rows: Vec<SummaryRow> = sqlx::query_as::<Db, _>(
         "SELECT n.id, n.name, n.owner, n.revision, n.created_ms, p.members_per_network,
                 (SELECT COUNT(*) FROM members m WHERE m.network = n.id AND NOT m.gone)
          FROM networks n JOIN clients c ON c.id = n.owner JOIN plans p ON p.name = c.plan
@@ -299,19 +313,21 @@ pub(crate) async fn list(
     .bind(i64::from(limit))
     .fetch_all(db)
     .await?;
-    rows.into_iter()
-        .map(|(network, name, owner, revision, created, seats, members)| {
-            Ok(NetworkSummary {
-                network: values::network(&network)?,
-                name: values::name(&name)?,
-                owner: values::client(&owner)?,
-                members: values::count(members)?,
-                seats: values::count(seats)?,
-                revision: values::revision(revision)?,
-                created: values::instant(created)?,
-            })
-        })
-        .collect()
+    rows.into_iter().map(summarised).collect()
+}
+
+/// What a list shows of one network.
+pub(crate) async fn summary(db: &mut Connection, network: NetworkId) -> Result<Option<NetworkSummary>, Error> {
+    let row: Option<SummaryRow> = sqlx::query_as::<Db, _>(
+        "SELECT n.id, n.name, n.owner, n.revision, n.created_ms, p.members_per_network,
+                (SELECT COUNT(*) FROM members m WHERE m.network = n.id AND NOT m.gone)
+         FROM networks n JOIN clients c ON c.id = n.owner JOIN plans p ON p.name = c.plan
+         WHERE n.id = $1 AND NOT n.deleted",
+    )
+    .bind(network.as_bytes().to_vec())
+    .fetch_optional(db)
+    .await?;
+    row.map(summarised).transpose()
 }
 
 /// Whether the tombstones reach back to `since`.

@@ -65,6 +65,10 @@ impl Lab {
         &*self.stores().accounts
     }
 
+    pub(crate) fn operations(&self) -> &dyn store::Operations {
+        &*self.stores().operations
+    }
+
     /// The same database through connections of its own, as another process has it.
     pub(crate) async fn reopened(&self, pool: AddressPool) -> Stores {
         store::connect(&self.url, StoreOptions { pool, ..StoreOptions::default() }).await.unwrap()
@@ -73,6 +77,27 @@ impl Lab {
     /// A statement past the store, for rows that only an operator makes.
     pub(crate) async fn execute(&self, sql: &str) {
         execute(&self.url, sql.to_owned()).await;
+    }
+
+    /// How the engine would go about `query` if every table were large.
+    pub(crate) async fn explain(&self, query: &str) -> String {
+        if self.url.starts_with("sqlite") {
+            let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            let sql = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}"));
+            let rows: Vec<(i64, i64, i64, String)> = sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+            rows.into_iter().map(|(.., step)| step + "\n").collect()
+        } else {
+            let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+            // An empty table is cheapest to read whole.
+            for setting in ["SET enable_seqscan = off", "SET enable_sort = off"] {
+                sqlx::raw_sql(setting).execute(&mut connection).await.unwrap();
+            }
+            let sql = sqlx::AssertSqlSafe(format!("EXPLAIN {query}"));
+            let rows: Vec<(String,)> = sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+            rows.into_iter().map(|(step,)| step + "\n").collect()
+        }
     }
 
     /// A client never seen before.

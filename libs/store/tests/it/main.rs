@@ -3,11 +3,13 @@
 
 mod addresses;
 mod budgets;
+mod directory;
 mod faults;
 mod governing;
 mod inviting;
 mod lab;
 mod membership;
+mod operations;
 mod plans;
 mod quota;
 mod schema;
