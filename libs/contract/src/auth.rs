@@ -1,5 +1,7 @@
 //! Calls to auth.
 
+pub mod operators;
+
 use std::time::Duration;
 
 use bus::Call;

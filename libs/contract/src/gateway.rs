@@ -47,6 +47,9 @@ pub enum Notice {
     /// A punch came to nothing before GO.
     #[n(9)]
     PunchOff(#[n(0)] PunchId),
+    /// An operator ends the session; the client may come back after so many milliseconds.
+    #[n(10)]
+    Ended(#[n(0)] u32),
 }
 
 impl Event for Push {

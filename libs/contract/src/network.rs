@@ -1,5 +1,7 @@
 //! Calls to network.
 
+pub mod operators;
+
 use std::time::Duration;
 
 use bus::Call;

@@ -61,6 +61,7 @@ codes! {
     RegistrationLimited = 27, "registration-limited", "too many new clients from this address; try again later";
     Blocked = 28, "blocked", "this client is blocked";
     KeepaliveMissed = 29, "keepalive-missed", "no keepalive arrived in time";
+    Ended = 30, "ended", "an operator ended the session; reconnect after the named delay";
     // 40..: networks.
     NetworkDenied = 40, "network-denied", "no such network, or the password is wrong";
     NetworkFull = 41, "network-full", "the network has no free seat";

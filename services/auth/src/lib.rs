@@ -11,6 +11,7 @@
 //! far they may go (see `domain::RelayReport`). One transaction each; nothing is kept in the process.
 
 mod login;
+mod operators;
 mod quota;
 
 pub mod keys;
@@ -110,6 +111,7 @@ pub async fn run(config: Config, seams: Seams, shutdown: CancellationToken) -> R
             )
             .await?,
     ];
+    let operators = auth.serve_operators(&seams.bus, config.concurrency).await?;
     let mut reload = tokio::time::interval(config.keys_reload);
     loop {
         tokio::select! {
@@ -117,7 +119,7 @@ pub async fn run(config: Config, seams: Seams, shutdown: CancellationToken) -> R
             _ = reload.tick() => auth.reload(&config.keys_dir),
         }
     }
-    for served in served {
+    for served in served.into_iter().chain(operators) {
         served.stop().await;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What other roles have told to clients of this process.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bus::Served;
 use bytes::Bytes;
@@ -67,6 +67,9 @@ fn told(notice: Notice) -> Told {
             return Told::Frames(frames(change).iter().map(|frame| frame.encode().into()).collect());
         }
         Notice::Replaced => return Told::End(Refused::because(Code::Replaced)),
+        Notice::Ended(delay_ms) => {
+            return Told::End(Refused::after(Code::Ended, Duration::from_millis(delay_ms.into())));
+        }
         Notice::PeerUp(peer) => ServerFrame::PeerUp(peer),
         Notice::PeerDown(peer) => ServerFrame::PeerDown(peer),
         Notice::PeerLost(peer) => ServerFrame::PeerLost(peer),

@@ -152,6 +152,13 @@ impl Announcer {
         Ok(())
     }
 
+    /// Has the gateways end the sessions of `clients`. Returns those that there were.
+    pub(crate) async fn end(&self, clients: &[ClientId], back_after_ms: u32) -> Result<Vec<Seat>, AnnounceError> {
+        let online = self.online(clients).await?;
+        self.push(online.values(), &Notice::Ended(back_after_ms)).await?;
+        Ok(online.into_values().collect())
+    }
+
     /// Tells `client` that it is no member of the changed network.
     async fn left(&self, client: ClientId, change: &NetworkChange) -> Result<(), AnnounceError> {
         let online = self.online(&[client]).await?;

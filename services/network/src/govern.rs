@@ -60,7 +60,7 @@ impl Role {
     }
 }
 
-fn refused(error: OrderError) -> Refusal {
+pub(crate) fn refused(error: OrderError) -> Refusal {
     match error {
         OrderError::NotAMember => Refusal::NotAMember,
         OrderError::NotPermitted => Refusal::NotPermitted,

@@ -22,6 +22,7 @@ mod govern;
 mod join;
 mod limits;
 mod metrics;
+mod operators;
 mod pending;
 mod sweep;
 mod sync;
@@ -116,7 +117,8 @@ pub async fn run(config: Config, seams: Seams, shutdown: CancellationToken) -> R
     let passwords = Passwords::read(&config.setup, config.password_threads)?;
     let (announcer, announcements) = Announcer::new(&seams);
     let role = Arc::new(Role { limits: config.limits, passwords, announcer: Arc::new(announcer), seams });
-    let served = role.serve(config.concurrency.max(1)).await?;
+    let mut served = role.serve(config.concurrency.max(1)).await?;
+    served.extend(role.serve_operators(&role.seams.bus, config.concurrency.max(1)).await?);
 
     let drained = CancellationToken::new();
     let stop = async {

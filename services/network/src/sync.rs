@@ -2,8 +2,7 @@
 
 use contract::{
     network::{
-        AnotherRelay, ChangesSince, Connect, NetworkRow, Networks, NetworksPage, Refusal, SessionRow, Sessions,
-        SessionsPage, Snapped, Snapshot,
+        AnotherRelay, ChangesSince, Connect, Networks, NetworksPage, Refusal, Sessions, SessionsPage, Snapped, Snapshot,
     },
     rendezvous::{PairWanted, Wanted},
 };
@@ -13,7 +12,7 @@ use store::Peer;
 use crate::{
     Role,
     announce::{mark, wanted},
-    internal,
+    internal, operators,
 };
 
 /// The prefix of a deployment, see `domain::UlaPrefix`.
@@ -75,14 +74,7 @@ impl Role {
     pub(crate) async fn sessions(&self, call: Sessions) -> Result<SessionsPage, Refusal> {
         let limit = call.limit.clamp(1, MAX_ROWS);
         let page = self.seams.presence.sessions(call.after, limit).await.map_err(|error| internal(&error))?;
-        let rows = page.seats.into_iter().map(|seat| SessionRow {
-            client: seat.client,
-            gateway: seat.gateway,
-            epoch: seat.epoch,
-            since: seat.since,
-            class: seat.profile.map(|profile| profile.class()),
-        });
-        Ok(SessionsPage { sessions: rows.collect(), more: page.more })
+        Ok(SessionsPage { sessions: page.seats.into_iter().map(operators::session).collect(), more: page.more })
     }
 
     pub(crate) async fn networks(&self, call: Networks) -> Result<NetworksPage, Refusal> {
@@ -90,16 +82,7 @@ impl Role {
         let mut rows = self.seams.networks.list(call.after, limit + 1).await.map_err(|error| internal(&error))?;
         let more = rows.len() > usize::from(limit);
         rows.truncate(usize::from(limit));
-        let networks = rows.into_iter().map(|row| NetworkRow {
-            network: row.network,
-            name: row.name,
-            owner: row.owner,
-            members: row.members,
-            seats: row.seats,
-            revision: row.revision,
-            created: row.created,
-        });
-        Ok(NetworksPage { networks: networks.collect(), more })
+        Ok(NetworksPage { networks: rows.into_iter().map(operators::row).collect(), more })
     }
 
     /// `change` with who is online, see [`Role::fill_presence`].
