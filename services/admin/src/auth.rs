@@ -1,21 +1,51 @@
-//! Who may ask: bearers of the operator's token.
+//! Who may ask: bearers of the root token, which is in a file, and of the tokens that were made with the API.
+//!
+//! A token is looked up at every request, so that a revoked one is of no use from then on.
 
 use actix_web::{HttpRequest, http::header};
+use domain::{ApiScopes, UnixMillis};
 
-use crate::{State, error::Problem, metrics::Outcome};
+use crate::{State, error::Problem, token};
 
-/// Lets the request pass if it bears the token.
-pub(crate) fn check(request: &HttpRequest, state: &State) -> Result<(), Problem> {
-    let bearer = request
+/// How the audit log calls the bearer of the root token.
+pub(crate) const ROOT: &str = "root";
+
+/// Whoever sent a valid token.
+pub(crate) struct Bearer {
+    /// [`ROOT`], or the id of the token.
+    pub(crate) who: String,
+    pub(crate) scopes: ApiScopes,
+    /// What was sent. Answers that are kept are sealed under it.
+    secret: String,
+}
+
+impl Bearer {
+    pub(crate) fn secret(&self) -> &str {
+        &self.secret
+    }
+}
+
+impl std::fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bearer").field("who", &self.who).finish_non_exhaustive()
+    }
+}
+
+/// Finds out who asks.
+pub(crate) async fn bearer(request: &HttpRequest, state: &State, at: UnixMillis) -> Result<Bearer, Problem> {
+    let sent = request
         .headers()
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
-    if bearer.is_some_and(|token| state.token.matches(token)) {
-        return Ok(());
+    let Some(sent) = sent else { return Err(Problem::unauthorized()) };
+    if state.root.matches(sent) {
+        return Ok(Bearer { who: ROOT.to_owned(), scopes: ApiScopes::all(), secret: sent.to_owned() });
     }
-    state.metrics.request(Outcome::Unauthorized);
-    Err(Problem::unauthorized())
+    let Some(digest) = token::digest_of(sent) else { return Err(Problem::unauthorized()) };
+    let found = state.operations.bearer(digest, at).await.map_err(|error| Problem::of_store(&error))?;
+    let token = found.ok_or_else(Problem::unauthorized)?;
+    Ok(Bearer { who: token.id.to_string(), scopes: token.scopes, secret: sent.to_owned() })
 }

@@ -1,29 +1,69 @@
 //! The role that serves the HTTP API for operators. Never on a public listener.
 //!
-//! Everything it shows it asks of the other roles over the bus: it has no state, so any number of processes serve side by
-//! side. Every answer that is no success is a problem document (RFC 9457) with a stable `code`.
+//! # How it is made
+//! An operation is declared once (method, path, scope, parameters, documents, whether it needs a precondition). From that follow the route, who may use it, the OpenAPI document (`openapi.json`, compared in a test and
+//! served at `/v1/openapi.json`), the audit log, and what may be repeated. A handler sees only requests that were let in,
+//! and asks the role that owns the data over the bus. To add one: a function and its declaration in a file of `routes`, the
+//! document written anew (`BURI_WRITE_OPENAPI=1 cargo nextest run -p admin openapi`), and its row in the tests' table of scopes.
+//!
+//! What this role alone owns (tokens, the audit log, answers that are given again) it keeps in the store itself: nobody else
+//! needs it, so a hop over the bus would only add a way to fail.
+//!
+//! # Rules
+//! - **Scopes.** A token has scopes ([`domain::ApiScope`]), a name and an end; only its digest is kept. It makes tokens with no
+//!   more than it has. The root token is a file, has every scope and does not end: it is for the first operator, and for the
+//!   day when all others are lost.
+//! - **Audit.** Every change is written down before it is made and after it, in a chain of digests. No secret is: no document
+//!   that is taken here holds one.
+//! - **Repeats.** Every POST takes `Idempotency-Key`; kept answers are sealed under the token that asked.
+//! - **Races.** Objects with an `ETag` are changed by compare-and-swap in the transaction of whoever owns them: of any number
+//!   of writers that have seen the same version one wins, the others get 412.
+//! - **Pages.** No list is ever read whole; cursors are opaque.
+//! - **Limits.** So many requests a minute for every token, at each process; bodies up to 64 KiB.
+//! - **Secrets** of users (password records, sealed secrets, keys) never get here: the calls of the bus do not carry them.
+//!   Addresses of users are not shown.
+//!
+//! Every answer that is no success is a problem document (RFC 9457) with a stable `code`. Any number of processes serve side
+//! by side.
 
+mod asked;
+mod audit;
 mod auth;
+mod blast;
 mod error;
 pub mod metrics;
+mod openapi;
+mod operation;
 mod page;
+mod parameter;
+mod precondition;
+mod repeat;
 mod routes;
+mod schema;
+mod serve;
+mod throttle;
 pub mod token;
 
 use std::{
+    hash::{BuildHasher as _, RandomState},
     io,
     net::{SocketAddr, TcpListener},
+    num::NonZeroU32,
     path::PathBuf,
     sync::Arc,
+    time::SystemTime,
 };
 
-use actix_web::web::{self, Data};
+use actix_web::web;
 use bus::Bus;
+use domain::UnixMillis;
 use serde::{Deserialize, Serialize};
+use store::Operations;
 use telemetry::ops::Ops;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use metrics::Metrics;
+pub use routes::{Declared, declared};
 
 /// How this role behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -33,21 +73,34 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The file with the operator's bearer token. Empty: `operator.token` among the secrets.
     pub token_file: PathBuf,
+    /// Requests a minute that one token may make at one process.
+    pub requests_per_minute: NonZeroU32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 12980)), token_file: PathBuf::new() }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 12980)),
+            token_file: PathBuf::new(),
+            requests_per_minute: const { NonZeroU32::new(600).unwrap() },
+        }
     }
 }
 
 /// What this role needs of the rest.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Seams {
     pub bus: Bus,
+    pub operations: Arc<dyn Operations>,
     pub metrics: Arc<Metrics>,
     /// Health, readiness and metrics, which this listener serves, too.
     pub ops: Ops,
+}
+
+impl std::fmt::Debug for Seams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seams").finish_non_exhaustive()
+    }
 }
 
 /// Why the role cannot run.
@@ -65,7 +118,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Bound {
     listener: TcpListener,
-    token: token::Digest,
+    root: token::Digest,
+    requests_per_minute: NonZeroU32,
 }
 
 /// Takes the port and reads the token.
@@ -73,10 +127,10 @@ pub struct Bound {
 /// # Errors
 /// [`Error`].
 pub fn bind(config: &Config) -> Result<Bound, Error> {
-    let token = token::read(&config.token_file)?;
+    let root = token::read(&config.token_file)?;
     let listener =
         TcpListener::bind(config.listen).map_err(|source| Error::Listen { address: config.listen, source })?;
-    Ok(Bound { listener, token })
+    Ok(Bound { listener, root, requests_per_minute: config.requests_per_minute })
 }
 
 impl Bound {
@@ -88,25 +142,51 @@ impl Bound {
         self.listener.local_addr()
     }
 
-    /// Serves until `shutdown`.
+    /// Serves until `shutdown`, and finishes the changes that were begun.
     ///
     /// # Errors
     /// [`Error::Serve`].
     pub async fn run(self, seams: Seams, shutdown: CancellationToken) -> Result<(), Error> {
-        let state = Data::new(State { bus: seams.bus, metrics: seams.metrics, token: self.token });
+        let tasks = TaskTracker::new();
+        let state = Arc::new(State {
+            bus: seams.bus,
+            operations: seams.operations,
+            metrics: seams.metrics,
+            root: self.root,
+            throttle: throttle::Throttle::new(self.requests_per_minute),
+            blast: blast::Blast::default(),
+            tasks: tasks.clone(),
+        });
         let ops = seams.ops;
         let configure = move |config: &mut web::ServiceConfig| {
             ops.routes(config);
             routes::configure(config, &state);
         };
-        telemetry::ops::serve_app(self.listener, configure, shutdown).await.map_err(Error::Serve)
+        let served = telemetry::ops::serve_app(self.listener, configure, shutdown).await.map_err(Error::Serve);
+        tasks.close();
+        tasks.wait().await;
+        served
     }
 }
 
 /// What every request sees.
-#[derive(Debug)]
 struct State {
     bus: Bus,
+    operations: Arc<dyn Operations>,
     metrics: Arc<Metrics>,
-    token: token::Digest,
+    root: token::Digest,
+    throttle: throttle::Throttle,
+    blast: blast::Blast,
+    /// Changes that are being made.
+    tasks: TaskTracker,
+}
+
+/// The wall clock, for expiries and for people.
+fn now() -> UnixMillis {
+    SystemTime::now().into()
+}
+
+/// A number unlike others. A fresh hasher is seeded from the system's random numbers.
+fn random_number() -> u64 {
+    RandomState::new().hash_one(0)
 }

@@ -1,5 +1,6 @@
 //! What this role counts.
 
+use actix_web::http::StatusCode;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
 /// How a request ended.
@@ -8,6 +9,10 @@ pub enum Outcome {
     Ok,
     /// No token, or a wrong one.
     Unauthorized,
+    /// The token lacks the scope.
+    Forbidden,
+    /// The token made too many requests.
+    Limited,
     /// A parameter was wrong, or there is no such thing.
     Refused,
     /// Another role failed or did not answer.
@@ -15,14 +20,28 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 4] = [Self::Ok, Self::Unauthorized, Self::Refused, Self::Failed];
+    const ALL: [Self; 6] = [Self::Ok, Self::Unauthorized, Self::Forbidden, Self::Limited, Self::Refused, Self::Failed];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::Limited => "limited",
             Self::Refused => "refused",
             Self::Failed => "failed",
+        }
+    }
+
+    /// The outcome that an answer with this status is counted as.
+    pub(crate) fn of(status: StatusCode) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED => Self::Unauthorized,
+            StatusCode::FORBIDDEN => Self::Forbidden,
+            StatusCode::TOO_MANY_REQUESTS => Self::Limited,
+            status if status.is_client_error() => Self::Refused,
+            status if status.is_server_error() => Self::Failed,
+            _ => Self::Ok,
         }
     }
 }

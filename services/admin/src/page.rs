@@ -1,48 +1,77 @@
-//! Pages of long lists: `?limit=N&cursor=ID`, answered with the next cursor as long as there is more.
+//! Pages of long lists: `?limit=N&cursor=TEXT`, answered with the next cursor as long as there is more.
+//!
+//! A cursor says where the next page begins in a way that only this module reads, so that what a list is ordered by can change.
 
-use std::{fmt::Display, str::FromStr};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Serialize, de::DeserializeOwned};
+use utoipa::ToSchema;
 
-use actix_web::web::Query;
-use serde::{Deserialize, Serialize};
+use crate::{
+    error::Problem,
+    parameter::{Kind, Parameter},
+};
 
-use crate::error::Problem;
+/// The longest page.
+pub(crate) const MOST: u32 = 200;
+/// Without a limit.
+pub(crate) const USUAL: u16 = 50;
 
-const MOST: u16 = 200;
-const USUAL: u16 = 50;
-
-/// The parameters of a page.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Wanted {
-    limit: Option<u16>,
-    cursor: Option<String>,
-}
+/// The parameters of every list that comes in pages.
+pub(crate) const PARAMETERS: [Parameter; 2] = [
+    Parameter::new("limit", Kind::Count(MOST), "How many items, at most; 50 without it."),
+    Parameter::new("cursor", Kind::Text, "`next_cursor` of the page before."),
+];
 
 /// A page.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Page<T> {
     items: Vec<T>,
     /// Give it as `cursor` to get the next page; `null` after the last one.
     next_cursor: Option<String>,
 }
 
-impl Wanted {
-    /// The limit and the id that the page begins after.
-    pub(crate) fn read<Id: FromStr<Err: Display>>(query: &str) -> Result<(u16, Option<Id>), Problem> {
-        let Query(wanted) = Query::<Self>::from_query(query)?;
-        let limit = wanted.limit.unwrap_or(USUAL);
-        if !(1..=MOST).contains(&limit) {
-            return Err(Problem::invalid(format!("limit: between 1 and {MOST}")));
-        }
-        let cursor = wanted.cursor.map(|cursor| cursor.parse()).transpose();
-        Ok((limit, cursor.map_err(|error| Problem::invalid(format!("cursor: {error}")))?))
+impl<T> Page<T> {
+    /// The page with `items` of `list`; `key` says where the last one stands when there is more.
+    pub(crate) fn new<Key: Serialize>(list: &str, items: Vec<T>, more: bool, key: impl FnOnce(&T) -> Key) -> Self {
+        let next_cursor = items.last().filter(|_| more).map(|last| cursor(list, &key(last)));
+        Self { items, next_cursor }
+    }
+
+    /// The page with `items` of `list`, when it is known where the next one begins.
+    pub(crate) fn until<Key: Serialize>(list: &str, items: Vec<T>, next: Option<Key>) -> Self {
+        Self { items, next_cursor: next.map(|key| cursor(list, &key)) }
+    }
+
+    /// The whole of a short list.
+    pub(crate) const fn whole(items: Vec<T>) -> Self {
+        Self { items, next_cursor: None }
     }
 }
 
-impl<T> Page<T> {
-    /// The page with `items`; `cursor` names the last one when there is more.
-    pub(crate) fn new(items: Vec<T>, more: bool, cursor: impl FnOnce(&T) -> String) -> Self {
-        let next_cursor = items.last().filter(|_| more).map(cursor);
-        Self { items, next_cursor }
+/// The cursor of a place in `list`.
+fn cursor(list: &str, key: &impl Serialize) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&(list, key)).unwrap_or_default())
+}
+
+/// The place that a cursor names.
+pub(crate) fn read_cursor<Key: DeserializeOwned>(list: &str, text: &str) -> Result<Key, Problem> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
+    match serde_json::from_slice::<(String, Key)>(&bytes) {
+        Ok((of, key)) if of == list => Ok(key),
+        Ok(_) | Err(_) => Err(Problem::invalid("cursor: not from a page of this list")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_good_for_its_own_list_only() {
+        let text = cursor("clients", &("\u{1f41f}", 7));
+        assert_eq!(read_cursor::<(String, u8)>("clients", &text).unwrap(), ("\u{1f41f}".to_owned(), 7));
+        assert!(read_cursor::<(String, u8)>("networks", &text).is_err());
+        assert!(read_cursor::<u64>("clients", &text).is_err());
+        assert!(read_cursor::<u64>("clients", "zz").is_err());
     }
 }

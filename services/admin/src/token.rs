@@ -1,4 +1,5 @@
-//! The operator's bearer token: 32 random bytes in a file, kept in memory as a digest only.
+//! Bearer tokens: that of the first operator, 32 random bytes in a file, and those that are made with the API. Of both only
+//! digests are kept.
 
 use std::{
     fs,
@@ -7,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use domain::TokenId;
 use ring::{
     digest::{self, SHA256},
     rand::{SecureRandom as _, SystemRandom},
@@ -15,6 +17,37 @@ use subtle::ConstantTimeEq as _;
 
 /// The shortest token that is accepted, in bytes.
 const LEAST: usize = 32;
+
+/// What tokens of the API begin with, so that people and scanners of secrets recognise them.
+const PREFIX: &str = "buri_api_";
+
+/// A token that was just drawn. Shown once.
+pub(crate) struct Drawn {
+    pub(crate) id: TokenId,
+    pub(crate) text: String,
+    pub(crate) digest: [u8; 32],
+}
+
+/// Draws a token of the API.
+pub(crate) fn draw() -> Result<Drawn, TokenError> {
+    let (mut id, mut secret) = ([0; 16], [0; 32]);
+    let random = SystemRandom::new();
+    random.fill(&mut id).and_then(|()| random.fill(&mut secret)).map_err(|_| TokenError::Random)?;
+    let text = format!("{PREFIX}{}", hex(&secret));
+    let digest = Digest::of(&text).0;
+    Ok(Drawn { id: TokenId::from_bytes(id), text, digest })
+}
+
+/// What a token of the API is looked up by; `None` for what cannot be one.
+pub(crate) fn digest_of(sent: &str) -> Option<[u8; 32]> {
+    let digits = sent.strip_prefix(PREFIX)?;
+    let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    (digits.len() == 64 && digits.bytes().all(lower)).then(|| Digest::of(sent).0)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +104,7 @@ pub fn ensure(path: &Path) -> Result<bool, TokenError> {
     }
     let mut bytes = [0_u8; 32];
     SystemRandom::new().fill(&mut bytes).map_err(|_| TokenError::Random)?;
-    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = hex(&bytes);
     let failed = |source| TokenError::Io { path: path.to_owned(), source };
     let partial = path.with_extension("partial");
     let mut file =

@@ -168,6 +168,7 @@ impl Process {
                 reached.admin = Some(bound.address()?);
                 let seams = admin::Seams {
                     bus,
+                    operations: Arc::clone(&self.stores().await?.operations),
                     metrics: Arc::new(admin::Metrics::register(&self.registry)?),
                     ops: Ops::new(self.registry.clone(), self.checks()),
                 };

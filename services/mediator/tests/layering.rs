@@ -27,7 +27,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("network", &["domain", "contract", "bus", "store", "presence", "telemetry"]),
     ("rendezvous", &["domain", "wire", "traversal", "contract", "bus", "presence", "telemetry"]),
     ("relay", &["domain", "wire", "contract", "bus", "telemetry"]),
-    ("admin", &["domain", "contract", "bus", "telemetry"]),
+    // The store for what this role alone owns: tokens, the audit log and webhooks need no hop.
+    ("admin", &["domain", "contract", "bus", "store", "telemetry"]),
     ("client", &["domain", "wire", "traversal", "tunnel"]),
     // It simulates populations of NATs with the machines that the product decides with.
     ("loadtest", &["client", "domain", "wire", "traversal"]),

@@ -1,100 +1,119 @@
 //! The resources of the API, one file each.
 
+mod api;
+mod audit;
+mod clients;
+mod ending;
+mod network;
 mod networks;
 mod pairs;
+mod plans;
 mod relays;
 mod sessions;
+mod tokens;
+mod usage;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{
-    HttpRequest, HttpResponse, ResponseError as _,
-    http::{Method, StatusCode},
-    web::{self, Data, ServiceConfig},
+    HttpRequest,
+    http::Method,
+    web::{self, Payload, ServiceConfig},
 };
-use serde::Serialize;
+use domain::ApiScope;
 
-use crate::{State, auth, error::Problem, metrics::Outcome};
+use crate::{
+    State,
+    error::Problem,
+    openapi,
+    operation::Operation,
+    serve::{serve, stray},
+};
+
+/// Every operation there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    [
+        api::operations(),
+        sessions::operations(),
+        ending::operations(),
+        networks::operations(),
+        network::operations(),
+        relays::operations(),
+        pairs::operations(),
+        clients::operations(),
+        plans::operations(),
+        usage::operations(),
+        tokens::operations(),
+        audit::operations(),
+    ]
+    .concat()
+}
+
+/// What is declared of an operation, for tests and tools that go through all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    pub method: String,
+    pub path: &'static str,
+    pub id: &'static str,
+    /// `None`: any valid token will do.
+    pub scope: Option<ApiScope>,
+    pub takes_body: bool,
+    pub needs_version: bool,
+    pub success: u16,
+    /// Every status that it may be answered with.
+    pub statuses: Vec<u16>,
+}
+
+/// The declarations of all operations.
+#[must_use]
+pub fn declared() -> Vec<Declared> {
+    let declared = operations().into_iter().map(|operation| {
+        let mut statuses: Vec<u16> = openapi::refusals(&operation).iter().map(|(status, _)| status.as_u16()).collect();
+        statuses.push(operation.success.as_u16());
+        statuses.sort_unstable();
+        statuses.dedup();
+        Declared {
+            method: operation.method.to_string(),
+            path: operation.path,
+            id: operation.id,
+            scope: operation.scope,
+            takes_body: operation.body.is_some(),
+            needs_version: operation.condition == crate::operation::Condition::Required,
+            success: operation.success.as_u16(),
+            statuses,
+        }
+    });
+    declared.collect()
+}
 
 /// Adds every route.
-pub(crate) fn configure(config: &mut ServiceConfig, state: &Data<State>) {
-    config
-        .app_data(state.clone())
-        .service(resource("/", index))
-        .service(resource("/v1/sessions", sessions::list))
-        .service(resource("/v1/networks", networks::list))
-        .service(resource("/v1/relays", relays::list))
-        .service(action("/v1/relays/{relay}/drain", relays::drain))
-        .service(action("/v1/relays/{relay}/resume", relays::resume))
-        .service(resource("/v1/pairs/{a}/{b}", pairs::show))
-        .default_service(web::to(|| async { Problem::not_found("there is no such resource").error_response() }));
-}
-
-/// What a handler gives: a document, or a problem.
-type Answer = Result<serde_json::Value, Problem>;
-
-/// A resource that operators read with GET.
-fn resource<F, Fut>(path: &'static str, read: F) -> actix_web::Resource
-where
-    F: Fn(Data<State>, HttpRequest) -> Fut + Clone + 'static,
-    Fut: Future<Output = Answer> + 'static,
-{
-    answered(path, Method::GET, StatusCode::OK, read)
-}
-
-/// Something that operators have done with POST; the answer tells that it was begun.
-fn action<F, Fut>(path: &'static str, act: F) -> actix_web::Resource
-where
-    F: Fn(Data<State>, HttpRequest) -> Fut + Clone + 'static,
-    Fut: Future<Output = Answer> + 'static,
-{
-    answered(path, Method::POST, StatusCode::ACCEPTED, act)
-}
-
-fn answered<F, Fut>(path: &'static str, method: Method, success: StatusCode, answer: F) -> actix_web::Resource
-where
-    F: Fn(Data<State>, HttpRequest) -> Fut + Clone + 'static,
-    Fut: Future<Output = Answer> + 'static,
-{
-    let handle = move |state: Data<State>, request: HttpRequest| {
-        let answer = answer.clone();
-        async move {
-            if let Err(problem) = auth::check(&request, &state) {
-                return problem.error_response();
-            }
-            match answer(state.clone(), request).await {
-                Ok(document) => {
-                    state.metrics.request(Outcome::Ok);
-                    HttpResponse::build(success).json(document)
-                }
-                Err(problem) => {
-                    let refused = problem.status_code().is_client_error();
-                    state.metrics.request(if refused { Outcome::Refused } else { Outcome::Failed });
-                    problem.error_response()
-                }
-            }
+pub(crate) fn configure(config: &mut ServiceConfig, state: &Arc<State>) {
+    let mut paths: BTreeMap<&str, Vec<Operation>> = BTreeMap::new();
+    for operation in operations() {
+        paths.entry(operation.path).or_default().push(operation);
+    }
+    // A path of fixed parts is found before one with parameters.
+    let mut paths: Vec<_> = paths.into_iter().collect();
+    paths.sort_by_key(|(path, _)| path.matches('{').count());
+    for (path, operations) in paths {
+        let allowed: Vec<Method> = operations.iter().map(|operation| operation.method.clone()).collect();
+        let mut resource = web::resource(path);
+        for operation in operations {
+            let (method, operation, state) = (operation.method.clone(), Arc::new(operation), Arc::clone(state));
+            let handle = move |request: HttpRequest, payload: Payload| {
+                serve(Arc::clone(&operation), Arc::clone(&state), request, payload)
+            };
+            resource = resource.route(web::method(method).to(handle));
         }
+        let refuse = move |request: HttpRequest| {
+            let response = stray(&request, &Problem::method_not_allowed(allowed.clone()));
+            async move { response }
+        };
+        config.service(resource.default_service(web::to(refuse)));
+    }
+    let unknown = |request: HttpRequest| {
+        let response = stray(&request, &Problem::not_found("there is no such resource"));
+        async move { response }
     };
-    web::resource(path).route(web::method(method.clone()).to(handle)).default_service(web::to(move || {
-        let problem = Problem::method_not_allowed(&method);
-        async move { problem.error_response() }
-    }))
-}
-
-async fn index(_: Data<State>, _: HttpRequest) -> Answer {
-    let resources = [
-        "/v1/sessions",
-        "/v1/networks",
-        "/v1/relays",
-        "/v1/relays/{relay}/drain",
-        "/v1/relays/{relay}/resume",
-        "/v1/pairs/{a}/{b}",
-        "/health",
-        "/ready",
-        "/metrics",
-    ];
-    Ok(serde_json::json!({ "resources": resources }))
-}
-
-/// A value as a document.
-fn document(value: impl Serialize) -> Answer {
-    serde_json::to_value(value).map_err(|_| Problem::invalid("the answer has no JSON form"))
+    config.default_service(web::to(unknown));
 }

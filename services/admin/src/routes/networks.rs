@@ -1,25 +1,35 @@
 //! `GET /v1/networks`: all networks with their seats.
 
-use actix_web::{HttpRequest, web::Data};
-use contract::network::{NetworkRow, Networks};
-use domain::{ClientId, NetworkId, NetworkName, Revision, UnixMillis};
+use actix_web::http::{Method, StatusCode};
+use contract::network::{NetworkRow, Networks, operators::FindNetworks};
+use domain::{ApiScope, ClientId, NetworkId, NetworkName, Revision, UnixMillis};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{Answer, document, sessions::incident};
+use super::sessions::incident;
 use crate::{
-    State,
-    error::Problem,
-    page::{Page, Wanted},
+    asked::Asked,
+    operation::{Answer, Done, Operation},
+    page::{self, Page},
+    parameter::{Kind, Parameter},
+    schema::Id,
 };
 
-#[derive(Serialize)]
-struct Network {
+/// A network.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Network {
+    #[schema(value_type = Id)]
     network: NetworkId,
+    #[schema(value_type = String)]
     name: NetworkName,
+    #[schema(value_type = Id)]
     owner: ClientId,
     members: u32,
     seats: u32,
+    /// Raised by every change.
+    #[schema(value_type = u64)]
     revision: Revision,
+    #[schema(value_type = u64)]
     created_ms: UnixMillis,
 }
 
@@ -37,9 +47,27 @@ impl From<NetworkRow> for Network {
     }
 }
 
-pub(super) async fn list(state: Data<State>, request: HttpRequest) -> Answer {
-    let (limit, after) = Wanted::read(request.query_string())?;
-    let page = state.bus.call(&Networks { after, limit }).await.map_err(|error| Problem::of_call(&error, incident))?;
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(Method::GET, "/v1/networks", "networks_list", ApiScope::Read, list)
+            .summary("Lists networks, by id, or by name where that is searched for.")
+            .query(page::PARAMETERS)
+            .query([Parameter::new("name", Kind::Text, "Only those whose name begins so, or looks as if it did.")])
+            .gives::<Page<Network>>(StatusCode::OK),
+    ]
+}
+
+async fn list(asked: Asked) -> Answer {
+    if let Some(begin) = asked.query.get("name") {
+        // What a name and its beginning are compared by; see `NetworkName::key`.
+        let prefix = begin.parse::<NetworkName>().map_or_else(|_| begin.to_lowercase(), |name| name.key());
+        let (limit, after) = asked.page("networks by name")?;
+        let found = asked.call(&FindNetworks { prefix, after, limit }, incident).await?;
+        let items: Vec<Network> = found.networks.into_iter().map(Network::from).collect();
+        return Done::document(Page::until("networks by name", items, found.next));
+    }
+    let (limit, after) = asked.page("networks")?;
+    let page = asked.call(&Networks { after, limit }, incident).await?;
     let items: Vec<Network> = page.networks.into_iter().map(Network::from).collect();
-    document(Page::new(items, page.more, |network| network.network.to_string()))
+    Done::document(Page::new("networks", items, page.more, |network| network.network))
 }

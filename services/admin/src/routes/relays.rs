@@ -3,27 +3,40 @@
 
 use std::net::SocketAddr;
 
-use actix_web::{HttpRequest, web::Data};
-use bus::CallError;
+use actix_web::http::{Method, StatusCode};
 use contract::{
     relay::RelayOrder,
     rendezvous::{OrderRefusal, OrderRelay, RelayBeat, Relays},
 };
-use domain::{Bandwidth, RelayId, StreamEndpoint};
+use domain::{ApiScope, Bandwidth, RelayId, StreamEndpoint};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{Answer, document, pairs::incident};
-use crate::{State, error::Problem, page::Page};
+use super::pairs::incident;
+use crate::{
+    asked::Asked,
+    error::Problem,
+    operation::{Answer, Done, Operation},
+    page::Page,
+    schema::Id,
+};
 
-#[derive(Serialize)]
+/// A relay that gives signs of life.
+#[derive(Serialize, ToSchema)]
 struct Relay {
+    #[schema(value_type = Id)]
     relay: RelayId,
     /// Of our own machines: no address of a user.
+    #[schema(value_type = Vec<String>)]
     endpoints: Vec<SocketAddr>,
+    #[schema(value_type = Vec<String>)]
     streams: Vec<StreamEndpoint>,
     region: String,
+    /// Pairs that it carries.
     slots: u32,
     max_slots: u32,
+    /// What it forwards now.
+    #[schema(value_type = String)]
     rate: Bandwidth,
     draining: bool,
 }
@@ -43,34 +56,48 @@ impl From<RelayBeat> for Relay {
     }
 }
 
-pub(super) async fn list(state: Data<State>, request: HttpRequest) -> Answer {
-    if !request.query_string().is_empty() {
-        return Err(Problem::invalid("this list takes no parameters"));
-    }
-    let reply = state.bus.call(&Relays).await.map_err(|error| Problem::of_call(&error, incident))?;
-    let items: Vec<Relay> = reply.relays.into_iter().map(Relay::from).collect();
-    document(Page::new(items, false, |relay| relay.relay.to_string()))
+/// What a relay was told.
+#[derive(Serialize, ToSchema)]
+struct Told {
+    #[schema(value_type = Id)]
+    relay: RelayId,
+    draining: bool,
 }
 
-/// No new pairs; those that are there move to other relays without losing a packet.
-pub(super) async fn drain(state: Data<State>, request: HttpRequest) -> Answer {
-    order(&state, &request, RelayOrder::Drain).await
+pub(super) fn operations() -> Vec<Operation> {
+    let order = |path, id, summary, order| {
+        let act = move |asked: Asked| async move { told(&asked, order).await };
+        Operation::new(Method::POST, path, id, ApiScope::Relays, act)
+            .summary(summary)
+            .gives::<Told>(StatusCode::ACCEPTED)
+            .refuses(StatusCode::NOT_FOUND, "No such relay gives a sign of life.")
+    };
+    vec![
+        Operation::new(Method::GET, "/v1/relays", "relays_list", ApiScope::Read, list)
+            .summary("Lists the relays that live, and their load.")
+            .gives::<Page<Relay>>(StatusCode::OK),
+        order(
+            "/v1/relays/{relay}/drain",
+            "relays_drain",
+            "Has a relay emptied: no new pairs, and those that are there move to others without losing a packet.",
+            RelayOrder::Drain,
+        ),
+        order("/v1/relays/{relay}/resume", "relays_resume", "Has a relay take pairs again.", RelayOrder::Resume),
+    ]
 }
 
-/// Takes pairs again.
-pub(super) async fn resume(state: Data<State>, request: HttpRequest) -> Answer {
-    order(&state, &request, RelayOrder::Resume).await
+async fn list(asked: Asked) -> Answer {
+    let reply = asked.call(&Relays, incident).await?;
+    Done::document(Page::whole(reply.relays.into_iter().map(Relay::from).collect()))
 }
 
-async fn order(state: &State, request: &HttpRequest, order: RelayOrder) -> Answer {
-    let text = request.match_info().get("relay").unwrap_or_default();
-    let relay: RelayId = text.parse().map_err(|error| Problem::invalid(format!("relay: {error}")))?;
-    match state.bus.call(&OrderRelay { relay, order }).await {
-        Ok(()) => document(serde_json::json!({ "relay": relay, "draining": order == RelayOrder::Drain })),
-        Err(CallError::Refused(OrderRefusal::NoSuchRelay)) => {
-            Err(Problem::not_found("no such relay gives a sign of life"))
-        }
-        Err(CallError::Refused(OrderRefusal::Internal { incident })) => Err(Problem::internal(incident)),
-        Err(error) => Err(Problem::of_call(&error, |_| None)),
-    }
+async fn told(asked: &Asked, order: RelayOrder) -> Answer {
+    let relay: RelayId = asked.path("relay")?;
+    let refused = |refusal| match refusal {
+        OrderRefusal::NoSuchRelay => Problem::not_found("no such relay gives a sign of life"),
+        OrderRefusal::Internal { incident } => Problem::internal(incident),
+    };
+    asked.order(&OrderRelay { relay, order }, refused).await?;
+    let told = Told { relay, draining: order == RelayOrder::Drain };
+    Ok(Done::document(&told)?.changed((), &told))
 }

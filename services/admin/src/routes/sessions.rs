@@ -1,23 +1,33 @@
 //! `GET /v1/sessions`: who is online, and where.
 
-use actix_web::{HttpRequest, web::Data};
+use actix_web::http::{Method, StatusCode};
 use contract::network::{Refusal, SessionRow, Sessions};
-use domain::{ClientId, Epoch, InstanceId, NatClass, UnixMillis};
+use domain::{ApiScope, ClientId, Epoch, InstanceId, NatClass, UnixMillis};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{Answer, document};
 use crate::{
-    State,
-    error::Problem,
-    page::{Page, Wanted},
+    asked::Asked,
+    operation::{Answer, Done, Operation},
+    page::{self, Page},
+    schema::Id,
 };
 
-#[derive(Serialize)]
-struct Session {
+/// The connection of a client.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Session {
+    #[schema(value_type = Id)]
     client: ClientId,
+    /// The process that has it.
+    #[schema(value_type = Id)]
     gateway: InstanceId,
+    /// Orders the sessions of one client.
+    #[schema(value_type = u64)]
     epoch: Epoch,
+    #[schema(value_type = u64)]
     since_ms: UnixMillis,
+    /// How hard the client's NAT is, as far as it is known.
+    #[schema(value_type = Option<String>)]
     nat_class: Option<NatClass>,
 }
 
@@ -27,11 +37,20 @@ impl From<SessionRow> for Session {
     }
 }
 
-pub(super) async fn list(state: Data<State>, request: HttpRequest) -> Answer {
-    let (limit, after) = Wanted::read(request.query_string())?;
-    let page = state.bus.call(&Sessions { after, limit }).await.map_err(|error| Problem::of_call(&error, incident))?;
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(Method::GET, "/v1/sessions", "sessions_list", ApiScope::Read, list)
+            .summary("Lists who is online, by client.")
+            .query(page::PARAMETERS)
+            .gives::<Page<Session>>(StatusCode::OK),
+    ]
+}
+
+async fn list(asked: Asked) -> Answer {
+    let (limit, after) = asked.page("sessions")?;
+    let page = asked.call(&Sessions { after, limit }, incident).await?;
     let items: Vec<Session> = page.sessions.into_iter().map(Session::from).collect();
-    document(Page::new(items, page.more, |session| session.client.to_string()))
+    Done::document(Page::new("sessions", items, page.more, |session| session.client))
 }
 
 /// The number that an internal failure of network is logged under.
