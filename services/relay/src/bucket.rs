@@ -33,6 +33,12 @@ impl Bucket {
         Self { full_at, ..Self::new(rate) }
     }
 
+    /// The bucket for another rate: what was used up stays so, as far as an empty bucket goes.
+    pub(crate) fn renewed(&self, now: u64, rate: Bandwidth) -> Self {
+        let new = Self::new(rate);
+        Self { full_at: self.full_at.min(now.saturating_add(new.depth())), ..new }
+    }
+
     /// Takes `bytes` out at `now` (nanoseconds), if they are there.
     pub(crate) fn take(&mut self, now: u64, bytes: usize) -> bool {
         if self.pace == 0 {

@@ -8,6 +8,7 @@
 //! - A ticket starts a pair until it expires; the pair lives as long as packets flow.
 //! - The pair's bucket is charged on ingress, for both legs together, also for the first packet that a join brings along. That
 //!   packet leaves once, for a leg that has joined (see [`crate::parking`]).
+//!   A newer ticket brings its rate along, as when the plan has changed; an older one changes nothing.
 //! - Who pays for a leg is charged for what it sends that is forwarded (see [`crate::quota`]).
 //! - Tickets are read only within a budget of their source address.
 //!

@@ -69,6 +69,8 @@ pub(crate) struct Story {
     pub(crate) accounts: [Option<Arc<Account>>; 2],
     /// Whether they were charged since the pair was last looked at.
     pub(crate) charged: [bool; 2],
+    /// Until when the ticket is good that the rate is from, in seconds since 1970.
+    pub(crate) rated: u32,
 }
 
 const _: () = assert!(size_of::<Story>() == 96, "with a pair, and what finds it, below 256 bytes");
@@ -187,6 +189,7 @@ impl Slab {
             payers: [payer; 2],
             accounts: [None, None],
             charged: [false; 2],
+            rated: 0,
         };
         let legs = [Endpoint::default(); 2];
         let new = |generation| Pair { legs, bucket, seen, doors: [0; 2], generation, live: true, tally: [0; 2] };

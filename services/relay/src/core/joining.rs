@@ -9,7 +9,7 @@ use wire::{
     Code,
     relay::{Cookie, HEADER_SIZE, Join, Message, Slot},
     stream::StreamId,
-    ticket::{LegSide, TicketError},
+    ticket::{LegSide, Ticket, TicketError},
 };
 
 use super::{Answer, DropReason, Event, Hop, Relay, Verdict, seconds};
@@ -71,12 +71,16 @@ impl Relay {
             return Err(Code::TicketForged.into());
         }
         let slot = match self.slab.find(&ticket.pair) {
-            Some(slot) => slot,
+            Some(slot) => {
+                self.renew(now, slot, &ticket);
+                slot
+            }
             None if self.draining.is_some() => return Err(Code::RelayDraining.into()),
             None if ticket.expires < wall => return Err(Code::TicketExpired.into()),
             None => {
                 let bucket = Bucket::new(ticket.rate);
                 let slot = self.slab.insert(ticket.pair, bucket, ticket.payer, seconds(now)).ok_or(Code::RelayFull)?;
+                self.slab.story_mut(slot).rated = issue(&ticket);
                 self.await_end(now + self.idle(), slot);
                 self.event(Event::Opened);
                 slot
@@ -92,6 +96,20 @@ impl Relay {
             self.event(event);
         }
         Ok(Answer::of(&Message::Joined { slot, join: join.id(), peer_present: peer.is_some() }))
+    }
+
+    /// Has a pair go on with the rate of a ticket that is newer than the one it has its rate from: the plan may have changed.
+    fn renew(&mut self, now: u64, slot: Slot, ticket: &Ticket) {
+        let story = self.slab.story_mut(slot);
+        if issue(ticket) <= story.rated {
+            return;
+        }
+        story.rated = issue(ticket);
+        if let Some(pair) = self.slab.get_mut(slot) {
+            pair.bucket = pair.bucket.renewed(now, ticket.rate);
+            self.changed = Some(slot);
+            self.moved = Some(slot);
+        }
     }
 
     /// Charges a first packet as if it had come as DATA.
@@ -147,6 +165,11 @@ impl Relay {
         cookie.copy_from_slice(&context.sign().as_ref()[..16]);
         Cookie(cookie)
     }
+}
+
+/// What tells an older ticket from a newer one: both legs get theirs together, for the same time.
+fn issue(ticket: &Ticket) -> u32 {
+    u32::try_from(ticket.expires.0 / 1_000).unwrap_or(u32::MAX)
 }
 
 enum Refusal {

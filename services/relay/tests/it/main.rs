@@ -147,6 +147,43 @@ fn a_capped_pair_is_told_and_recovers() {
 }
 
 #[test]
+fn the_newest_ticket_says_what_rate_a_living_pair_has() {
+    let mut lab = Lab::new();
+    let slot = lab.pair(Bandwidth::from_bytes_per_second(1_000));
+    let former = lab.alice.clone().unwrap();
+    for _ in 0..2 {
+        lab.data(ALICE, slot, 1_400);
+    }
+    lab.advance(Duration::from_secs(1));
+    let better = lab.ticket_of_pair(1, LegSide::B, Bandwidth::UNLIMITED);
+    assert_eq!(lab.join(BERT, &better), Ok(slot));
+    for _ in 0..100 {
+        assert_eq!(lab.data(ALICE, slot, 1_400), forwarded_to(BERT));
+    }
+    // An older one changes nothing.
+    assert_eq!(lab.join(ALICE, &former), Ok(slot));
+    assert_eq!(lab.data(ALICE, slot, 1_400), forwarded_to(BERT));
+    lab.advance(Duration::from_secs(1));
+    let worse = lab.ticket_of_pair(1, LegSide::A, Bandwidth::from_bytes_per_second(1_000));
+    assert_eq!(lab.join(ALICE, &worse), Ok(slot));
+    assert_eq!(lab.data(ALICE, slot, 1_400), forwarded_to(BERT));
+    assert_eq!(lab.data(BERT, slot, 1_400), Verdict::Drop(DropReason::OverCap));
+}
+
+#[test]
+fn a_pair_that_was_slow_does_not_wait_for_its_old_bucket() {
+    let mut lab = Lab::new();
+    let slot = lab.pair(Bandwidth::from_bytes_per_second(100));
+    lab.data(ALICE, slot, 2_048);
+    lab.advance(Duration::from_secs(1));
+    let better = lab.ticket_of_pair(1, LegSide::B, Bandwidth::from_bytes_per_second(1_000_000));
+    assert_eq!(lab.join(BERT, &better), Ok(slot));
+    assert_ne!(lab.data(ALICE, slot, 1_400), forwarded_to(BERT), "nothing is given twice");
+    lab.advance(Duration::from_millis(50));
+    assert_eq!(lab.data(ALICE, slot, 1_400), forwarded_to(BERT));
+}
+
+#[test]
 fn an_expired_ticket_starts_no_pair_but_keeps_a_living_one() {
     let mut lab = Lab::new();
     let late = lab.ticket(LegSide::A, Bandwidth::UNLIMITED);
