@@ -9,6 +9,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
+use crate::child;
+
 /// A running `mediator`.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -34,15 +36,11 @@ impl Server {
         }
         let [.., high, low] = (std::process::id() << 1).to_be_bytes();
         let bind = format!("127.70.{high}.{low},127.70.{high}.{}", low | 1);
-        let mut process = Command::new(executable)
-            .args(["all", "--json", "--bind", &bind, "--data"])
-            .arg(dir.join("data"))
-            .arg("--config")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(dir.join("mediator.log"))?)
-            .spawn()?;
+        let mut command = Command::new(executable);
+        command.args(["all", "--json", "--bind", &bind, "--data"]).arg(dir.join("data")).arg("--config").arg(&file);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(std::fs::File::create(dir.join("mediator.log"))?);
+        let mut process = child::spawn(&mut command)?;
         let mut line = String::new();
         let stdout = process.stdout.take().context("no output")?;
         BufReader::new(stdout).read_line(&mut line)?;

@@ -40,7 +40,9 @@ pub(crate) fn run(kind: Kind) -> anyhow::Result<()> {
     let forward = match kind {
         Kind::Batched => batched,
         Kind::Naive => naive,
-        Kind::Relay | Kind::Coturn => anyhow::bail!("{} is an executable of its own", kind.name()),
+        Kind::Relay | Kind::Coturn | Kind::TurnServer | Kind::Iroh | Kind::IrohTls => {
+            anyhow::bail!("{} is an executable of its own", kind.name())
+        }
     };
     let worker = thread::Builder::new()
         .name(kind.thread().unwrap_or("main").into())

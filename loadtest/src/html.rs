@@ -236,6 +236,10 @@ const fn colour(server: Kind, phase: usize) -> &'static str {
         (Kind::Naive, _) => "#555555",
         (Kind::Coturn, 0) => "#aa3377",
         (Kind::Coturn, _) => "#551a3c",
+        (Kind::TurnServer | Kind::Iroh, 0) => "#228833",
+        (Kind::TurnServer | Kind::Iroh, _) => "#114419",
+        (Kind::IrohTls, 0) => "#ccbb44",
+        (Kind::IrohTls, _) => "#665d22",
     }
 }
 
@@ -257,8 +261,8 @@ mod tests {
         let count = |name: &str| elements.iter().filter(|element| element.split(' ').next() == Some(name)).count();
         assert_eq!((count("h2"), count("svg")), (2, 2));
         // A curve for each server; a bar for each, one in the legend, and the ground.
-        assert_eq!((count("polyline"), count("rect")), (4 + 3, 2 * 4 + 1 + 2 * 3 + 1));
-        assert_eq!(count("circle"), 4 + 3, "a dot for each round");
+        assert_eq!((count("polyline"), count("rect")), (5 + 4, 2 * 5 + 1 + 2 * 4 + 1));
+        assert_eq!(count("circle"), 5 + 4, "a dot for each round");
         assert!(page.contains("coturn is not installed: left out."));
         assert!(page.contains("<td>loss &gt; 0.01</td><td>0.1000</td><td class=\"missed\">missed</td>"));
         let embedded = page.split_once("id=\"report\">").unwrap().1.split_once("</script>").unwrap().0;

@@ -22,8 +22,9 @@ use wire::{
 };
 
 use crate::{
+    iroh::{self, Endpoint, EndpointId},
     joiner::{self, Joiner, Pass},
-    link::Link,
+    link::{Link, StreamDoor},
     scenario::Scenario,
     server::{Access, KERNEL_BUFFER, Server},
     turn::{self, Answer, CHANNEL_HEADER, Request},
@@ -45,6 +46,8 @@ const MOVE_PAUSE: Duration = Duration::from_millis(1_100);
 #[derive(Debug)]
 pub(crate) struct Legs {
     access: Access,
+    /// Where streams are opened.
+    door: Option<StreamDoor>,
     /// Two after another: those of the first and those of the second legs.
     links: Vec<Link>,
     /// Two after another are a pair.
@@ -65,6 +68,8 @@ struct Leg {
     rate: domain::Bandwidth,
     /// At a TURN server: its address there, for its peer.
     relayed: Option<SocketAddr>,
+    /// At an iroh-relay: what it is known by, for its peer.
+    endpoint: EndpointId,
 }
 
 impl Legs {
@@ -75,8 +80,12 @@ impl Legs {
             if !scenario.streams.has(number % 2) {
                 return Ok(Link::Udp(socket(server.address, number / 2).context("cannot make a socket")?));
             }
-            let door = server.streams.as_ref().context("streams: for a relay of the tool's own")?;
-            Ok(Link::Stream(Box::new(door.open(own_address(number / 2))?)))
+            let (door, own) =
+                (server.streams.as_ref().context("streams: for a relay of the tool's own")?, own_address(number / 2));
+            Ok(Link::Stream(Box::new(match server.access {
+                Access::OwnKey => door.open_as(own, &any_endpoint()?)?,
+                Access::Tickets(..) | Access::Credential(_) | Access::Nothing => door.open(own)?,
+            })))
         });
         let links = links.collect::<anyhow::Result<Vec<_>>>()?;
         let epoll = Epoll::new(EpollCreateFlags::empty())?;
@@ -93,10 +102,12 @@ impl Legs {
                 pass: None,
                 rate,
                 relayed: None,
+                endpoint: EndpointId::default(),
             })
         });
         let (legs, joiner) = (legs.collect(), Joiner::new(links.len()));
-        let mut legs = Self { access: server.access.clone(), links, legs, joiner, epoll };
+        let (access, door) = (server.access.clone(), server.streams.clone());
+        let mut legs = Self { access, door, links, legs, joiner, epoll };
         (0..legs.pairs()).for_each(|pair| legs.issue(pair));
         Ok(legs)
     }
@@ -130,8 +141,24 @@ impl Legs {
                     ask_turn(self.udp(leg.socket)?, Request::Bind(peer), key)?;
                 }
             }
+            Access::OwnKey => self.open_again()?,
         }
         self.legs.iter_mut().for_each(|leg| leg.ready = true);
+        Ok(())
+    }
+
+    /// Opens all streams anew: the server ended those that did not answer while others had their turn.
+    fn open_again(&mut self) -> anyhow::Result<()> {
+        let door = self.door.clone().context("no streams")?;
+        for number in 0..self.links.len() {
+            let endpoint = any_endpoint()?;
+            let own = own_address(u32::try_from(number / 2)?);
+            let stream = Link::Stream(Box::new(door.open_as(own, &endpoint)?));
+            self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
+            // The kernel forgets the old one with its descriptor.
+            self.links[number] = stream;
+            self.legs[number].endpoint = endpoint.id();
+        }
         Ok(())
     }
 
@@ -233,6 +260,7 @@ impl Legs {
         match self.access {
             Access::Tickets(..) | Access::Nothing => HEADER_SIZE,
             Access::Credential(_) => CHANNEL_HEADER,
+            Access::OwnKey => iroh::HEADER,
         }
     }
 
@@ -243,13 +271,17 @@ impl Legs {
                 Message::Data { slot: Slot(self.legs[leg].number), payload: &[] }.write(out);
             }
             Access::Credential(_) => turn::write_channel_header(out, u16::try_from(length).unwrap_or(u16::MAX)),
+            Access::OwnKey => iroh::write_header(out, &self.legs[leg ^ 1].endpoint),
         }
     }
 
     /// What a datagram carries; a message of the relay that carries nothing is heard.
     pub(crate) fn payload<'a>(&mut self, socket: usize, datagram: &'a [u8]) -> anyhow::Result<Option<&'a [u8]>> {
-        if let Access::Credential(_) = self.access {
-            return Ok(turn::channel_data(datagram));
+        match self.access {
+            Access::Credential(_) => return Ok(turn::channel_data(datagram)),
+            // The stream took its header off.
+            Access::OwnKey => return Ok(Some(datagram)),
+            Access::Tickets(..) | Access::Nothing => {}
         }
         match Message::parse(datagram) {
             Some(Message::Data { payload, .. }) => Ok(Some(payload)),
@@ -301,6 +333,10 @@ impl Legs {
             leg.pass = Some(pass(*relay, key, nonce, side, leg.rate));
         }
     }
+}
+
+fn any_endpoint() -> anyhow::Result<Endpoint> {
+    Endpoint::new(&rand::rng().random())
 }
 
 fn pass(relay: RelayId, key: &TicketKey, pair: PairNonce, side: LegSide, rate: domain::Bandwidth) -> Pass {

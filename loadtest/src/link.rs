@@ -1,7 +1,8 @@
-//! What a leg sends through: a UDP socket, or a WebSocket over TLS. Neither ever blocks while traffic is measured.
+//! What a leg sends through: a UDP socket, or a WebSocket, with TLS or without. None ever blocks while traffic is measured.
 
 use std::{
-    io,
+    collections::VecDeque,
+    io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
     path::Path,
@@ -12,16 +13,20 @@ use anyhow::Context as _;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use socket2::{Domain, Socket, Type};
-use tokio_tungstenite::tungstenite::{Error as WebError, Message as WebMessage, WebSocket, client::client};
+use tokio_tungstenite::tungstenite::{
+    ClientRequestBuilder, Error as WebError, Message as WebMessage, WebSocket, client::client,
+};
 use wire::{
     relay::MAX_DATAGRAM,
     stream::{Outbox, PATH, frames},
 };
 
+use crate::iroh::{self, Endpoint, Said};
+
 /// For whom a deployment's certificate is made.
 const NAME: &str = "buri.invalid";
 
-/// Frames that wait for TLS; more are lost, as on any link.
+/// Bytes that wait for the kernel; more are lost, as on any link.
 const OUTBOX: usize = 64 * 1024;
 
 /// One way to the server.
@@ -31,17 +36,32 @@ pub(crate) enum Link {
     Stream(Box<Stream>),
 }
 
-/// A WebSocket over TLS.
+/// A WebSocket.
 pub(crate) struct Stream {
-    web: WebSocket<StreamOwned<ClientConnection, TcpStream>>,
-    waiting: Outbox,
+    web: WebSocket<Pipe>,
+    waiting: Waiting,
+}
+
+/// What is below a WebSocket.
+#[derive(Debug)]
+enum Pipe {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+/// Messages that wait for the kernel.
+enum Waiting {
+    /// Many frames in a message, as our relay takes them.
+    Relay(Outbox),
+    /// A datagram in each, as iroh-relay takes them.
+    Iroh { messages: VecDeque<Vec<u8>>, bytes: usize },
 }
 
 /// Where a relay takes streams, and what it is known by.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamDoor {
     address: SocketAddr,
-    tls: Arc<ClientConfig>,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl StreamDoor {
@@ -55,22 +75,53 @@ impl StreamDoor {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { address, tls: Arc::new(tls) })
+        Ok(Self { address, tls: Some(Arc::new(tls)) })
     }
 
-    /// A new stream from the address `own`.
+    /// The door at `address` of whoever is there.
+    pub(crate) const fn plain(address: SocketAddr) -> Self {
+        Self { address, tls: None }
+    }
+
+    /// A new stream from the address `own` to our relay.
     pub(crate) fn open(&self, own: Ipv4Addr) -> anyhow::Result<Stream> {
+        let mut web = self.connect(own, None)?;
+        web.get_mut().never_block()?;
+        Ok(Stream { web, waiting: Waiting::Relay(Outbox::new(OUTBOX)) })
+    }
+
+    /// A new stream from the address `own` to an iroh-relay, as `endpoint`.
+    pub(crate) fn open_as(&self, own: Ipv4Addr, endpoint: &Endpoint) -> anyhow::Result<Stream> {
+        let mut web = self.connect(own, Some(iroh::PROTOCOL))?;
+        loop {
+            let WebMessage::Binary(message) = web.read()? else { continue };
+            match Said::parse(&message) {
+                Said::Challenge(challenge) => web.send(WebMessage::binary(endpoint.prove(challenge)))?,
+                Said::Confirmed => break,
+                Said::Datagrams { .. } | Said::Ping(_) | Said::Else => anyhow::bail!("the iroh-relay lets nobody in"),
+            }
+        }
+        web.get_mut().never_block()?;
+        Ok(Stream { web, waiting: Waiting::Iroh { messages: VecDeque::new(), bytes: 0 } })
+    }
+
+    fn connect(&self, own: Ipv4Addr, protocol: Option<&str>) -> anyhow::Result<WebSocket<Pipe>> {
         let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
         socket.bind(&SocketAddr::from((own, 0)).into())?;
         socket.connect(&self.address.into()).context("cannot reach the relay by TCP")?;
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;
-        let connection = ClientConnection::new(Arc::clone(&self.tls), ServerName::try_from(NAME)?)?;
-        let tls = StreamOwned::new(connection, stream);
-        let (web, _) = client(format!("wss://{NAME}{PATH}"), tls)
-            .map_err(|error| anyhow::anyhow!("the relay takes no stream: {error}"))?;
-        web.get_ref().sock.set_nonblocking(true)?;
-        Ok(Stream { web, waiting: Outbox::new(OUTBOX) })
+        let (scheme, pipe) = match &self.tls {
+            None => ("ws", Pipe::Plain(stream)),
+            Some(tls) => {
+                let connection = ClientConnection::new(Arc::clone(tls), ServerName::try_from(NAME)?)?;
+                ("wss", Pipe::Tls(Box::new(StreamOwned::new(connection, stream))))
+            }
+        };
+        let request = ClientRequestBuilder::new(format!("{scheme}://{NAME}{PATH}").parse()?);
+        let request = protocol.into_iter().fold(request, ClientRequestBuilder::with_sub_protocol);
+        let (web, _) = client(request, pipe).map_err(|error| anyhow::anyhow!("the relay takes no stream: {error}"))?;
+        Ok(web)
     }
 }
 
@@ -92,8 +143,7 @@ impl Stream {
     /// Sends frames together; what finds no room is lost.
     pub(crate) fn send<'a>(&mut self, frames: impl IntoIterator<Item = &'a [u8]>) -> anyhow::Result<()> {
         for frame in frames {
-            // It counts as lost when it does not arrive.
-            let _ = self.waiting.push(frame);
+            self.waiting.push(frame);
         }
         self.flush()
     }
@@ -121,22 +171,63 @@ impl Stream {
         buffers: &mut [[u8; MAX_DATAGRAM]],
         lengths: &mut [usize],
     ) -> anyhow::Result<usize> {
-        let message = loop {
-            match self.web.read() {
-                Ok(WebMessage::Binary(message)) => break message,
-                Ok(_) => {}
+        loop {
+            let message = match self.web.read() {
+                Ok(WebMessage::Binary(message)) => message,
+                Ok(_) => continue,
                 Err(error) if is_full(&error) => return Ok(0),
                 Err(error) => return Err(error).context("the stream ended"),
+            };
+            if let Waiting::Relay(_) = self.waiting {
+                return Ok(put(frames(&message)?, buffers, lengths));
             }
-        };
-        let mut count = 0;
-        for ((frame, buffer), length) in frames(&message)?.zip(buffers).zip(lengths) {
-            buffer[..frame.len()].copy_from_slice(frame);
-            *length = frame.len();
-            count += 1;
+            match Said::parse(&message) {
+                Said::Datagrams { bytes, length } => return Ok(put(bytes.chunks(length), buffers, lengths)),
+                Said::Ping(answer) => self.waiting.push(&answer),
+                Said::Challenge(_) | Said::Confirmed | Said::Else => {}
+            }
         }
-        Ok(count)
     }
+}
+
+impl Waiting {
+    /// It counts as lost when it does not arrive.
+    fn push(&mut self, frame: &[u8]) {
+        match self {
+            Self::Relay(outbox) => drop(outbox.push(frame)),
+            Self::Iroh { messages, bytes } if *bytes + frame.len() <= OUTBOX => {
+                *bytes += frame.len();
+                messages.push_back(frame.to_vec());
+            }
+            Self::Iroh { .. } => {}
+        }
+    }
+
+    fn take(&mut self) -> Option<Vec<u8>> {
+        match self {
+            Self::Relay(outbox) => outbox.take(),
+            Self::Iroh { messages, bytes } => {
+                let message = messages.pop_front()?;
+                *bytes -= message.len();
+                Some(message)
+            }
+        }
+    }
+}
+
+fn put<'a>(
+    datagrams: impl Iterator<Item = &'a [u8]>,
+    buffers: &mut [[u8; MAX_DATAGRAM]],
+    lengths: &mut [usize],
+) -> usize {
+    let mut count = 0;
+    for ((datagram, buffer), length) in datagrams.zip(buffers).zip(lengths) {
+        // A longer one is none of ours.
+        *length = datagram.len().min(MAX_DATAGRAM);
+        buffer[..*length].copy_from_slice(&datagram[..*length]);
+        count += 1;
+    }
+    count
 }
 
 /// Whether the kernel has nothing or takes nothing now.
@@ -144,17 +235,55 @@ fn is_full(error: &WebError) -> bool {
     matches!(error, WebError::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
+impl Pipe {
+    fn never_block(&self) -> io::Result<()> {
+        self.socket().set_nonblocking(true)
+    }
+
+    const fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Udp(socket) => socket.as_fd(),
-            Self::Stream(stream) => stream.web.get_ref().sock.as_fd(),
+            Self::Stream(stream) => stream.web.get_ref().socket().as_fd(),
         }
     }
 }
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stream").field("waiting", &self.waiting.bytes()).finish_non_exhaustive()
+        f.debug_struct("Stream").field("pipe", self.web.get_ref()).finish_non_exhaustive()
     }
 }

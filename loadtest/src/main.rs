@@ -1,10 +1,11 @@
 //! Load for a deployment of its own: seeded scenarios, figures as a table or JSON, thresholds that make it fail.
 
+mod child;
 mod control;
-mod coturn;
 mod deployment;
 mod forwarder;
 mod html;
+mod iroh;
 mod joiner;
 mod legs;
 mod link;
@@ -18,6 +19,7 @@ mod svg;
 mod threshold;
 mod traffic;
 mod turn;
+mod turn_server;
 
 use std::{
     io::{self, Write as _},

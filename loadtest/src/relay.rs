@@ -4,10 +4,10 @@
 //! core, the generator has the last one.
 
 use std::{
-    fs,
+    env, fs,
     io::{self, IsTerminal as _},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     thread,
     time::Duration,
@@ -26,7 +26,7 @@ use crate::{
     legs::Legs,
     report::{Report, Resident, Round, Section},
     scenario::{Instead, Scenario, read},
-    server::{Kind, Server},
+    server::Server,
     traffic::Generator,
 };
 
@@ -56,6 +56,10 @@ pub(crate) struct Relay {
     /// The process of the running relay, to know what it costs.
     #[arg(long, value_name = "PID", requires = "relay")]
     relay_pid: Option<u32>,
+    /// Where the executables `iroh-relay` and `turn-server` are; default: where loadtest/rivals/Cargo.toml says, or beside this
+    /// executable.
+    #[arg(long, value_name = "FOLDER")]
+    rivals: Option<PathBuf>,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -65,6 +69,15 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
+    /// Where the executables of rivals may be.
+    fn rivals(&self) -> anyhow::Result<Vec<PathBuf>> {
+        if let Some(folder) = &self.rivals {
+            return Ok(vec![folder.clone()]);
+        }
+        let own = env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default();
+        Ok(vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/rivals/target/release")), own])
+    }
+
     fn server(&self) -> anyhow::Result<Server> {
         match (self.relay, self.relay_id, &self.ticket_root) {
             (Some(address), Some(id), Some(root)) => Server::running(address, id, root, self.relay_pid),
@@ -97,13 +110,11 @@ fn section(args: &Relay, cores: usize, name: &str, scenario: &Scenario, bar: &Pr
     // Children inherit the core that they are started on.
     pin(0, cores)?;
     let (mut servers, mut left_out) = (vec![args.server()?], Vec::new());
+    let rivals = args.rivals()?;
     for &kind in &scenario.against {
-        match kind {
-            Kind::Coturn => match Server::coturn()? {
-                Some(server) => servers.push(server),
-                None => left_out.push(kind),
-            },
-            Kind::Relay | Kind::Batched | Kind::Naive => servers.push(Server::forwarder(kind)?),
+        match Server::rival(kind, &rivals)? {
+            Some(server) => servers.push(server),
+            None => left_out.push(kind),
         }
     }
     pin(cores - 1, cores)?;

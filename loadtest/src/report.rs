@@ -402,7 +402,7 @@ pub(crate) mod tests {
     #[test]
     fn ratios_are_of_medians_and_what_misses_its_threshold_is_told() {
         let section = flood(&[]);
-        assert_eq!(section.rows.len(), 4);
+        assert_eq!(section.rows.len(), 5);
         let cpu = |against| section.value(Metric::Cpu, Some(Against::Server(against))).unwrap();
         assert!((cpu(Kind::Naive) - 0.5).abs() < 1e-9);
         assert!((cpu(Kind::Coturn) - 0.25).abs() < 1e-9);
@@ -419,7 +419,7 @@ pub(crate) mod tests {
     #[test]
     fn who_is_not_installed_is_left_out_and_misses_nothing() {
         let section = flood(&[Kind::Coturn]);
-        assert_eq!(section.rows.len(), 3);
+        assert_eq!(section.rows.len(), 4);
         assert!(section.checked.iter().all(|checked| checked.threshold.against != Some(Against::Server(Kind::Coturn))));
         assert!(section.to_string().contains("coturn is not installed: left out"));
     }
@@ -457,13 +457,14 @@ pub(crate) mod tests {
         assert_eq!(json["version"], 1);
         assert_eq!(json["scenarios"][0]["rows"][0]["server"], "relay");
         assert_eq!(json["scenarios"][0]["checked"][1]["threshold"], "cpu/naive > 1.05");
-        assert_eq!(json["scenarios"][0]["rounds"].as_array().unwrap().len(), 4);
+        assert_eq!(json["scenarios"][0]["rounds"].as_array().unwrap().len(), 5);
     }
 
     /// Every server delivers 90 of 100; the relay takes 1 us, others 2, coturn 4.
     pub(crate) fn flood(left_out: &[Kind]) -> Section {
         let (_, scenario) = read(None, &["flood".into()], &Instead::default()).unwrap().remove(0);
-        let rounds = [(Kind::Relay, 1), (Kind::Batched, 2), (Kind::Naive, 2), (Kind::Coturn, 4)];
+        let rounds =
+            [(Kind::Relay, 1), (Kind::Batched, 2), (Kind::Naive, 2), (Kind::Coturn, 4), (Kind::TurnServer, 2)];
         let rounds = rounds.into_iter().filter(|(kind, _)| !left_out.contains(kind)).map(|(kind, micros)| {
             let outcome = outcome(&scenario, 10 * micros);
             let cpu = |time| Cpu { threads: time, process: 2 * time };

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use wire::relay::{HEADER_SIZE, MAX_DATAGRAM};
 
 use crate::{
+    iroh,
     server::Kind,
     threshold::{Against, Threshold},
     traffic::LEAST_PAYLOAD,
@@ -21,8 +22,11 @@ const MOST_PAIRS: u32 = 100_000;
 /// Pairs of a run with bare forwarders: their tables end there.
 const MOST_FORWARDED: u32 = 50_000;
 
-/// Pairs of a run with a TURN server: each leg needs a socket of its own.
+/// Pairs of a run with a server where each leg needs a socket of its own.
 const MOST_ALLOCATED: u32 = 500;
+
+/// What the largest header of all leaves for the payload.
+const MOST_BYTES: usize = MAX_DATAGRAM - iroh::HEADER;
 
 /// What the kernel takes as one piece.
 const MOST_OFFLOADED: usize = 60_000;
@@ -223,11 +227,11 @@ impl Scenario {
         anyhow::ensure!(!self.groups.is_empty(), "groups: at least one");
         anyhow::ensure!(self.rounds > 0, "rounds: at least 1");
         anyhow::ensure!(self.duration >= Duration::from_millis(100), "duration: at least 100 ms");
-        anyhow::ensure!(!self.against.contains(&Kind::Relay), "against: batched, naive or coturn");
+        anyhow::ensure!(!self.against.contains(&Kind::Relay), "against: not the relay itself");
         for group in &self.groups {
             group.check().with_context(|| format!("group {}", group.name))?;
         }
-        let most = if self.against.contains(&Kind::Coturn) {
+        let most = if self.against.iter().any(|kind| kind.needs_a_link_each()) {
             MOST_ALLOCATED
         } else if self.against.is_empty() {
             MOST_PAIRS
@@ -243,7 +247,15 @@ impl Scenario {
         let changes = self.joins_per_second > 0 || self.moves_per_second > 0;
         anyhow::ensure!(!changes || self.against.is_empty(), "joins and moves are for the relay alone: no against");
         let plain = self.streams == Streams::None;
-        anyhow::ensure!(plain || self.against.is_empty(), "streams are for the relay alone: no against");
+        let fits = |kind: &Kind| match self.streams {
+            Streams::None => !kind.takes_streams(),
+            Streams::One => false,
+            Streams::Both => kind.takes_streams(),
+        };
+        anyhow::ensure!(
+            self.against.iter().all(fits),
+            "against: iroh and iroh-tls take streams on both sides, the others none"
+        );
         anyhow::ensure!(plain || self.groups.iter().all(|group| !group.offload), "offload: for UDP");
         anyhow::ensure!(self.joins_per_second.max(self.moves_per_second) <= 10_000, "joins and moves: at most 10000");
         for threshold in &self.fail_if {
@@ -260,15 +272,14 @@ impl Scenario {
 
 impl Group {
     fn check(&self) -> anyhow::Result<()> {
-        let most = MAX_DATAGRAM - HEADER_SIZE;
         anyhow::ensure!(self.pairs > 0, "pairs: at least 1");
         anyhow::ensure!((1..=64).contains(&self.burst), "burst: between 1 and 64");
         anyhow::ensure!(self.window as usize >= self.burst, "window: at least a burst");
         anyhow::ensure!(self.datagrams_per_second != Some(0), "datagrams_per_second: at least 1");
         anyhow::ensure!(self.sizes.iter().any(|size| size.weight > 0), "sizes: one needs a weight");
         anyhow::ensure!(
-            self.sizes.iter().all(|size| (LEAST_PAYLOAD..=most).contains(&size.bytes)),
-            "sizes: between {LEAST_PAYLOAD} and {most} bytes"
+            self.sizes.iter().all(|size| (LEAST_PAYLOAD..=MOST_BYTES).contains(&size.bytes)),
+            "sizes: between {LEAST_PAYLOAD} and {MOST_BYTES} bytes"
         );
         if let (true, [size, others @ ..]) = (self.offload, &self.sizes[..]) {
             let whole = self.burst * (size.bytes + HEADER_SIZE);
@@ -318,7 +329,7 @@ mod tests {
             change(&mut scenario);
             assert!(scenario.check().is_err(), "{scenario:?}");
         };
-        for bytes in [LEAST_PAYLOAD - 1, MAX_DATAGRAM - HEADER_SIZE + 1] {
+        for bytes in [LEAST_PAYLOAD - 1, MOST_BYTES + 1] {
             refused(&|scenario| scenario.groups[0].sizes = vec![Size { bytes, weight: 1 }]);
         }
         refused(&|scenario| scenario.groups[0].pairs = 0);
@@ -330,6 +341,8 @@ mod tests {
         refused(&|scenario| scenario.phases = vec![vec!["nobody".into()]]);
         refused(&|scenario| scenario.moves_per_second = 1);
         refused(&|scenario| scenario.streams = Streams::One);
+        refused(&|scenario| scenario.streams = Streams::Both);
+        refused(&|scenario| scenario.against.push(Kind::Iroh));
         refused(&|scenario| scenario.against.clear());
         refused(&|scenario| scenario.fail_if = vec!["cpu/first > 1".parse().unwrap()]);
         refused(&|scenario| {

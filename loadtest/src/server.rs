@@ -1,11 +1,11 @@
-//! What the traffic goes through: the relay of a deployment, a bare forwarder, or a TURN server. Each in a process of its own, so that its CPU
-//! time can be told.
+//! What the traffic goes through: the relay of a deployment, a bare forwarder, a TURN server, or an iroh-relay. Each in a process
+//! of its own, so that its CPU time can be told.
 
 use std::{
     env, fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
@@ -19,7 +19,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wire::ticket::{TicketKey, TicketRoot};
 
-use crate::{coturn::Coturn, deployment, link::StreamDoor, turn};
+use crate::{
+    child, deployment,
+    link::StreamDoor,
+    turn,
+    turn_server::{Started, TurnServer},
+};
 
 /// What every socket here asks of the kernel, as the relay does.
 pub(crate) const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
@@ -39,6 +44,12 @@ pub(crate) enum Kind {
     Naive,
     /// Debian's TURN server.
     Coturn,
+    /// The TURN server of that crate.
+    TurnServer,
+    /// An iroh-relay, which takes WebSockets only.
+    Iroh,
+    /// The same over TLS.
+    IrohTls,
 }
 
 /// Something that forwards.
@@ -59,6 +70,8 @@ pub(crate) enum Access {
     Tickets(RelayId, Arc<TicketKey>),
     /// A TURN server's credential.
     Credential(turn::Key),
+    /// A key of the leg's own, at an iroh-relay.
+    OwnKey,
     Nothing,
 }
 
@@ -67,7 +80,7 @@ pub(crate) enum Access {
 enum Process {
     Deployment(deployment::Server),
     Forwarder(Forwarder),
-    Coturn(Coturn),
+    TurnServer(TurnServer),
     /// Somebody else's; what it costs is known with its number.
     Foreign(Option<u32>),
 }
@@ -91,7 +104,20 @@ impl Kind {
             Self::Batched => "batched",
             Self::Naive => "naive",
             Self::Coturn => "coturn",
+            Self::TurnServer => "turn-server",
+            Self::Iroh => "iroh",
+            Self::IrohTls => "iroh-tls",
         }
+    }
+
+    /// Whether its legs are WebSockets, and not sockets of UDP.
+    pub(crate) const fn takes_streams(self) -> bool {
+        matches!(self, Self::Iroh | Self::IrohTls)
+    }
+
+    /// Whether each of its legs needs a socket or stream of its own.
+    pub(crate) const fn needs_a_link_each(self) -> bool {
+        matches!(self, Self::Coturn | Self::TurnServer | Self::Iroh | Self::IrohTls)
     }
 
     /// What the threads that forward are called; `None` when all of them do.
@@ -99,7 +125,7 @@ impl Kind {
         match self {
             Self::Relay => Some("relay"),
             Self::Batched | Self::Naive => Some("forward"),
-            Self::Coturn => None,
+            Self::Coturn | Self::TurnServer | Self::Iroh | Self::IrohTls => None,
         }
     }
 }
@@ -121,37 +147,57 @@ impl Server {
         Ok(Self { kind: Kind::Relay, address, access, streams: None, process: Process::Foreign(pid) })
     }
 
-    /// A TURN server, if it is installed.
-    pub(crate) fn coturn() -> anyhow::Result<Option<Self>> {
-        Ok(Coturn::start()?.map(|(process, address, key)| Self {
-            kind: Kind::Coturn,
-            address,
-            access: Access::Credential(key),
-            streams: None,
-            process: Process::Coturn(process),
-        }))
+    /// What takes turns with the relay, if it is installed; `rivals` is where those are that the tool has to be told of.
+    pub(crate) fn rival(kind: Kind, rivals: &[PathBuf]) -> anyhow::Result<Option<Self>> {
+        let built = |name: &str| rivals.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+        match kind {
+            Kind::Relay => anyhow::bail!("the relay is no rival of itself"),
+            Kind::Batched | Kind::Naive => Self::forwarder(kind).map(Some),
+            Kind::Coturn => Ok(TurnServer::coturn()?.map(|started| Self::turn(kind, started))),
+            Kind::TurnServer => {
+                let Some(executable) = built("turn-server") else { return Ok(None) };
+                Ok(TurnServer::turn_rs(&executable)?.map(|started| Self::turn(kind, started)))
+            }
+            Kind::Iroh | Kind::IrohTls => {
+                built("iroh-relay").map(|executable| Self::iroh(kind, &executable)).transpose()
+            }
+        }
+    }
+
+    fn turn(kind: Kind, (process, address, key): Started) -> Self {
+        let (access, process) = (Access::Credential(key), Process::TurnServer(process));
+        Self { kind, address, access, streams: None, process }
     }
 
     /// A bare forwarder: this executable again.
-    pub(crate) fn forwarder(kind: Kind) -> anyhow::Result<Self> {
-        let child = Command::new(env::current_exe()?)
-            .args(["forward", kind.name()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut forwarder = Forwarder(child);
-        let out = forwarder.0.stdout.as_mut().context("the forwarder has no output")?;
-        let mut address = String::new();
-        BufReader::new(out).read_line(&mut address)?;
-        let address = address.trim().parse().context("the forwarder told no address")?;
+    fn forwarder(kind: Kind) -> anyhow::Result<Self> {
+        let mut command = Command::new(env::current_exe()?);
+        let (forwarder, address) = Forwarder::start(command.args(["forward", kind.name()]))?;
         Ok(Self { kind, address, access: Access::Nothing, streams: None, process: Process::Forwarder(forwarder) })
+    }
+
+    fn iroh(kind: Kind, executable: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(executable);
+        command.arg("127.0.0.1:0");
+        let certificate = env::temp_dir().join(format!("buri-iroh-{}.crt", std::process::id()));
+        let over_tls = kind == Kind::IrohTls;
+        if over_tls {
+            command.arg(&certificate);
+        }
+        let (forwarder, address) = Forwarder::start(&mut command)?;
+        let door = if over_tls { StreamDoor::new(address, &certificate)? } else { StreamDoor::plain(address) };
+        if over_tls {
+            fs::remove_file(certificate)?;
+        }
+        let process = Process::Forwarder(forwarder);
+        Ok(Self { kind, address, access: Access::OwnKey, streams: Some(door), process })
     }
 
     fn pid(&self) -> Option<u32> {
         match &self.process {
             Process::Deployment(deployment) => Some(deployment.pid()),
             Process::Forwarder(Forwarder(child)) => Some(child.id()),
-            Process::Coturn(coturn) => Some(coturn.pid()),
+            Process::TurnServer(server) => Some(server.pid()),
             Process::Foreign(pid) => *pid,
         }
     }
@@ -182,6 +228,18 @@ impl Server {
         }
         anyhow::ensure!(cpu.process > Duration::ZERO, "this kernel does not tell the CPU time of threads (schedstat)");
         Ok(Some(cpu))
+    }
+}
+
+impl Forwarder {
+    /// Starts what prints its address and ends with its standard input.
+    fn start(command: &mut Command) -> anyhow::Result<(Self, SocketAddr)> {
+        let mut forwarder = Self(child::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?);
+        let out = forwarder.0.stdout.as_mut().context("the forwarder has no output")?;
+        let mut address = String::new();
+        BufReader::new(out).read_line(&mut address)?;
+        let address = address.trim().parse().context("the forwarder told no address")?;
+        Ok((forwarder, address))
     }
 }
 
