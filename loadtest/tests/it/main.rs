@@ -6,11 +6,15 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bus::{Bus, memory::Hub};
 use domain::{InstanceId, RelayId};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use relay::{Config, Metrics, Seams};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -80,6 +84,46 @@ datagrams_per_second = 800
 burst = 8
 offload = true
 sizes = [{ bytes = 512, weight = 1 }]
+
+[copies]
+about = "The same for many, singly and copied."
+seed = 5
+rounds = 1
+duration = "500ms"
+against = []
+phases = [["singly"], ["copied"]]
+fail_if = ["loss > 0"]
+[[copies.groups]]
+name = "singly"
+pairs = 12
+star = 4
+datagrams_per_second = 400
+burst = 4
+sizes = [{ bytes = 200, weight = 1 }]
+[[copies.groups]]
+name = "copied"
+pairs = 12
+star = 4
+fanout = true
+datagrams_per_second = 400
+burst = 4
+sizes = [{ bytes = 200, weight = 1 }]
+
+[attacked]
+about = "Strangers beside pairs."
+seed = 6
+rounds = 1
+duration = "500ms"
+against = []
+phases = [["proven"], ["proven"]]
+hostile = 0.01
+fail_if = ["loss > 0.5"]
+[[attacked.groups]]
+name = "proven"
+pairs = 5
+datagrams_per_second = 500
+burst = 1
+sizes = [{ bytes = 100, weight = 1 }]
 "#;
 
 #[test]
@@ -165,7 +209,12 @@ fn a_capped_group_gets_its_rate_and_the_other_is_whole() {
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[0]["figures"]["cap_error"], Value::Null);
     assert_eq!(rows[1]["figures"]["loss"], 0.0, "the first group of the phase is measured");
-    assert!(rows[1]["figures"]["cap_error"].as_f64().unwrap() < 0.1, "{}", rows[1]);
+    // On a machine that is too busy to offer enough in time there is nothing to measure.
+    let late = |round: &Value| round["phase"] == 1 && round["skipped_by_generator"] != 0;
+    match rows[1]["figures"]["cap_error"].as_f64() {
+        Some(error) => assert!(error < 0.1, "{}", rows[1]),
+        None => assert!(document["scenarios"][0]["rounds"].as_array().unwrap().iter().any(late)),
+    }
 }
 
 #[test]
@@ -173,6 +222,70 @@ fn bursts_in_one_piece_arrive_as_what_they_were() {
     let lab = Lab::start();
     let output = lab.run(&["pieces"]);
     assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_frame_is_copied_to_every_member_of_its_star() {
+    let lab = Lab::start();
+    let output = lab.run(&["copies", "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rounds = document["scenarios"][0]["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 2);
+    for round in rounds {
+        assert_eq!(round["sent"], round["delivered"]);
+        assert!(round["sent"].as_u64().unwrap() > 100, "{round}");
+    }
+}
+
+#[test]
+fn strangers_are_counted_beside_the_pairs_that_they_disturb() {
+    let lab = Lab::start();
+    let output = lab.run(&["attacked", "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for round in document["scenarios"][0]["rounds"].as_array().unwrap() {
+        let [sent, carried] = [0, 1].map(|nth| round["attack"][nth].as_f64().unwrap());
+        assert!(sent > 0.0 && carried > 0.0, "{round}");
+    }
+}
+
+#[test]
+fn a_tool_that_is_ended_leaves_no_server_behind() {
+    let lab = Lab::start();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
+        let mut tool = lab.command(&["quiet", "--against", "naive,batched,coturn", "--seconds", "60"]).spawn().unwrap();
+        let children = until(|| Some(children(tool.id())).filter(|children| children.len() >= 2));
+        kill(Pid::from_raw(tool.id().try_into().unwrap()), signal).unwrap();
+        assert!(!tool.wait().unwrap().success());
+        until(|| children.iter().all(|child| parent(*child).is_none()).then_some(()));
+    }
+}
+
+/// What runs and was started by a process.
+fn children(of: u32) -> Vec<u32> {
+    let running =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    running.filter(|process| parent(*process) == Some(of)).collect()
+}
+
+/// The parent of a process that runs.
+fn parent(of: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{of}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    fields.next()?.parse().ok().filter(|_| state != "Z")
+}
+
+fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "it does not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A relay in this process.
@@ -216,17 +329,16 @@ impl Lab {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(Path::new(env!("CARGO_BIN_EXE_loadtest")))
-            .arg("relay")
-            .args(arguments)
-            .arg("--scenarios")
-            .arg(&self.scenarios)
-            .args(["--relay", &self.endpoint.to_string(), "--relay-id", &self.relay.to_string()])
-            .arg("--ticket-root")
-            .arg(self.dir.path().join("tickets.key"))
-            .args(["--relay-pid", &std::process::id().to_string()])
-            .output()
-            .unwrap()
+        self.command(arguments).output().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_loadtest")));
+        command.arg("relay").args(arguments).arg("--scenarios").arg(&self.scenarios);
+        command.args(["--relay", &self.endpoint.to_string(), "--relay-id", &self.relay.to_string()]);
+        command.arg("--ticket-root").arg(self.dir.path().join("tickets.key"));
+        command.args(["--relay-pid", &std::process::id().to_string()]);
+        command
     }
 }
 

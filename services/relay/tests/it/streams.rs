@@ -345,6 +345,29 @@ async fn streams_that_flood_do_not_starve_datagrams_or_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_waits_for_other_workers_is_read_again_and_loses_nothing() {
+    let lab = Lab::start(StreamConfig::default(), 3);
+    let mut client = lab.dial().await;
+    let mut slots = Vec::new();
+    for pair in 0..6 {
+        slots.push(client.join(&lab.offers(pair)[0]).await);
+    }
+    let before = lab.metrics.streams.frames.get();
+    let frames: Vec<_> = slots.iter().map(|slot| Message::Data { slot: *slot, payload: &[] }.to_vec()).collect();
+    let all: Vec<_> = frames.iter().map(Vec::as_slice).cycle().take(MAX_FRAMES).collect();
+    for _ in 0..500 {
+        client.send(&all).await;
+    }
+    for &slot in &slots {
+        client.send(&[&Message::Ping { slot, nonce: 7 }.to_vec()]).await;
+        assert_eq!(client.receive().await, Message::Pong { slot, nonce: 7 }.to_vec());
+    }
+    let sent = 500 * MAX_FRAMES as u64 + 6;
+    until("each was looked at", || lab.metrics.streams.frames.get() == before + sent).await;
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_are_silent_or_gone_are_closed() {
     let lab = Lab::start(StreamConfig { idle: Duration::from_millis(600), ..StreamConfig::default() }, 1);
     let ([idle, _], [busy, _]) = (lab.offers(1), lab.offers(2));
