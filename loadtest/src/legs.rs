@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Pairs have sockets in common from here on; the server tells them apart by their numbers.
-const MOST_GROUPS: u32 = 500;
+pub(crate) const MOST_GROUPS: u32 = 500;
 
 const ANSWER_TIME: Duration = Duration::from_millis(200);
 const TRIES: u32 = 30;
@@ -92,10 +92,13 @@ impl Legs {
         for (number, link) in (0..).zip(&links) {
             epoll.add(link, EpollEvent::new(EpollFlags::EPOLLIN, number))?;
         }
-        let rates = scenario.groups.iter().flat_map(|group| (0..group.pairs).map(|_| group.rate));
-        let legs = rates.enumerate().flat_map(|(pair, rate)| {
+        let places = scenario.groups.iter().flat_map(|group| {
+            // The first legs of a star have the socket of its first pair.
+            (0..group.pairs).map(|nth| (group.rate, group.star.map_or(0, |star| (nth % star) as usize)))
+        });
+        let legs = places.enumerate().flat_map(|(pair, (rate, behind_hub))| {
             [0, 1].map(|side| Leg {
-                socket: 2 * (pair % groups as usize) + side,
+                socket: 2 * ((pair - behind_hub * (1 - side)) % groups as usize) + side,
                 number: u32::try_from(2 * pair + side).unwrap_or(u32::MAX),
                 ready: false,
                 moved: None,
@@ -213,6 +216,11 @@ impl Legs {
         can
     }
 
+    /// What a relay knows a leg by.
+    pub(crate) fn slot(&self, leg: usize) -> Slot {
+        Slot(self.legs[leg].number)
+    }
+
     /// How many pairs there are.
     pub(crate) fn pairs(&self) -> usize {
         self.legs.len() / 2
@@ -285,6 +293,7 @@ impl Legs {
         }
         match Message::parse(datagram) {
             Some(Message::Data { payload, .. }) => Ok(Some(payload)),
+            Some(Message::Copy(copy)) => Ok(Some(copy.sealed)),
             Some(message) => self.heard(socket, &message).map(|()| None),
             None => Ok(None),
         }

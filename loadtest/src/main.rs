@@ -4,6 +4,7 @@ mod child;
 mod control;
 mod deployment;
 mod forwarder;
+mod hostile;
 mod html;
 mod iroh;
 mod joiner;
@@ -15,11 +16,13 @@ mod relay;
 mod report;
 mod scenario;
 mod server;
+mod stamp;
 mod svg;
 mod threshold;
 mod traffic;
 mod turn;
 mod turn_server;
+mod udp;
 
 use std::{
     io::{self, Write as _},

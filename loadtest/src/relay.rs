@@ -6,7 +6,7 @@
 use std::{
     env, fs,
     io::{self, IsTerminal as _},
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
@@ -22,7 +22,9 @@ use nix::{
 };
 
 use crate::{
-    deployment, html,
+    deployment,
+    hostile::{Hostile, nowhere},
+    html,
     legs::Legs,
     report::{Report, Resident, Round, Section},
     scenario::{Instead, Scenario, read},
@@ -32,6 +34,9 @@ use crate::{
 
 /// Traffic before each measured phase: caches and the processor's clock are warm then, and the pairs' buckets empty.
 const WARM_UP: Duration = Duration::from_millis(300);
+
+/// How long what a relay carries is measured.
+const CAPACITY: Duration = Duration::from_secs(1);
 
 /// What a run is told.
 #[derive(Debug, Args)]
@@ -119,7 +124,8 @@ fn section(args: &Relay, cores: usize, name: &str, scenario: &Scenario, bar: &Pr
     }
     pin(cores - 1, cores)?;
     let sides = servers.iter().map(|server| {
-        Ok(Side { server, before: server.resident()?, joined: None, legs: Legs::new(server, scenario)? })
+        let (before, legs) = (server.resident()?, Legs::new(server, scenario)?);
+        Ok(Side { server, before, joined: None, carries: None, nowhere: nowhere()?, legs })
     });
     let mut sides = sides.collect::<anyhow::Result<Vec<_>>>()?;
 
@@ -148,6 +154,10 @@ struct Side<'a> {
     /// Resident bytes before the first join, and after it.
     before: Option<u64>,
     joined: Option<u64>,
+    /// As much as got through in a second, where somebody asked.
+    carries: Option<f64>,
+    /// Where strangers send to while they leave the relay alone.
+    nowhere: UdpSocket,
 }
 
 impl Side<'_> {
@@ -163,15 +173,41 @@ impl Side<'_> {
     fn round(&mut self, scenario: &Scenario, phase: usize, number: u64) -> anyhow::Result<Round> {
         let groups = scenario.phases().into_iter().nth(phase).unwrap_or_default();
         let seed = scenario.seed.wrapping_add(number);
+        let hostile = if scenario.hostile > 0.0 { Some(self.attack(scenario, phase, seed)?) } else { None };
         let mut generator = Generator::new(&mut self.legs, scenario, &groups, seed)?;
         generator.run(WARM_UP.min(scenario.duration))?;
         let before = self.server.cpu()?;
         let outcome = generator.run(scenario.duration)?;
         let after = self.server.cpu()?;
+        let hostile = hostile.map(Hostile::end).transpose()?;
         let talked = self.server.resident()?;
         let resident = self.before.zip(self.joined).zip(talked);
         let resident = resident.map(|((before, joined), talked)| Resident { before, joined, talked });
-        Ok(Round::new(scenario, self.server.kind, phase, &outcome, before.zip(after), resident))
+        let mut round = Round::new(scenario, self.server.kind, phase, &outcome, before.zip(after), resident);
+        round.attack = hostile.zip(self.carries);
+        Ok(round)
+    }
+
+    /// Strangers who send so many times what the relay carries: in the first phase to nobody.
+    fn attack(&mut self, scenario: &Scenario, phase: usize, seed: u64) -> anyhow::Result<Hostile> {
+        let carries = match self.carries {
+            Some(carries) => carries,
+            None => {
+                let mut flood = scenario.clone();
+                flood.groups.iter_mut().for_each(|group| group.datagrams_per_second = None);
+                let groups = flood.phases().into_iter().next().unwrap_or_default();
+                let outcome = Generator::new(&mut self.legs, &flood, &groups, seed)?.run(CAPACITY)?;
+                let delivered = outcome.groups.iter().map(|tally| tally.delivered).sum::<u64>();
+                delivered as f64 / outcome.duration.as_secs_f64()
+            }
+        };
+        self.carries = Some(carries);
+        let to = if phase == 0 { self.nowhere.local_addr()? } else { self.server.address };
+        let slots = (0..2 * self.legs.pairs()).map(|leg| self.legs.slot(leg)).collect();
+        let cores = thread::available_parallelism()?.get();
+        // Beside the generator where there is no other core.
+        let prepare = move || pin(if cores > 2 { cores - 2 } else { cores - 1 }, cores);
+        Ok(Hostile::start(to, slots, carries * scenario.hostile, seed, prepare))
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct Round {
     skipped_by_generator: u64,
     pub(crate) joins: u64,
     pub(crate) moves: u64,
+    /// Hostile datagrams a second, and as many as the relay carried.
+    pub(crate) attack: Option<(f64, f64)>,
     pub(crate) figures: Figures,
     /// Of the group that is measured.
     #[serde(skip)]
@@ -160,6 +162,7 @@ impl Round {
             skipped_by_generator: outcome.groups.iter().map(|tally| tally.skipped).sum(),
             joins: outcome.joins,
             moves: outcome.moves,
+            attack: None,
             figures,
             latency: measured.latency.clone(),
         }
@@ -373,6 +376,20 @@ impl Section {
         }
         if let (Some(idle), Some(busy)) = (relay.idle_bytes, relay.busy_bytes) {
             notes.push(format!("relay: {idle:.0} bytes per idle pair, {busy:.0} per busy pair"));
+        }
+        let last = self.scenario.phases().pop().unwrap_or_default();
+        let star =
+            last.iter().map(|&at| &self.scenario.groups[at]).find(|group| group.fanout).and_then(|group| group.star);
+        if let (Some(star), Some(copy)) = (star, relay.cpu_us) {
+            notes.push(format!("relay: a frame for {star} costs {:.1} us", copy * f64::from(star)));
+        }
+        let attacks: Vec<_> = self.rounds.iter().filter_map(|round| round.attack).collect();
+        if let Some((_, carried)) = attacks.first() {
+            let sent = median(attacks.iter().map(|(sent, _)| *sent).collect());
+            let times = sent / carried;
+            notes.push(format!(
+                "{sent:.0} hostile datagrams a second, {times:.1} times the {carried:.0} that it carries"
+            ));
         }
         let changes = self.rounds.iter().fold((0, 0), |sum, round| (sum.0 + round.joins, sum.1 + round.moves));
         if changes != (0, 0) {

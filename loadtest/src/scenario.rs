@@ -5,13 +5,17 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use anyhow::Context as _;
 use domain::Bandwidth;
 use serde::{Deserialize, Serialize};
-use wire::relay::{HEADER_SIZE, MAX_DATAGRAM};
+use wire::{
+    fanout::{COPY_HEADER_SIZE, slots_that_fit},
+    relay::{HEADER_SIZE, MAX_DATAGRAM},
+};
 
 use crate::{
     iroh,
+    legs::MOST_GROUPS,
     server::Kind,
+    stamp::LEAST_PAYLOAD,
     threshold::{Against, Threshold},
-    traffic::LEAST_PAYLOAD,
 };
 
 const SCENARIOS: &str = include_str!("../scenarios/relay.toml");
@@ -64,6 +68,10 @@ pub(crate) struct Scenario {
     /// What of the medians is failure.
     #[serde(default)]
     pub(crate) fail_if: Vec<Threshold>,
+    /// Hostile datagrams beside every phase, so many times what the relay carries. In the first phase they go to nobody: what
+    /// they cost the generator is in all phases.
+    #[serde(default)]
+    pub(crate) hostile: f64,
     pub(crate) groups: Vec<Group>,
 }
 
@@ -95,6 +103,11 @@ pub(crate) struct Group {
     pub(crate) window: u32,
     /// Datagrams that one leg sends at once.
     pub(crate) burst: usize,
+    /// So many pairs each have one client in common, and only it sends: a datagram to each of them, as a burst.
+    pub(crate) star: Option<u32>,
+    /// Whether it sends them all as one frame, and the relay copies.
+    #[serde(default)]
+    pub(crate) fanout: bool,
     /// Whether the kernel gets a burst as one piece (UDP_SEGMENT).
     #[serde(default)]
     pub(crate) offload: bool,
@@ -213,6 +226,9 @@ impl Scenario {
 
     /// What a phase is called.
     pub(crate) fn phase_name(&self, phase: usize) -> String {
+        if self.hostile > 0.0 {
+            return if phase == 0 { "left alone" } else { "attacked" }.to_owned();
+        }
         let names =
             |phase: Vec<usize>| phase.iter().map(|&at| self.groups[at].name.as_str()).collect::<Vec<_>>().join(" + ");
         self.phases().into_iter().nth(phase).map(names).unwrap_or_default()
@@ -247,6 +263,16 @@ impl Scenario {
         let changes = self.joins_per_second > 0 || self.moves_per_second > 0;
         anyhow::ensure!(!changes || self.against.is_empty(), "joins and moves are for the relay alone: no against");
         let plain = self.streams == Streams::None;
+        let attacked = self.hostile > 0.0;
+        anyhow::ensure!((0.0..=100.0).contains(&self.hostile), "hostile: between 0 and 100");
+        anyhow::ensure!(!attacked || self.against.is_empty(), "hostile: for the relay alone: no against");
+        anyhow::ensure!(!attacked || self.phases.len() > 1, "hostile: a phase without, and one with");
+        let stars = self.groups.iter().any(|group| group.star.is_some());
+        anyhow::ensure!(
+            !stars || self.against.is_empty() && plain,
+            "star: for the relay alone, over UDP: no against, no streams"
+        );
+        anyhow::ensure!(!stars || self.pairs() <= MOST_GROUPS, "star: at most {MOST_GROUPS} pairs in all");
         let fits = |kind: &Kind| match self.streams {
             Streams::None => !kind.takes_streams(),
             Streams::One => false,
@@ -281,6 +307,13 @@ impl Group {
             self.sizes.iter().all(|size| (LEAST_PAYLOAD..=MOST_BYTES).contains(&size.bytes)),
             "sizes: between {LEAST_PAYLOAD} and {MOST_BYTES} bytes"
         );
+        anyhow::ensure!(!self.fanout || self.star.is_some(), "fanout: of a star");
+        if let Some(star) = self.star {
+            let room = slots_that_fit(MAX_DATAGRAM, self.sizes[0].bytes + COPY_HEADER_SIZE);
+            anyhow::ensure!((1..=room).contains(&(star as usize)), "star: between 1 and {room}");
+            anyhow::ensure!(star as usize == self.burst && !self.offload, "star: as large as the burst; no offload");
+            anyhow::ensure!(self.pairs.is_multiple_of(star) && self.sizes.len() == 1, "star: whole ones, of one size");
+        }
         if let (true, [size, others @ ..]) = (self.offload, &self.sizes[..]) {
             let whole = self.burst * (size.bytes + HEADER_SIZE);
             anyhow::ensure!(others.is_empty(), "offload: one size only");
@@ -344,6 +377,9 @@ mod tests {
         refused(&|scenario| scenario.streams = Streams::Both);
         refused(&|scenario| scenario.against.push(Kind::Iroh));
         refused(&|scenario| scenario.against.clear());
+        refused(&|scenario| scenario.hostile = 3.0);
+        refused(&|scenario| scenario.groups[0].star = Some(1));
+        refused(&|scenario| scenario.groups[0].fanout = true);
         refused(&|scenario| scenario.fail_if = vec!["cpu/first > 1".parse().unwrap()]);
         refused(&|scenario| {
             scenario.groups[0].offload = true;

@@ -1,34 +1,28 @@
 //! One phase of traffic: a single thread that sends, receives and never sleeps, so that it measures the server and not the
 //! scheduler.
 
-use std::{
-    io::{IoSlice, IoSliceMut},
-    net::UdpSocket,
-    os::fd::AsRawFd as _,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use nix::{
-    errno::Errno,
-    sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, sendmsg},
+    sys::socket::{MultiHeaders, SockaddrStorage},
     time::{ClockId, clock_gettime},
 };
 use rand::{Rng as _, SeedableRng as _, distr::weighted::WeightedIndex, rngs::StdRng};
-use wire::relay::MAX_DATAGRAM;
+use wire::{
+    fanout::{Shared, SharedKeyId, frame},
+    relay::MAX_DATAGRAM,
+};
 
 use crate::{
     legs::Legs,
     link::Link,
     measure::{Arrivals, latencies},
     scenario::{Group, Scenario, Streams},
+    stamp::{LEAST_PAYLOAD, Stamp},
+    udp::{BATCH, receive_each, send_as_one, send_each},
 };
-
-/// Epoch, leg, sequence number and sending time.
-pub(crate) const LEAST_PAYLOAD: usize = 4 + 4 + 4 + 8;
-
-const BATCH: usize = 64;
 
 /// Without an arrival for this long, what is on the way is lost.
 const SILENCE: Duration = Duration::from_millis(50);
@@ -201,25 +195,28 @@ impl<'a> Generator<'a> {
         self.legs.relocate(leg, socket, now)
     }
 
-    /// A burst of one leg.
+    /// A burst of one leg, or of a hub to its members.
     fn send(&mut self, source: usize, now: Instant, outcome: &mut Outcome) -> anyhow::Result<()> {
-        let Source { at, group, first_pair, ref sizes, .. } = self.sources[source];
-        let drawn = (0..DRAWS).find_map(|_| {
-            let pair = first_pair + self.random.random_range(0..group.pairs as usize);
-            Some(pair).filter(|pair| self.legs.is_ready(*pair))
-        });
-        let Some(pair) = drawn else { return Ok(()) };
-        let leg = 2 * pair + self.random.random_range(0..2);
+        let Some(leg) = self.draw(source) else { return Ok(()) };
+        let Source { at, group, ref sizes, .. } = self.sources[source];
         let sent_at = u64::try_from((now - self.start).as_nanos()).unwrap_or(u64::MAX);
-        let (burst, header) = (group.burst, self.legs.header());
+        let (copies, header) = (group.burst, self.legs.header());
         let mut lengths = [0; BATCH];
-        for (buffer, length) in self.outgoing[..burst].iter_mut().zip(&mut lengths) {
-            self.sequences[leg] += 1;
-            let payload = group.sizes[self.random.sample(sizes)].bytes;
-            self.legs.write_header(leg, payload, buffer);
-            Stamp { epoch: self.epoch, leg, sequence: self.sequences[leg], sent_at }.write(&mut buffer[header..])?;
-            *length = header + payload;
-        }
+        let burst = if group.fanout {
+            lengths[0] = self.write_frame(leg, group, sent_at)?;
+            1
+        } else {
+            for (nth, (buffer, length)) in self.outgoing[..copies].iter_mut().zip(&mut lengths).enumerate() {
+                let leg = if group.star.is_some() { leg + 2 * nth } else { leg };
+                self.sequences[leg] += 1;
+                let payload = group.sizes[self.random.sample(sizes)].bytes;
+                self.legs.write_header(leg, payload, buffer);
+                Stamp { epoch: self.epoch, leg, sequence: self.sequences[leg], sent_at }
+                    .write(&mut buffer[header..])?;
+                *length = header + payload;
+            }
+            copies
+        };
         let outgoing = &self.outgoing[..burst];
         let began = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
         match self.legs.link_of(leg) {
@@ -230,8 +227,33 @@ impl<'a> Generator<'a> {
             }
         }
         outcome.sending += Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)? - began);
-        outcome.groups[at].sent += burst as u64;
+        outcome.groups[at].sent += copies as u64;
         Ok(())
+    }
+
+    /// Who sends next: a leg of a pair that is complete, or the hub's leg of the first pair of its star.
+    fn draw(&mut self, source: usize) -> Option<usize> {
+        let Source { group, first_pair, .. } = self.sources[source];
+        if let Some(star) = group.star {
+            return Some(2 * (first_pair + (star * self.random.random_range(0..group.pairs / star)) as usize));
+        }
+        let pair = (0..DRAWS).find_map(|_| {
+            let pair = first_pair + self.random.random_range(0..group.pairs as usize);
+            Some(pair).filter(|pair| self.legs.is_ready(*pair))
+        });
+        Some(2 * pair? + self.random.random_range(0..2))
+    }
+
+    /// One frame from a hub for all members of its star; its length.
+    fn write_frame(&mut self, leg: usize, group: &Group, sent_at: u64) -> anyhow::Result<usize> {
+        self.sequences[leg] += 1;
+        let mut sealed = vec![0; group.sizes.first().map_or(LEAST_PAYLOAD, |size| size.bytes)];
+        Stamp { epoch: self.epoch, leg, sequence: self.sequences[leg], sent_at }.write(&mut sealed)?;
+        let copy = Shared { counter: self.sequences[leg], key: SharedKeyId([0; 8]), sealed: &sealed };
+        let slots: Vec<_> = (0..group.burst).map(|nth| self.legs.slot(leg + 2 * nth)).collect();
+        let frame = frame(&slots, &copy).context("a star is too large for a frame")?;
+        self.outgoing[0][..frame.len()].copy_from_slice(&frame);
+        Ok(frame.len())
     }
 
     /// Takes what has arrived; whether anything had.
@@ -261,17 +283,21 @@ impl<'a> Generator<'a> {
         for (buffer, length) in self.incoming.iter().zip(lengths) {
             let Some(payload) = self.legs.payload(socket, &buffer[..length])? else { continue };
             let Some(stamp) = Stamp::read(payload).filter(|stamp| stamp.epoch == self.epoch) else { continue };
-            let Some(late) = self.arrivals.is_late(stamp.leg, stamp.sequence) else { continue };
-            let pair = stamp.leg / 2;
             let owns = |source: &&mut Source<'_>| {
-                (source.first_pair..source.first_pair + source.group.pairs as usize).contains(&pair)
+                (source.first_pair..source.first_pair + source.group.pairs as usize).contains(&(stamp.leg / 2))
             };
             let Some(source) = self.sources.iter_mut().find(owns) else { continue };
+            // All copies say the same: whose it is says the socket.
+            let leg = if source.group.fanout { socket & !1 } else { stamp.leg };
+            let Some(late) = self.arrivals.is_late(leg, stamp.sequence) else { continue };
+            let pair = leg / 2;
             source.heard = turn;
             let tally = &mut outcome.groups[source.at];
             tally.reordered += u64::from(late);
             tally.delivered += 1;
-            tally.bytes[pair - source.first_pair] += payload.len() as u64 + header;
+            if let Some(bytes) = tally.bytes.get_mut(pair.wrapping_sub(source.first_pair)) {
+                *bytes += payload.len() as u64 + header;
+            }
             tally.latency.saturating_record(now.saturating_sub(stamp.sent_at));
             *any = true;
         }
@@ -325,102 +351,9 @@ impl Tally {
     }
 }
 
-/// What has arrived, and how long each is; 0 where nothing is.
-fn receive_each(
-    socket: &UdpSocket,
-    headers: &mut MultiHeaders<SockaddrStorage>,
-    buffers: &mut [[u8; MAX_DATAGRAM]; BATCH],
-    lengths: &mut [usize; BATCH],
-) -> anyhow::Result<()> {
-    let mut slices = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
-    match recvmmsg(socket.as_raw_fd(), headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
-        Ok(messages) => messages.zip(lengths).for_each(|(message, length)| *length = message.bytes),
-        Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => {}
-        Err(error) => return Err(error.into()),
-    }
-    Ok(())
-}
-
-fn send_each(
-    socket: &UdpSocket,
-    headers: &mut MultiHeaders<SockaddrStorage>,
-    buffers: &[[u8; MAX_DATAGRAM]],
-    lengths: &[usize; BATCH],
-) -> anyhow::Result<()> {
-    let slices: Vec<_> =
-        buffers.iter().zip(lengths).map(|(buffer, length)| [IoSlice::new(&buffer[..*length])]).collect();
-    let to = [None::<SockaddrStorage>; BATCH];
-    let mut sent = 0;
-    while sent < slices.len() {
-        let rest = &slices[sent..];
-        match sendmmsg(socket.as_raw_fd(), headers, rest, &to[..rest.len()], [], MsgFlags::MSG_DONTWAIT) {
-            Ok(results) => sent += results.count().max(1),
-            Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOBUFS) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-/// All in one system call; the kernel divides them where it must.
-fn send_as_one(socket: &UdpSocket, buffers: &[[u8; MAX_DATAGRAM]], length: usize) -> anyhow::Result<()> {
-    let slices: Vec<_> = buffers.iter().map(|buffer| IoSlice::new(&buffer[..length])).collect();
-    let segment = u16::try_from(length)?;
-    let control = [ControlMessage::UdpGsoSegments(&segment)];
-    loop {
-        let flags = MsgFlags::MSG_DONTWAIT;
-        match sendmsg::<SockaddrStorage>(socket.as_raw_fd(), &slices, &control, flags, None) {
-            Ok(_) => return Ok(()),
-            Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOBUFS) => {}
-            Err(error) => return Err(error).context("the kernel does not take bursts as one piece (UDP_SEGMENT)"),
-        }
-    }
-}
-
-/// What a datagram of the generator says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    epoch: u32,
-    leg: usize,
-    sequence: u32,
-    sent_at: u64,
-}
-
-impl Stamp {
-    fn write(&self, out: &mut [u8]) -> anyhow::Result<()> {
-        out[..4].copy_from_slice(&self.epoch.to_be_bytes());
-        out[4..8].copy_from_slice(&u32::try_from(self.leg)?.to_be_bytes());
-        out[8..12].copy_from_slice(&self.sequence.to_be_bytes());
-        out[12..LEAST_PAYLOAD].copy_from_slice(&self.sent_at.to_be_bytes());
-        Ok(())
-    }
-
-    fn read(payload: &[u8]) -> Option<Self> {
-        let (epoch, rest) = payload.split_first_chunk::<4>()?;
-        let (leg, rest) = rest.split_first_chunk::<4>()?;
-        let (sequence, rest) = rest.split_first_chunk::<4>()?;
-        let (sent_at, _) = rest.split_first_chunk::<8>()?;
-        Some(Self {
-            epoch: u32::from_be_bytes(*epoch),
-            leg: usize::try_from(u32::from_be_bytes(*leg)).ok()?,
-            sequence: u32::from_be_bytes(*sequence),
-            sent_at: u64::from_be_bytes(*sent_at),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_stamp_is_read_as_it_was_written() {
-        let stamp = Stamp { epoch: 1, leg: 2, sequence: 3, sent_at: 4 };
-        let mut payload = [0; LEAST_PAYLOAD + 1];
-        stamp.write(&mut payload).unwrap();
-        assert_eq!(Stamp::read(&payload), Some(stamp));
-        assert_eq!(Stamp::read(&payload[..LEAST_PAYLOAD - 1]), None);
-    }
 
     #[test]
     fn a_ticker_makes_up_for_a_late_turn() {

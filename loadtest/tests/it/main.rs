@@ -84,6 +84,46 @@ datagrams_per_second = 800
 burst = 8
 offload = true
 sizes = [{ bytes = 512, weight = 1 }]
+
+[copies]
+about = "The same for many, singly and copied."
+seed = 5
+rounds = 1
+duration = "500ms"
+against = []
+phases = [["singly"], ["copied"]]
+fail_if = ["loss > 0"]
+[[copies.groups]]
+name = "singly"
+pairs = 12
+star = 4
+datagrams_per_second = 400
+burst = 4
+sizes = [{ bytes = 200, weight = 1 }]
+[[copies.groups]]
+name = "copied"
+pairs = 12
+star = 4
+fanout = true
+datagrams_per_second = 400
+burst = 4
+sizes = [{ bytes = 200, weight = 1 }]
+
+[attacked]
+about = "Strangers beside pairs."
+seed = 6
+rounds = 1
+duration = "500ms"
+against = []
+phases = [["proven"], ["proven"]]
+hostile = 0.01
+fail_if = ["loss > 0.5"]
+[[attacked.groups]]
+name = "proven"
+pairs = 5
+datagrams_per_second = 500
+burst = 1
+sizes = [{ bytes = 100, weight = 1 }]
 "#;
 
 #[test]
@@ -182,6 +222,32 @@ fn bursts_in_one_piece_arrive_as_what_they_were() {
     let lab = Lab::start();
     let output = lab.run(&["pieces"]);
     assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_frame_is_copied_to_every_member_of_its_star() {
+    let lab = Lab::start();
+    let output = lab.run(&["copies", "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rounds = document["scenarios"][0]["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 2);
+    for round in rounds {
+        assert_eq!(round["sent"], round["delivered"]);
+        assert!(round["sent"].as_u64().unwrap() > 100, "{round}");
+    }
+}
+
+#[test]
+fn strangers_are_counted_beside_the_pairs_that_they_disturb() {
+    let lab = Lab::start();
+    let output = lab.run(&["attacked", "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for round in document["scenarios"][0]["rounds"].as_array().unwrap() {
+        let [sent, carried] = [0, 1].map(|nth| round["attack"][nth].as_f64().unwrap());
+        assert!(sent > 0.0 && carried > 0.0, "{round}");
+    }
 }
 
 #[test]
