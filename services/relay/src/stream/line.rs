@@ -28,6 +28,10 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(15);
 /// Read from TLS at once, in bytes.
 const READ: usize = 4 * 1024;
 
+/// How often the kernel is asked for more of a message, before it is another stream's turn: often enough for the largest one.
+/// Fragments that never become a message would hold the worker up else.
+const READS: usize = 8;
+
 /// A stream, and what is known of its client.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -75,6 +79,8 @@ struct Wire {
     socket: TcpStream,
     /// The kernel gave less than it was asked for: it has nothing more until it says so.
     drained: bool,
+    /// What is left of [`READS`].
+    reads: usize,
 }
 
 impl Line {
@@ -86,7 +92,7 @@ impl Line {
         (proof, idle): (Duration, Duration),
     ) -> Self {
         let now = Instant::now();
-        let wire = Wire { tls, socket, drained: false };
+        let wire = Wire { tls, socket, drained: false, reads: 0 };
         Self {
             web: WebSocket::from_raw_socket(wire, Role::Server, Some(limits())),
             outbox,
@@ -130,6 +136,7 @@ impl Line {
 
     /// The next that the client says.
     pub(crate) fn read(&mut self, now: Instant) -> Result<Said, Closing> {
+        self.web.get_mut().reads = READS;
         match self.web.read() {
             Ok(Message::Binary(message)) => {
                 self.heard = now;
@@ -140,6 +147,7 @@ impl Line {
             Ok(Message::Close(_)) | Err(WebError::ConnectionClosed | WebError::AlreadyClosed) => {
                 Err(Ended::Left.into())
             }
+            Err(error) if is_full(&error) && self.web.get_ref().reads == 0 => Ok(Said::Aside),
             Err(error) if is_full(&error) => Ok(Said::Nothing),
             Err(WebError::Capacity(_)) => Err(FrameError::TooLarge.into()),
             Err(_) => Err(Ended::Failed.into()),
@@ -236,9 +244,10 @@ impl Read for Wire {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return done,
             }
-            if self.drained {
+            if self.drained || self.reads == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
+            self.reads -= 1;
             self.tls.read_tls(&mut Draining { socket: &self.socket, drained: &mut self.drained })?;
             self.tls.process_new_packets().map_err(io::Error::other)?;
         }

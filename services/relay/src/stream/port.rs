@@ -52,6 +52,8 @@ pub(crate) struct Port {
     ready: VecDeque<StreamId>,
     /// From streams of others.
     batches: VecDeque<Batch>,
+    /// Whether an own stream was the last to be asked: the others' are next.
+    own_turn: bool,
     /// Those to write to at the end of the turn.
     touched: Vec<Arc<Outbox>>,
     /// When to look whether an own stream has to end.
@@ -79,6 +81,7 @@ impl Port {
             outboxes: HashMap::new(),
             ready: VecDeque::new(),
             batches: VecDeque::new(),
+            own_turn: false,
             touched: Vec::new(),
             dues: BinaryHeap::new(),
             visits: VISITS,
@@ -119,12 +122,14 @@ impl Port {
         }
         while self.visits > 0 {
             self.visits -= 1;
-            if let Some(batch) = self.batches.pop_front() {
-                return Some(batch);
-            }
-            let stream = self.ready.pop_front()?;
-            if let Some(batch) = self.visit(stream, now) {
-                return Some(batch);
+            self.own_turn = !self.own_turn;
+            let stream = if self.own_turn || self.batches.is_empty() { self.ready.pop_front() } else { None };
+            let batch = match stream {
+                Some(stream) => self.visit(stream, now),
+                None => Some(self.batches.pop_front()?),
+            };
+            if batch.is_some() {
+                return batch;
             }
         }
         None

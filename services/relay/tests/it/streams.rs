@@ -20,7 +20,13 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 use tokio_tungstenite::{
     WebSocketStream, accept_async, client_async,
-    tungstenite::{Error as WebError, Message as WebMessage},
+    tungstenite::{
+        Error as WebError, Message as WebMessage,
+        protocol::frame::{
+            Frame,
+            coding::{Data as OpData, OpCode},
+        },
+    },
 };
 use tokio_util::sync::CancellationToken;
 use wire::{
@@ -327,6 +333,16 @@ async fn streams_that_flood_do_not_starve_datagrams_or_each_other() {
             while stream.try_send(&all).await.is_ok() {}
         });
     }
+    // One sends fragments that never become a message.
+    let ([fragmenting, _], mut stream) = (lab.offers(13), lab.dial().await);
+    stream.join(&fragmenting).await;
+    floods.spawn(async move {
+        let fragment = |kind| WebMessage::Frame(Frame::message(Vec::new(), OpCode::Data(kind), false));
+        let mut sent = stream.web.feed(fragment(OpData::Binary)).await;
+        while sent.is_ok() {
+            sent = stream.web.feed(fragment(OpData::Continue)).await;
+        }
+    });
     until("they flood", || lab.metrics.streams.frames.get() > 5_000).await;
     let ([anna, bert], [carl, dora]) = (lab.offers(1), lab.offers(2));
     let (a, b) = (Socket::join(lab.udp, &anna).await, Socket::join(lab.udp, &bert).await);
