@@ -4,6 +4,8 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::operator::{Access, OperatorCommand};
+
 /// The cloud behind a zero-configuration virtual LAN: every role, alone or all together.
 #[derive(Debug, Parser)]
 #[command(name = "mediator", version, max_term_width = 110)]
@@ -26,8 +28,8 @@ pub(crate) enum Command {
     Rendezvous(Role),
     /// Run the role that forwards for pairs without a direct path.
     Relay(Role),
-    /// Run the role that serves the HTTP API for operators.
-    Admin(Role),
+    /// Ask the API for operators, or, without a command, run the role that serves it.
+    Admin(Admin),
     /// Bring the database to the schema of this version.
     Migrate(Role),
     /// Check a running deployment as an on-call engineer would.
@@ -62,6 +64,21 @@ pub(crate) struct Role {
     pub(crate) config: PathBuf,
     /// Print one JSON line when ready.
     #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Two things of one name: what serves the API, and what asks it.
+#[derive(Debug, Args)]
+pub(crate) struct Admin {
+    #[command(subcommand)]
+    pub(crate) command: Option<OperatorCommand>,
+    /// The configuration of the deployment, for the role.
+    #[arg(long, value_name = "FILE", required = false)]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) access: Access,
+    /// Print one JSON document.
+    #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 

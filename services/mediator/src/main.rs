@@ -8,6 +8,7 @@ mod config;
 mod doctor;
 mod embedded;
 mod lifecycle;
+mod operator;
 mod process;
 mod roles;
 mod secrets;
@@ -53,7 +54,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Network(args) => one(Role::Network, args).await,
         Command::Rendezvous(args) => one(Role::Rendezvous, args).await,
         Command::Relay(args) => one(Role::Relay, args).await,
-        Command::Admin(args) => one(Role::Admin, args).await,
+        Command::Admin(args) => admin(args).await,
         Command::Migrate(args) => migrate(&args).await,
         Command::Doctor(args) => doctor::run(&args).await,
         Command::Config(args) => match args.command {
@@ -123,6 +124,24 @@ fn welcome(
         writeln!(out, "Note       {note}")?;
     }
     out.flush()
+}
+
+/// The role, or a client of it.
+async fn admin(args: cli::Admin) -> anyhow::Result<ExitCode> {
+    let cli::Admin { command, config, access, json } = args;
+    match (command, config) {
+        (Some(command), None) => tokio::task::spawn_blocking(move || operator::run(&command, &access, json))
+            .await
+            .context("the command broke off")?,
+        (None, Some(config)) => one(Role::Admin, cli::Role { config, json }).await,
+        (Some(_), Some(_)) | (None, None) => {
+            writeln!(
+                io::stderr(),
+                "mediator: either --config FILE to run the role, or a command; see mediator admin --help"
+            )?;
+            Ok(ExitCode::from(2))
+        }
+    }
 }
 
 /// One role, on seams that others reach.

@@ -65,7 +65,12 @@ impl Deployment {
 
     /// The operator's bearer token.
     pub(crate) fn operator_token(&self) -> String {
-        fs::read_to_string(self.ready["operator_token_file"].as_str().unwrap()).unwrap().trim().to_owned()
+        fs::read_to_string(self.operator_token_file()).unwrap().trim().to_owned()
+    }
+
+    /// The file that it is in.
+    pub(crate) fn operator_token_file(&self) -> &str {
+        self.ready["operator_token_file"].as_str().unwrap()
     }
 
     /// The addresses that its servers listen on.

@@ -8,6 +8,7 @@ mod held_back;
 mod journeys;
 mod leaks;
 mod needles;
+mod operating;
 mod operators;
 mod quota;
 mod refusals;
