@@ -185,3 +185,22 @@ fn header_reference(name: &str) -> Value {
 fn schema(name: &str) -> Value {
     json!({ "schema": { "$ref": format!("#/components/schemas/{name}") } })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_schemas_have_one_name() {
+        let mut schemas = Schemas::new();
+        for operation in crate::routes::operations() {
+            describe(&operation, &mut schemas);
+        }
+        let mut known: BTreeMap<String, Value> = BTreeMap::new();
+        for (name, schema) in schemas {
+            let schema = serde_json::to_value(schema).unwrap();
+            let before = known.entry(name.clone()).or_insert_with(|| schema.clone());
+            assert_eq!(*before, schema, "{name}");
+        }
+    }
+}

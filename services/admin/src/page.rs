@@ -2,9 +2,17 @@
 //!
 //! A cursor says where the next page begins in a way that only this module reads, so that what a list is ordered by can change.
 
+use std::borrow::Cow;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Serialize, de::DeserializeOwned};
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        Ref, RefOr,
+        schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type},
+    },
+};
 
 use crate::{
     error::Problem,
@@ -23,7 +31,7 @@ pub(crate) const PARAMETERS: [Parameter; 2] = [
 ];
 
 /// A page.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Page<T> {
     items: Vec<T>,
     /// Give it as `cursor` to get the next page; `null` after the last one.
@@ -45,6 +53,34 @@ impl<T> Page<T> {
     /// The whole of a short list.
     pub(crate) const fn whole(items: Vec<T>) -> Self {
         Self { items, next_cursor: None }
+    }
+}
+
+impl<T: ToSchema> PartialSchema for Page<T> {
+    fn schema() -> RefOr<Schema> {
+        let cursor = ObjectBuilder::new()
+            .schema_type(SchemaType::Array(vec![Type::String, Type::Null]))
+            .description(Some("Give it as `cursor` to get the next page; `null` after the last one."));
+        ObjectBuilder::new()
+            .property("items", ArrayBuilder::new().items(Ref::from_schema_name(T::name())))
+            .property("next_cursor", cursor)
+            .required("items")
+            .required("next_cursor")
+            .description(Some("A page of a list."))
+            .build()
+            .into()
+    }
+}
+
+/// Each kind of page has a name of its own, which a derived schema would not give it.
+impl<T: ToSchema> ToSchema for Page<T> {
+    fn name() -> Cow<'static, str> {
+        format!("PageOf{}", T::name()).into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        T::schemas(schemas);
+        schemas.push((T::name().into_owned(), T::schema()));
     }
 }
 

@@ -25,12 +25,18 @@ const MAX_NAME: usize = 32;
 #[derive(Serialize, ToSchema)]
 struct Plan {
     name: String,
-    #[serde(flatten)]
-    limits: Limits,
+    /// Members of one network, its owner included.
+    members_per_network: u32,
+    /// Networks that one client may be a member of.
+    networks_per_client: u32,
+    /// What one pair may send through a relay; `null`: no limit.
+    relay_bytes_per_second: Option<u64>,
+    /// What may be relayed in a month; `null`: no limit.
+    relay_bytes_per_month: Option<u64>,
 }
 
 /// What a plan allows.
-#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Limits {
     /// Members of one network, its owner included.
@@ -71,13 +77,13 @@ struct NewPlan {
 impl From<domain::Plan> for Plan {
     fn from(plan: domain::Plan) -> Self {
         let (rate, quota) = (plan.relay_rate, plan.relay_quota);
-        let limits = Limits {
+        Self {
+            name: plan.name,
             members_per_network: plan.members_per_network,
             networks_per_client: plan.networks_per_client,
             relay_bytes_per_second: (!rate.is_unlimited()).then(|| rate.bytes_per_second()),
             relay_bytes_per_month: (!quota.is_unlimited()).then(|| quota.bytes()),
-        };
-        Self { name: plan.name, limits }
+        }
     }
 }
 
