@@ -4,6 +4,13 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
+/// What a row is told by comes first.
+const FIRST: [&str; 10] =
+    ["sequence", "client", "network", "relay", "token", "invite", "payer", "name", "nick", "role"];
+
+/// What is too long for a table: `--json` has it.
+const LONG: [&str; 4] = ["before", "after", "previous", "digest"];
+
 /// The text of an answer.
 pub(crate) fn table(document: &Value) -> String {
     match document["items"].as_array() {
@@ -25,7 +32,8 @@ pub(crate) fn printable(text: &str) -> String {
 
 fn rows(items: &[Value]) -> String {
     let Some(first) = items.first().and_then(Value::as_object) else { return "nothing\n".to_owned() };
-    let columns: Vec<&String> = first.keys().collect();
+    let mut columns: Vec<&String> = first.keys().filter(|column| !LONG.contains(&column.as_str())).collect();
+    columns.sort_by_key(|column| FIRST.iter().position(|first| first == column).unwrap_or(FIRST.len()));
     let cells: Vec<Vec<String>> =
         items.iter().map(|item| columns.iter().map(|column| word(column, &item[column.as_str()])).collect()).collect();
     let width = |nth: usize, column: &str| {
@@ -95,7 +103,7 @@ mod tests {
         let list = json!({ "items": [{ "name": "a\u{1b}[2J\u{1f41f}", "n": 7 }, { "name": null, "n": 8 }], "next_cursor": "x" });
         let text = table(&list);
         assert!(!text.contains('\u{1b}'), "{text}");
-        assert!(text.starts_with("N  NAME\n7  a\u{fffd}[2J\u{1f41f}\n8  -\n"), "{text}");
+        assert!(text.starts_with("NAME    N\na\u{fffd}[2J\u{1f41f}  7\n-       8\n"), "{text}");
         assert_eq!(table(&json!({ "items": [], "next_cursor": null })), "nothing\n");
     }
 
