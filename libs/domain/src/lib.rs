@@ -22,6 +22,7 @@ mod plan;
 mod quota;
 mod relay;
 mod role;
+mod secret;
 mod stream;
 
 pub use address::{AddressPool, PoolError, Scope, SourcePrefix, UlaPrefix, VirtualAddresses, pairs_well, scope};
@@ -48,4 +49,7 @@ pub use relay::{
     RelayCandidate, RelayChoice, RelayLoss, RelayPlace, RelayTrip, RelayTrips, RelayTripsError, RelayVerdict, RelayWhy,
 };
 pub use role::{Action, Role, may};
+pub use secret::{
+    Holder, MAX_HOLDERS, MAX_SEALS, NewPassword, NewSecret, Seal, SecretEpoch, SecretProof, SecretState, Wanted,
+};
 pub use stream::{StreamEndpoint, StreamEndpointError};

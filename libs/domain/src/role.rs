@@ -34,6 +34,8 @@ pub enum Action {
     /// Make or revoke an invite.
     Invite,
     Rename,
+    /// Change the password, or make a newer secret for those who are still in.
+    Rekey,
     /// Make a member an admin, or an admin a member.
     SetRole,
     /// Make somebody else the owner.
@@ -45,7 +47,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Evict,
         Self::Ban,
         Self::Unban,
@@ -53,6 +55,7 @@ impl Action {
         Self::Lock,
         Self::Invite,
         Self::Rename,
+        Self::Rekey,
         Self::SetRole,
         Self::Transfer,
         Self::Delete,
@@ -63,7 +66,7 @@ impl Action {
     const fn rule(self) -> (Role, Reach) {
         match self {
             Self::Evict | Self::Ban => (Role::Admin, Reach::Below),
-            Self::Unban | Self::Admit | Self::Lock | Self::Invite | Self::SeeAdmissions => {
+            Self::Unban | Self::Admit | Self::Lock | Self::Invite | Self::Rekey | Self::SeeAdmissions => {
                 (Role::Admin, Reach::Anybody)
             }
             Self::SetRole | Self::Transfer => (Role::Owner, Reach::Below),
@@ -119,6 +122,9 @@ mod tests {
         (Action::Rename, Role::Member, [false, false, false, false]),
         (Action::Rename, Role::Admin, [false, false, false, false]),
         (Action::Rename, Role::Owner, [true, true, true, true]),
+        (Action::Rekey, Role::Member, [false, false, false, false]),
+        (Action::Rekey, Role::Admin, [true, true, true, true]),
+        (Action::Rekey, Role::Owner, [true, true, true, true]),
         (Action::SetRole, Role::Member, [false, false, false, false]),
         (Action::SetRole, Role::Admin, [false, false, false, false]),
         (Action::SetRole, Role::Owner, [true, true, true, false]),
