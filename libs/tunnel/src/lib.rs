@@ -13,6 +13,10 @@
 //! stamps of initiations), and takes ephemeral keys from the operating system; everything this crate adds takes `now` as an
 //! argument. Retries of initiations are ours, because WireGuard's 5 s are too long for somebody who waits for a path.
 //!
+//! **Newer secrets.** A network gets a newer secret when its password changes or somebody is removed; each member gets it
+//! [sealed](seal) for itself alone. Pairs move over one by one: a session has the newest key and up to three older ones, tries
+//! them all, and forgets the older ones with the first packet under a newer one, so that no tunnel breaks.
+//!
 //! Both ends may begin at once, and where a relay brings them together they do: each sends under the handshake that it began,
 //! and hears under both. The next one only the end with the smaller key begins, unless it has nothing to say.
 //!
@@ -25,8 +29,10 @@ mod echo;
 pub mod flood;
 mod frame;
 pub mod inner;
+mod keyring;
 mod local;
 mod pair_key;
+mod seal;
 mod sender_key;
 mod session;
 
@@ -36,6 +42,7 @@ pub use frame::{Frame, Route};
 pub use inner::InnerPacket;
 pub use local::{Claim, Incoming, Local, Opened, is_tunnel_datagram};
 pub use pair_key::{NetworkSecret, PairKey};
+pub use seal::{Addressee, NumberedSecret, SealError, SealHeader, SealedSecrets, seal};
 pub use sender_key::{Handed, HeardKey, KeyId, SenderKey, SenderSecret};
 pub use session::{Event, Party, Received, Refusal, Session};
 

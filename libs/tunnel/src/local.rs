@@ -12,6 +12,7 @@ use gotatun::{
     packet::{Packet, WgKind},
     x25519,
 };
+use zeroize::Zeroizing;
 
 /// What all sessions of a client share.
 pub struct Local {
@@ -97,6 +98,12 @@ impl Local {
             WgKind::CookieReply(reply) => Some(Claim::Receiver(reply.receiver_idx.get())),
             WgKind::Data(data) => Some(Claim::Receiver(data.header.receiver_idx.get())),
         }
+    }
+
+    /// The key agreement with `peer`; `None` when that is no key.
+    pub(crate) fn agree(&self, peer: &TunnelKey) -> Option<Zeroizing<[u8; 32]>> {
+        let agreed = self.private.diffie_hellman(&x25519::PublicKey::from(*peer.as_bytes()));
+        agreed.was_contributory().then(|| Zeroizing::new(agreed.to_bytes()))
     }
 
     pub(crate) fn tunnel_to(&self, peer: TunnelKey, preshared: [u8; 32]) -> Tunn {

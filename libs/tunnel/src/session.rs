@@ -13,7 +13,7 @@ use gotatun::{
     packet::{Packet, WgKind},
 };
 
-use crate::{Frame, INNER_MTU, Incoming, InnerPacket, Local, PairKey, local::is_foreign};
+use crate::{Frame, INNER_MTU, Incoming, InnerPacket, Local, PairKey, keyring::Keyring, local::is_foreign};
 
 /// The encrypted channel to one peer.
 ///
@@ -22,6 +22,7 @@ use crate::{Frame, INNER_MTU, Incoming, InnerPacket, Local, PairKey, local::is_f
 /// whatever way leads to the peer.
 pub struct Session {
     tunnel: Tunn,
+    keys: Keyring,
     own: Party,
     peer: Party,
     phase: Phase,
@@ -95,6 +96,7 @@ impl Session {
     pub fn new(now: Instant, local: &Local, own: Party, peer: Party, key: TunnelKey, pair: &PairKey) -> Self {
         Self {
             tunnel: local.tunnel_to(key, *pair.as_bytes()),
+            keys: Keyring::new(pair),
             own,
             peer,
             phase: Phase::Idle,
@@ -121,7 +123,12 @@ impl Session {
             WgKind::HandshakeResp(_) => (true, true),
             WgKind::Data(_) => (true, false),
         };
-        let received = match self.tunnel.handle_incoming_packet(incoming.0) {
+        let data = if let WgKind::Data(data) = &incoming.0 { Some(data.header.receiver_idx.get()) } else { None };
+        let result = self.handle_incoming(incoming.0);
+        if let Some(index) = data.filter(|_| !matches!(result, TunnResult::Err(_))) {
+            self.keys.handle_proof(index);
+        }
+        let received = match result {
             TunnResult::Done => Received::Nothing,
             TunnResult::Err(error) if is_foreign(&error) => return Received::Refused(Refusal::Foreign),
             TunnResult::Err(_) => return Received::Refused(Refusal::Replayed),
@@ -231,11 +238,41 @@ impl Session {
         self.transmits.pop_back()
     }
 
-    /// Mixes another pair key into handshakes from now on.
-    pub fn rekey(&mut self, pair: &PairKey) {
-        if self.tunnel.preshared_key() != Some(*pair.as_bytes()) {
-            self.tunnel.set_preshared_key(Some(*pair.as_bytes()));
+    /// Mixes another pair key into handshakes from now on, and accepts no other. Tells whether it is another one.
+    pub fn rekey(&mut self, pair: &PairKey) -> bool {
+        let newer = self.keys.add(pair);
+        if newer {
+            self.keys.forget_older();
         }
+        newer
+    }
+
+    /// Mixes a newer key of the pair into handshakes from now on, and accepts the ones before it until the peer has shown that
+    /// it has this one. Tells whether it is a newer one.
+    pub fn renew_key(&mut self, pair: &PairKey) -> bool {
+        self.keys.add(pair)
+    }
+
+    /// The newest key of the pair.
+    #[must_use]
+    pub fn newest_key(&self) -> &PairKey {
+        self.keys.newest()
+    }
+
+    /// Accepts this key, too, until the peer has shown that it has a newer one.
+    pub fn accept_older(&mut self, pair: &PairKey) {
+        self.keys.add_older(pair);
+    }
+
+    /// Accepts no key but the newest any more.
+    pub fn forget_older_keys(&mut self) {
+        self.keys.forget_older();
+    }
+
+    /// Whether the peer may still use an older key.
+    #[must_use]
+    pub fn accepts_older_keys(&self) -> bool {
+        self.keys.has_older()
     }
 
     /// The ends have other addresses now.
@@ -260,6 +297,40 @@ impl Session {
     #[must_use]
     pub fn owns(&self, index: u32) -> bool {
         self.indices.contains(&index)
+    }
+
+    /// Lets the Noise core look at a datagram, with whichever of the pair's keys fits.
+    fn handle_incoming(&mut self, incoming: WgKind) -> TunnResult {
+        match incoming {
+            WgKind::HandshakeInit(_) => {
+                let before = self.keys.answered();
+                let (number, key) = self.keys.answer();
+                self.tunnel.set_preshared_key(Some(*key.as_bytes()));
+                let result = self.tunnel.handle_incoming_packet(incoming);
+                if let TunnResult::WriteToNetwork(WgKind::HandshakeResp(response)) = &result {
+                    self.keys.note(response.sender_idx.get(), number);
+                } else {
+                    self.keys.unanswer(before);
+                }
+                result
+            }
+            WgKind::HandshakeResp(response) => {
+                let index = response.receiver_idx.get();
+                let mut result = TunnResult::Done;
+                // What cannot be read leaves the handshake as it was.
+                for (number, key) in self.keys.tries() {
+                    self.tunnel.set_preshared_key(Some(*key.as_bytes()));
+                    result = self.tunnel.handle_incoming_packet(WgKind::HandshakeResp(Packet::copy_from(&*response)));
+                    if !matches!(result, TunnResult::Err(_)) {
+                        self.keys.note(index, number);
+                        self.keys.handle_proof(index);
+                        break;
+                    }
+                }
+                result
+            }
+            WgKind::CookieReply(_) | WgKind::Data(_) => self.tunnel.handle_incoming_packet(incoming),
+        }
     }
 
     fn establish(&mut self, now: Instant, by_response: bool) {

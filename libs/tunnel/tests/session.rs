@@ -250,6 +250,65 @@ enum Side {
     Bob,
 }
 
+#[test]
+fn a_pair_moves_to_a_newer_key_without_losing_a_packet() {
+    let mut lab = Lab::established();
+    // Alice learns of it first, and begins at once; Bob answers with what he has.
+    assert!(lab.alice.renew_key(&newer()));
+    lab.alice.restart(lab.now);
+    lab.settle();
+    assert!(lab.alice_reaches_bob(1) && lab.bob_reaches_alice(2));
+    assert!(lab.alice.accepts_older_keys(), "Bob has not shown the newer one");
+
+    assert!(lab.bob.renew_key(&newer()));
+    lab.bob.restart(lab.now);
+    lab.settle();
+    assert!(lab.alice_reaches_bob(3) && lab.bob_reaches_alice(4));
+    assert!(!lab.alice.accepts_older_keys() && !lab.bob.accepts_older_keys());
+}
+
+#[test]
+fn who_answers_finds_the_older_key_of_a_peer_that_has_no_newer_one() {
+    let mut lab = Lab::new(SECRET);
+    lab.bob.renew_key(&newer());
+    lab.alice.initiate(lab.now);
+    lab.settle();
+    assert!(!lab.alice.is_established(), "the first answer is under the newest key");
+    lab.pass(Duration::from_secs(2));
+    assert!(lab.alice_reaches_bob(1) && lab.bob_reaches_alice(2));
+    assert!(lab.bob.accepts_older_keys());
+}
+
+#[test]
+fn a_forgotten_key_opens_nothing_any_more() {
+    let mut lab = Lab::new(SECRET);
+    lab.bob.renew_key(&newer());
+    lab.bob.forget_older_keys();
+    lab.alice.initiate(lab.now);
+    lab.pass(Duration::from_secs(20));
+    assert!(!lab.alice.is_established() && !lab.bob.is_established());
+    lab.alice.renew_key(&newer());
+    lab.alice.restart(lab.now);
+    lab.settle();
+    assert!(lab.alice_reaches_bob(1));
+}
+
+#[test]
+fn a_key_of_two_renewals_ago_still_finds_its_pair() {
+    let mut lab = Lab::new(SECRET);
+    lab.bob.renew_key(&newer());
+    lab.bob.renew_key(&pair_key([12; 32]));
+    lab.alice.initiate(lab.now);
+    lab.pass(Duration::from_secs(6));
+    assert!(lab.alice_reaches_bob(1));
+    // And a client that restarted has its older key from the disk.
+    let mut lab = Lab::new([11; 32]);
+    lab.bob.accept_older(&pair_key(SECRET));
+    lab.alice.initiate(lab.now);
+    lab.pass(Duration::from_secs(6));
+    assert!(lab.alice_reaches_bob(1));
+}
+
 struct Lab {
     now: Instant,
     alice_local: Local,
@@ -281,6 +340,16 @@ impl Lab {
     fn fresh_bob(&self, secret: [u8; 32]) -> Session {
         let pair = PairKey::derive(&NetworkSecret::from_bytes(secret), NetworkId::from_bytes([7; 16]), ALICE, BOB);
         Session::new(self.now, &self.bob_local, party(2), party(1), self.alice_local.public(), &pair)
+    }
+
+    /// Lets both do what is due, second by second.
+    fn pass(&mut self, time: Duration) {
+        for _ in 0..time.as_secs() {
+            self.now += Duration::from_secs(1);
+            self.alice.handle_deadline(self.now);
+            self.bob.handle_deadline(self.now);
+            self.settle();
+        }
     }
 
     /// Carries datagrams until none is left; returns the packets that came out.
@@ -339,6 +408,14 @@ impl Lab {
         let sealed = self.bob.handle_packet(self.now, &packet).unwrap().unwrap();
         matches!(self.alice_takes(&sealed), Received::Packet(received) if received == packet)
     }
+}
+
+fn newer() -> PairKey {
+    pair_key([11; 32])
+}
+
+fn pair_key(secret: [u8; 32]) -> PairKey {
+    PairKey::derive(&NetworkSecret::from_bytes(secret), NetworkId::from_bytes([7; 16]), ALICE, BOB)
 }
 
 fn party(number: u8) -> Party {
