@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use domain::{
     Allocation, ClientId, NatClass, NatProfile, NetworkId, NetworkName, NetworkTerms, Nickname, PairRecord,
-    PeerPresence, RelayId, Role,
+    PeerPresence, RelayId, Role, SecretEpoch,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -71,6 +71,10 @@ pub enum Command {
     Members {
         network: NetworkName,
     },
+    SetPass {
+        network: NetworkName,
+        password: Password,
+    },
 }
 
 impl Command {
@@ -85,7 +89,8 @@ impl Command {
             | Self::Govern { .. }
             | Self::Admissions { .. }
             | Self::Invite { .. }
-            | Self::Redeem { .. } => true,
+            | Self::Redeem { .. }
+            | Self::SetPass { .. } => true,
             Self::Status
             | Self::Peers
             | Self::Wait { .. }
@@ -118,6 +123,7 @@ pub enum Answer {
     Admissions(AdmissionsView),
     Invited(Invited),
     Members(Vec<MemberLine>),
+    Rekeyed(Rekeyed),
     Done(Done),
 }
 
@@ -130,6 +136,17 @@ impl Answer {
     pub const fn is_partial(&self) -> bool {
         matches!(self, Self::Pong(_))
     }
+}
+
+/// `buri set-pass`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rekeyed {
+    /// Which secret of the network is the newest now.
+    pub epoch: SecretEpoch,
+    /// For how many other members it was sealed.
+    pub sealed: usize,
+    /// Who needs the new password, because it never proved to have the old secret.
+    pub left_out: Vec<ClientId>,
 }
 
 /// An empty object.
@@ -251,6 +268,15 @@ pub struct NetworkView {
     pub role: Role,
     #[serde(flatten)]
     pub terms: NetworkTerms,
+    /// Which of its secrets is the newest.
+    #[serde(default)]
+    pub secret_epoch: SecretEpoch,
+    /// This machine has that one, and the server knows it.
+    #[serde(default)]
+    pub secret_proved: bool,
+    /// The code of what is wrong with it: `secret-unverified` or `secret-lacking`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// One line of `buri peers`.

@@ -11,7 +11,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use client::{
-    command::{Command, CommandError, HeldBack, JoinedNetwork, PathWanted, Peer, Pong, Status, Waited},
+    command::{Command, CommandError, HeldBack, JoinedNetwork, PathWanted, Peer, Pong, Rekeyed, Status, Waited},
     local,
     password::Password,
     settings::Settings,
@@ -43,6 +43,8 @@ enum Action {
     Join(Joining),
     /// Leave a network.
     Leave { network: NetworkName },
+    /// Change the password of a network, and its secret. Its members stay in; its invites end.
+    SetPass(Membership),
     /// Change this client's nickname.
     Nick { name: Nickname },
     /// Show who and where this client is.
@@ -110,6 +112,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
             Command::Create { network: membership.network, password }
         }
         Action::Join(joining) => joining.command()?,
+        Action::SetPass(membership) => {
+            let password = membership.password()?;
+            Command::SetPass { network: membership.network, password }
+        }
         Action::Leave { network } => Command::Leave { network },
         Action::Nick { name } => Command::Nick { nick: name },
         Action::Status => Command::Status,
@@ -242,6 +248,7 @@ fn for_people(command: &Command, answer: Value) -> String {
         Command::Admissions { .. } => {
             serde_json::from_value(answer.clone()).map(|lists| govern::admissions_text(&lists))
         }
+        Command::SetPass { .. } => serde_json::from_value(answer.clone()).map(|rekeyed| rekeyed_text(&rekeyed)),
         Command::Leave { .. } | Command::Nick { .. } | Command::Ping { .. } | Command::Govern { .. } => {
             Ok("done".to_owned())
         }
@@ -303,6 +310,14 @@ fn joined_text(joined: &JoinedNetwork) -> String {
         None => format!("{}: this machine is {address}", joined.network),
         Some(warning) => format!("{}: this machine is {address} ({warning})", joined.network),
     }
+}
+
+fn rekeyed_text(rekeyed: &Rekeyed) -> String {
+    let mut text = format!("secret {}, sealed for {} other members", rekeyed.epoch.0, rekeyed.sealed);
+    for left_out in &rekeyed.left_out {
+        text.push_str(&format!("\n{left_out} needs the new password"));
+    }
+    text
 }
 
 /// The sentence of the record, which says how the pair is connected, and what it was made of.

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use domain::{NetworkId, NetworkName};
+use domain::{NetworkId, NetworkName, SecretEpoch};
 use minicbor::{Decode, Encode};
 use tunnel::NetworkSecret;
 use wire::Code;
@@ -54,14 +54,15 @@ impl Core {
     }
 
     /// The answer to [`Output::WantKeys`]: the sealed secret.
-    pub fn handle_keys(&mut self, now: Instant, network: NetworkId, sealed: &[u8]) {
+    pub fn handle_keys(&mut self, now: Instant, network: NetworkId, door: SecretEpoch, sealed: &[u8]) {
         let Some(place) = self.awaited.iter().position(|awaited| awaited.network == network) else { return };
         let awaited = self.awaited.remove(place);
         self.changed = true;
         match password::NetworkSecret::open(sealed, &ExportKey::from_bytes(awaited.key)) {
             Ok(secret) => {
-                self.view.learn(network, NetworkSecret::from_bytes(*secret.as_bytes()));
+                self.view.learn(network, door, NetworkSecret::from_bytes(*secret.as_bytes()));
                 self.reconcile(now);
+                self.tend_secrets(now);
             }
             Err(error) => tracing::warn!(%error, "a network let this client in, and cannot be opened: join it again"),
         }
@@ -109,8 +110,8 @@ mod tests {
         assert!(wants(&mut core));
 
         let secret = password::NetworkSecret::from_bytes([7; 32]);
-        core.handle_keys(now, NETWORK, &secret.seal(&KEY).unwrap());
-        assert_eq!(core.secret(NETWORK), Some(secret));
+        core.handle_keys(now, NETWORK, SecretEpoch::FIRST, &secret.seal(&KEY).unwrap());
+        assert_eq!(core.door(NETWORK), Some((SecretEpoch::FIRST, secret)));
         assert_eq!(core.awaited().count(), 0);
         assert_eq!(core.known()[0].revision, Revision(1));
     }

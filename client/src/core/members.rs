@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use domain::{ClientId, NetworkId};
+use domain::{ClientId, NetworkId, SecretEpoch};
 
 use super::{Core, NoPeer};
 use crate::{command::MemberLine, password::NetworkSecret};
@@ -22,10 +22,17 @@ impl Core {
         std::iter::once(own).chain(about.members().map(line)).collect()
     }
 
-    /// The secret of `network`, if it is known.
+    /// Which secret of `network` is the newest, as far as the server said.
     #[must_use]
-    pub fn secret(&self, network: NetworkId) -> Option<NetworkSecret> {
-        self.view.secret(network).map(|secret| NetworkSecret::from_bytes(*secret.as_bytes()))
+    pub fn newest_epoch(&self, network: NetworkId) -> Option<SecretEpoch> {
+        self.view.networks().get(&network).map(|about| about.secret.epoch)
+    }
+
+    /// The secret that the password of `network` opens, and which it is; if it is known.
+    #[must_use]
+    pub fn door(&self, network: NetworkId) -> Option<(SecretEpoch, NetworkSecret)> {
+        let door = self.view.secrets(network)?.door();
+        Some((door.epoch, NetworkSecret::from_bytes(*door.secret.as_bytes())))
     }
 
     /// The member of `network` that `word` names by an address or a nickname.

@@ -9,6 +9,10 @@
 //! word that both are there: both begin a handshake within their joins, and each sends under the one that it began. Where one leg
 //! is longer, the nearer one's packet takes as much more as the legs differ: the farther one cannot hear before it has joined.
 //!
+//! **Newer secrets.** A network's secret changes when its password does and when somebody is removed; `renewal` gets, shows
+//! and makes them, `secrets` keeps them. Tunnels move over one by one and lose nothing: `peer` says for how long an older key
+//! is accepted.
+//!
 //! Data takes the relay at first and the direct way as soon as that works. Neither the loss of the control connection nor
 //! that of all servers ends a tunnel; see `peer` for how liveness is decided then. What a restarted client needs to find its
 //! peers without any server is in [`Saved`].
@@ -30,8 +34,10 @@ mod offers;
 mod output;
 mod peer;
 mod relays;
+mod renewal;
 mod roster;
 mod saved;
+mod secrets;
 mod streams;
 mod traffic;
 pub mod view;
@@ -71,7 +77,10 @@ use nat::Nat;
 pub use output::{NoPeer, Output, PeerView, Place};
 use peer::{Endpoint, Origin, Peer, Turn};
 use relays::Relays;
+use renewal::Renewal;
+pub use renewal::{Materials, Task};
 pub use saved::Saved;
+pub use secrets::Secrets;
 use streams::Streams;
 use view::View;
 
@@ -125,6 +134,7 @@ pub struct Core {
     own_hints: Vec<SocketAddr>,
     records: BTreeMap<ClientId, PairRecord>,
     awaited: Vec<Awaited>,
+    renewal: Renewal,
     /// For peers that are not known yet, newest first.
     early_offers: VecDeque<(Instant, RelayOffer)>,
     outputs: VecDeque<Output>,
@@ -169,6 +179,7 @@ impl Core {
             own_hints: Vec::new(),
             records: BTreeMap::new(),
             awaited: Vec::new(),
+            renewal: Renewal::default(),
             early_offers: VecDeque::new(),
             outputs: VecDeque::new(),
             changed: false,
@@ -189,6 +200,12 @@ impl Core {
         self.awaited = saved.awaited;
         self.records = saved.records.into_iter().map(|record| (other(&record, self.own), record)).collect();
         self.reconcile(now);
+        // Peers may not have the newest secrets, and no server may be there to give them those.
+        for (id, peer) in &mut self.peers {
+            if let Some(key) = self.view.previous_pair_key(*id, &peer.about.networks) {
+                peer.accept_older(&key);
+            }
+        }
         for known in saved.peers {
             known.offer.iter().for_each(|offer| self.note_relay(offer));
             self.with(now, known.client, |peer, turn| peer.restore(turn, known.endpoints, known.offer));
@@ -236,6 +253,7 @@ impl Core {
         self.relays.handle_session(now, welcome.tag, &welcome.relays);
         self.canary.handle_session(welcome.tag, &welcome.reflectors, &welcome.relays);
         self.cookies.handle_session(now);
+        self.renew_session();
         self.name_relays(now);
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.with(now, peer, |peer, turn| peer.handle_session(turn));
@@ -263,6 +281,7 @@ impl Core {
                 self.outputs.extend(asked);
                 self.changed = true;
                 self.reconcile(now);
+                self.tend_secrets(now);
                 self.choose_eager(now);
             }
             ServerFrame::PeerUp(peer) => self.handle_presence(now, peer, PeerPresence::Online),
@@ -315,13 +334,14 @@ impl Core {
     /// This client is a member from now on.
     pub fn handle_joined(&mut self, now: Instant, joined: &Joined, secret: NetworkSecret) {
         self.view.addresses = Some(joined.addresses);
-        self.view.learn(joined.network, secret);
+        self.view.learn(joined.network, joined.door, secret);
         self.forget_awaited(joined.network);
         self.changed = true;
         if !self.view.networks().contains_key(&joined.network) {
             self.outputs.push_back(Output::Ask(Request::ChangesSince(joined.network, domain::Revision::ZERO)));
         }
         self.reconcile(now);
+        self.tend_secrets(now);
     }
 
     /// This client left a network.
@@ -431,8 +451,10 @@ impl Core {
         self.relays.handle_deadline(now);
         self.drain_relays(now);
         self.ask_for_cookies(now);
+        self.handle_renewal_deadline(now);
         if self.choose <= now {
             self.choose_eager(now);
+            self.tend_secrets(now);
         }
         if self.save.is_some_and(|save| save <= now) {
             self.save = None;
@@ -445,7 +467,7 @@ impl Core {
     #[must_use]
     pub fn poll_deadline(&self) -> Instant {
         let peers = self.index.deadlines.first().map(|(due, _)| *due);
-        let relays = [self.relays.poll_deadline(), self.cookies.poll_deadline()];
+        let relays = [self.relays.poll_deadline(), self.cookies.poll_deadline(), self.poll_renewal_deadline()];
         let own = [self.nat.poll_deadline(), self.streams.poll_deadline(), self.save, peers];
         own.into_iter().chain(relays).flatten().fold(self.choose, Instant::min)
     }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::BytesMut;
-use domain::{ClientId, NetworkId, PeerPresence, StreamEndpoint, VirtualAddresses};
+use domain::{ClientId, NetworkId, PeerPresence, SecretEpoch, SecretProof, StreamEndpoint, VirtualAddresses};
 use tunnel::Route;
 use wire::{
     control::{ClientFrame, Request},
@@ -12,7 +12,7 @@ use wire::{
 
 #[cfg(doc)]
 use super::Core;
-use super::Saved;
+use super::{Saved, Task};
 use crate::{
     adapter::Lan,
     command::PathKind,
@@ -59,6 +59,13 @@ pub enum Output {
     /// The keys of a network are to be asked of the server; what it says goes to [`Core::handle_keys`] and
     /// [`Core::handle_no_keys`].
     WantKeys(NetworkId),
+    /// What was sealed for this client is to be asked of the server; the answer goes to [`Core::handle_sealed`].
+    WantSeal(NetworkId),
+    /// The server is to be told; then [`Core::handle_proved`].
+    Prove(NetworkId, SecretEpoch, SecretProof),
+    /// A secret is to be made of [`Core::materials`]; then [`Core::take_secrets`], [`Core::handle_handed`] or
+    /// [`Core::handle_not_renewed`].
+    MakeSecret(NetworkId, Task),
     /// The answer to [`Core::ping`].
     Pong {
         peer: ClientId,

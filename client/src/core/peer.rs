@@ -8,6 +8,7 @@
 mod copies;
 mod facts;
 mod liveness;
+mod overlap;
 mod relaying;
 mod silence;
 mod ways;
@@ -35,6 +36,7 @@ use super::{
 };
 use crate::{settings::PathPolicy, sockets::SocketId};
 use copies::Copies;
+use overlap::Overlap;
 use relaying::Relaying;
 
 /// Everything about one peer.
@@ -67,6 +69,7 @@ pub(crate) struct Peer {
     /// Numbers of the probes that a user waits for.
     pings: VecDeque<u64>,
     copies: Copies,
+    overlap: Overlap,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
 }
@@ -151,16 +154,41 @@ impl Peer {
             renegotiate: false,
             pings: VecDeque::new(),
             copies: Copies::new(turn.now),
+            overlap: Overlap::default(),
             received_bytes: 0,
             sent_bytes: 0,
         }
     }
 
-    /// Takes what the server says now about the member.
-    pub(crate) fn update(&mut self, own: VirtualAddresses, about: Acquaintance, key: &PairKey) {
-        self.session.rekey(key);
+    /// Takes what the server says now about the member. `before` is the key that the pair had before the newest secret of its
+    /// network.
+    pub(crate) fn update(
+        &mut self,
+        turn: &mut Turn<'_>,
+        own: VirtualAddresses,
+        about: Acquaintance,
+        key: &PairKey,
+        before: Option<&PairKey>,
+    ) {
+        let renewed = before == Some(self.session.newest_key());
+        let newer = if renewed { self.session.renew_key(key) } else { self.session.rekey(key) };
         self.session.readdress(own, about.member.addresses);
         self.about = about;
+        // The tunnel goes on under the older key until this handshake is done.
+        if newer && self.session.is_established() {
+            self.session.restart(turn.now);
+            self.flush(turn, None);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn accepts_older_keys(&self) -> bool {
+        self.session.accepts_older_keys()
+    }
+
+    /// The peer may still have this key.
+    pub(crate) fn accept_older(&mut self, key: &PairKey) {
+        self.session.accept_older(key);
     }
 
     /// Takes a datagram of the tunnel that presumably is from this peer. Returns the packet for the adapter.
@@ -450,6 +478,7 @@ impl Peer {
         }
         self.flush_legs(turn);
         self.tend_relay(turn);
+        self.tend_keys(turn);
         self.check(turn);
         self.path.handle_timeout(turn.now);
         self.drain_path(turn);
@@ -464,7 +493,8 @@ impl Peer {
         let wish = (online && self.presence == PeerPresence::Online && self.wishes()).then_some(self.wish.next);
         let held = self.path.holds(now).filter(|_| !self.held.is_empty());
         let relaying = self.relaying.poll_deadline();
-        let own = [self.session.poll_deadline(), self.path.poll_timeout(now), legs, doubt, wish, held, relaying];
+        let keys = self.poll_keys(now, online);
+        let own = [self.session.poll_deadline(), self.path.poll_timeout(now), legs, doubt, wish, held, relaying, keys];
         own.into_iter().flatten().min()
     }
 

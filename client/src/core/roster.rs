@@ -27,6 +27,9 @@ impl Core {
             members: network.size(),
             role: network.role,
             terms: network.terms,
+            secret_epoch: network.secret.epoch,
+            secret_proved: self.view.secrets(id).is_some_and(|known| known.proved == Some(network.secret.epoch)),
+            warning: self.secret_warning(id).map(|code| code.name().to_owned()),
         };
         self.view.networks().iter().map(view)
     }
@@ -94,6 +97,7 @@ impl Core {
                 self.want_keys(Some(network));
                 self.changed = true;
                 self.reconcile(now);
+                self.tend_secrets(now);
             }
         }
         for (peer, presence) in presences {
@@ -132,8 +136,9 @@ impl Core {
             self.index.addresses.extend(about.member.addresses.v4.map(|v4| (v4.into(), id)));
             self.index.addresses.insert(about.member.addresses.v6.into(), id);
             let same_key = self.peers.get(&id).is_some_and(|peer| peer.about.member.tunnel == about.member.tunnel);
-            if same_key && let Some(peer) = self.peers.get_mut(&id) {
-                peer.update(own, about, &key);
+            if same_key {
+                let before = self.view.previous_pair_key(id, &about.networks);
+                self.with(now, id, |peer, turn| peer.update(turn, own, about, &key, before.as_ref()));
             } else {
                 let presence = about.member.presence.unwrap_or(PeerPresence::Offline);
                 let party = Party { client: self.own, addresses: own };

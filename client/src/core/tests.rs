@@ -5,6 +5,7 @@ mod hostile;
 mod losing;
 mod moving;
 mod punching;
+mod renewing;
 mod roaming;
 mod streaming;
 
@@ -439,7 +440,7 @@ impl Node {
         };
         self.core.handle_connected(now, &welcome);
         let members = [Side::Alice, Side::Bob].map(|side| member(key(side).0, &key(side).1)).to_vec();
-        self.core.view.learn(NETWORK, NetworkSecret::from_bytes([9; 32]));
+        self.core.view.learn(NETWORK, domain::SecretEpoch::FIRST, NetworkSecret::from_bytes([9; 32]));
         self.core.handle_frame(now, ServerFrame::Change(change(0, 1, members)));
         let addresses = self.core.addresses().unwrap();
         self.core.handle_frame(now, ServerFrame::Synced(addresses, vec![NETWORK]));
@@ -461,6 +462,9 @@ impl Node {
                 other @ (Output::Send { .. }
                 | Output::Deliver(_)
                 | Output::WantKeys(_)
+                | Output::WantSeal(_)
+                | Output::Prove(..)
+                | Output::MakeSecret(..)
                 | Output::Say(_)
                 | Output::Configure(_)
                 | Output::Members(_)
@@ -655,6 +659,9 @@ impl Lab {
                 Output::Pong { number, rtt, route, .. } => self.node_mut(side).pongs.push((number, rtt, route)),
                 Output::Send { .. }
                 | Output::WantKeys(_)
+                | Output::WantSeal(_)
+                | Output::Prove(..)
+                | Output::MakeSecret(..)
                 | Output::Configure(_)
                 | Output::Members(_)
                 | Output::Open(_)

@@ -8,11 +8,13 @@ use std::{
 };
 
 use domain::{
-    ClientId, KnownNetwork, Member, NetworkChange, NetworkId, NetworkName, NetworkTerms, Nickname, Revision, Role,
-    VirtualAddresses,
+    ClientId, IdentityKey, KnownNetwork, Member, NetworkChange, NetworkId, NetworkName, NetworkTerms, Nickname,
+    Revision, Role, SecretEpoch, SecretState, VirtualAddresses,
 };
 use minicbor::{Decode, Encode};
-use tunnel::{NetworkSecret, PairKey};
+use tunnel::{NetworkSecret, PairKey, SealedSecrets};
+
+use super::secrets::{SavedSecrets, Secrets};
 
 /// What is known without asking the server.
 #[derive(Debug)]
@@ -22,7 +24,9 @@ pub struct View {
     pub nick: Option<Nickname>,
     networks: BTreeMap<NetworkId, Network>,
     /// Also of networks whose members are not known yet.
-    secrets: BTreeMap<NetworkId, NetworkSecret>,
+    secrets: BTreeMap<NetworkId, Secrets>,
+    /// This client's own, as soon as a network names it.
+    identity: Option<IdentityKey>,
 }
 
 /// One network.
@@ -32,6 +36,7 @@ pub struct Network {
     /// Of this client.
     pub role: Role,
     pub terms: NetworkTerms,
+    pub secret: SecretState,
     revision: Revision,
     /// Since when the members are these, as far as it was seen.
     composition: Revision,
@@ -55,7 +60,7 @@ pub enum Applied {
 }
 
 /// One network as it is kept over restarts.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct SavedNetwork {
     #[n(0)]
     id: NetworkId,
@@ -73,13 +78,25 @@ pub struct SavedNetwork {
     #[n(6)]
     #[cbor(default)]
     terms: NetworkTerms,
+    #[n(7)]
+    #[cbor(default)]
+    state: SecretState,
+    /// What an older version kept is the fourth field alone.
+    #[n(8)]
+    secrets: Option<SavedSecrets>,
+}
+
+impl std::fmt::Debug for SavedNetwork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SavedNetwork").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl View {
     /// No networks.
     #[must_use]
     pub const fn new(own: ClientId) -> Self {
-        Self { own, addresses: None, nick: None, networks: BTreeMap::new(), secrets: BTreeMap::new() }
+        Self { own, addresses: None, nick: None, networks: BTreeMap::new(), secrets: BTreeMap::new(), identity: None }
     }
 
     /// Takes one change. Members that cannot vouch for their keys are left out.
@@ -103,6 +120,7 @@ impl View {
             name: change.name.clone(),
             role: Role::Member,
             terms: change.terms,
+            secret: change.secret,
             revision: Revision::ZERO,
             composition: Revision::ZERO,
             members: BTreeMap::new(),
@@ -117,8 +135,10 @@ impl View {
         network.name = change.name;
         network.revision = change.revision;
         network.terms = change.terms;
+        network.secret = change.secret;
         for member in change.members {
             if member.client == self.own {
+                self.identity = Some(member.identity).filter(|identity| ClientId::of(identity) == self.own);
                 self.nick = member.nick.or_else(|| self.nick.take());
                 if !member.gone {
                     network.role = member.role;
@@ -153,15 +173,39 @@ impl View {
         self.secrets.remove(&network);
     }
 
-    /// Keeps the secret of a network.
-    pub fn learn(&mut self, network: NetworkId, secret: NetworkSecret) {
-        self.secrets.insert(network, secret);
+    /// Keeps the secret of a network that its password or an invite opened.
+    pub fn learn(&mut self, network: NetworkId, epoch: SecretEpoch, secret: NetworkSecret) {
+        self.secrets.insert(network, Secrets::of_door(epoch, secret));
     }
 
-    /// The secret of a network.
+    /// Takes newer secrets of a network; false when they are not newer.
+    pub fn renew(&mut self, network: NetworkId, secrets: SealedSecrets) -> bool {
+        self.secrets.get_mut(&network).is_some_and(|known| known.renew(secrets))
+    }
+
+    /// The server knows that this client has this one.
+    pub fn prove(&mut self, network: NetworkId, epoch: SecretEpoch) {
+        if let Some(secrets) = self.secrets.get_mut(&network) {
+            secrets.proved = Some(epoch);
+        }
+    }
+
+    /// The secrets of a network.
+    #[must_use]
+    pub fn secrets(&self, network: NetworkId) -> Option<&Secrets> {
+        self.secrets.get(&network)
+    }
+
+    /// The newest secret of a network that is known.
     #[must_use]
     pub fn secret(&self, network: NetworkId) -> Option<&NetworkSecret> {
-        self.secrets.get(&network)
+        self.secrets.get(&network).map(|secrets| &secrets.newest().secret)
+    }
+
+    /// The identity of this client, if a network named it.
+    #[must_use]
+    pub const fn identity(&self) -> Option<&IdentityKey> {
+        self.identity.as_ref()
     }
 
     /// What the server need not send again.
@@ -223,8 +267,15 @@ impl View {
     /// The key of the pair with `peer`: of the smallest common network whose secret is known.
     #[must_use]
     pub fn pair_key(&self, peer: ClientId, networks: &BTreeSet<NetworkId>) -> Option<PairKey> {
-        let (network, secret) = networks.iter().find_map(|id| self.secrets.get(id).map(|secret| (*id, secret)))?;
-        Some(PairKey::derive(secret, network, self.own, peer))
+        let (network, secrets) = networks.iter().find_map(|id| self.secrets.get(id).map(|secrets| (*id, secrets)))?;
+        Some(PairKey::derive(&secrets.newest().secret, network, self.own, peer))
+    }
+
+    /// The key that the pair had before the newest secret of that network.
+    #[must_use]
+    pub fn previous_pair_key(&self, peer: ClientId, networks: &BTreeSet<NetworkId>) -> Option<PairKey> {
+        let (network, secrets) = networks.iter().find_map(|id| self.secrets.get(id).map(|secrets| (*id, secrets)))?;
+        Some(PairKey::derive(&secrets.previous()?.secret, network, self.own, peer))
     }
 
     /// The networks for the next start.
@@ -234,10 +285,12 @@ impl View {
             id,
             name: network.name.clone(),
             revision: network.revision,
-            secret: self.secrets.get(&id).map(|secret| *secret.as_bytes()),
+            secret: self.secrets.get(&id).map(|secrets| *secrets.newest().secret.as_bytes()),
             members: network.members.values().cloned().collect(),
             role: network.role,
             terms: network.terms,
+            state: network.secret,
+            secrets: self.secrets.get(&id).map(Secrets::save),
         };
         self.networks.iter().map(save).collect()
     }
@@ -245,14 +298,15 @@ impl View {
     /// Takes the networks of the last run.
     pub fn restore(&mut self, saved: Vec<SavedNetwork>) {
         for network in saved {
-            if let Some(secret) = network.secret {
-                self.secrets.insert(network.id, NetworkSecret::from_bytes(secret));
-            }
+            let older =
+                network.secret.map(|secret| Secrets::of_door(SecretEpoch::FIRST, NetworkSecret::from_bytes(secret)));
+            self.secrets.extend(network.secrets.map(Secrets::restore).or(older).map(|secrets| (network.id, secrets)));
             let genuine = network.members.into_iter().filter(is_genuine).map(|member| (member.client, member));
             let restored = Network {
                 name: network.name,
                 role: network.role,
                 terms: network.terms,
+                secret: network.state,
                 revision: network.revision,
                 composition: Revision::ZERO,
                 members: genuine.collect(),
@@ -376,7 +430,7 @@ pub(crate) mod tests {
         let mut view = View::new(own);
         let peer = member(2, &[2; 32]);
         view.apply(change(0, 3, vec![peer.clone()]));
-        view.learn(NETWORK, NetworkSecret::from_bytes([9; 32]));
+        view.learn(NETWORK, SecretEpoch::FIRST, NetworkSecret::from_bytes([9; 32]));
         let bytes = minicbor::to_vec(view.save()).unwrap();
 
         let mut restored = View::new(own);
@@ -397,6 +451,7 @@ pub(crate) mod tests {
             members,
             left: false,
             terms: NetworkTerms::default(),
+            secret: SecretState::default(),
         }
     }
 

@@ -54,6 +54,16 @@ impl Daemon {
                     self.ask(Some(request));
                 }
             }
+            Command::SetPass { network, password } => {
+                if let Some(network) = self.network_of(&network, &answers) {
+                    self.set_pass(
+                        at,
+                        network,
+                        super::renewal::Again { password, tries: super::renewal::TRIES },
+                        answers,
+                    );
+                }
+            }
             Command::Govern { network, wish } => self.govern(at, &network, wish, answers),
             Command::Admissions { network } => self.show_admissions(at, &network, answers),
             Command::Invite { network, uses, lifetime_s } => self.invite(at, &network, uses, lifetime_s, answers),

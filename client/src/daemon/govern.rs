@@ -57,7 +57,7 @@ impl Daemon {
 
     pub(super) fn invite(&mut self, at: Instant, network: &NetworkName, uses: u32, lifetime_s: u32, answers: Answers) {
         let Some(network) = self.network_of(network, &answers) else { return };
-        let Some(secret) = self.core.secret(network) else {
+        let Some((door, secret)) = self.core.door(network) else {
             let locked_out = CommandError::new(CommandError::FAILED, "this client does not have the network's secret");
             return requests::refuse(&answers, locked_out);
         };
@@ -65,7 +65,7 @@ impl Daemon {
         match sealed {
             Ok((invite, sealed_secret)) => {
                 let id = invite.token().id();
-                let new = NewInvite { id, sealed_secret, uses, lifetime_s };
+                let new = NewInvite { id, sealed_secret, uses, lifetime_s, door };
                 let invited = Invited { invite, id, uses, lifetime_s };
                 let request = self.requests.invite(at, network, new, invited, answers);
                 self.ask(Some(request));
@@ -92,7 +92,7 @@ impl Daemon {
     }
 
     /// The network, if this client is in it and a server is there to ask.
-    fn network_of(&self, name: &NetworkName, answers: &Answers) -> Option<NetworkId> {
+    pub(super) fn network_of(&self, name: &NetworkName, answers: &Answers) -> Option<NetworkId> {
         let network = self.core.network_named(name);
         if network.is_none() {
             requests::refuse(answers, Code::NotAMember.into());

@@ -6,6 +6,7 @@
 
 mod commands;
 mod govern;
+mod renewal;
 mod requests;
 mod watches;
 
@@ -101,6 +102,8 @@ pub struct Daemon {
     is_saving: bool,
     /// Commands that wait for a session, and until when.
     early: Vec<Asked>,
+    /// Changes of passwords that begin anew.
+    renewals: Vec<(Instant, domain::NetworkId, renewal::Again, requests::Answers)>,
     patience: Option<Instant>,
     surroundings: Surroundings,
     /// Tells of changes; `None` where the system does not.
@@ -118,6 +121,7 @@ pub struct Daemon {
 #[derive(Debug)]
 enum Work {
     Hashed(Box<requests::Hashed>),
+    Sealed(Result<Box<renewal::Made>, (requests::Answers, crate::password::PasswordError)>),
     Saved(Result<(), HomeError>, Vec<Promise>),
 }
 
@@ -172,6 +176,7 @@ impl Daemon {
             promised: Vec::new(),
             is_saving: false,
             early: Vec::new(),
+            renewals: Vec::new(),
             patience: None,
             surroundings,
             watch: watch.ok(),
@@ -253,6 +258,7 @@ impl Daemon {
         if self.patience.is_some_and(|until| until <= now) {
             self.serve_early();
         }
+        self.renew_again(now);
         if self.look <= now {
             self.look_around(now);
         }
@@ -355,6 +361,15 @@ impl Daemon {
                     let (number, request) = self.requests.keys(Instant::now(), network);
                     self.say(ClientFrame::Request(number, request));
                 }
+                Output::WantSeal(network) => {
+                    let (number, request) = self.requests.sealed(Instant::now(), network);
+                    self.say(ClientFrame::Request(number, request));
+                }
+                Output::Prove(network, epoch, proof) => {
+                    let (number, request) = self.requests.prove(Instant::now(), network, epoch, proof);
+                    self.say(ClientFrame::Request(number, request));
+                }
+                Output::MakeSecret(network, task) => self.make_secret(network, task),
                 Output::MapPort(wish) => {
                     self.asking.spawn(async move { (wish, portmap::ask(wish).await) });
                 }
@@ -401,12 +416,12 @@ impl Daemon {
                 self.serve_early();
             }
             ControlEvent::Frame(ServerFrame::Reply(number, reply)) => {
-                let outcome = self.requests.handle_reply(number, reply);
+                let outcome = self.requests.handle_reply(Instant::now(), number, reply);
                 self.handle_outcome(outcome);
             }
             ControlEvent::Frame(ServerFrame::Refusal(number, refused)) => {
-                if let Some((network, code)) = self.requests.handle_refusal(number, refused) {
-                    self.core.handle_no_keys(network, code);
+                if let Some(refused) = self.requests.handle_refusal(number, refused) {
+                    self.secret_refused(refused);
                 }
             }
             ControlEvent::Frame(frame) => self.core.handle_frame(now, frame),
@@ -432,12 +447,14 @@ impl Daemon {
             }
             requests::Outcome::Joined { joined, secret, answers } => {
                 self.core.handle_joined(now(), &joined, tunnel::NetworkSecret::from_bytes(*secret.as_bytes()));
+                let newest = self.core.newest_epoch(joined.network);
+                let lacking = (newest > Some(joined.door)).then_some(wire::Code::SecretLacking);
                 let joined = crate::command::JoinedNetwork {
                     network: joined.name.clone(),
                     id: joined.network,
                     address4: joined.addresses.v4,
                     address6: joined.addresses.v6,
-                    warning: joined.warning.map(|code| code.name().to_owned()),
+                    warning: joined.warning.or(lacking).map(|code| code.name().to_owned()),
                 };
                 // A membership without its secret is worthless: it is on disk before the user is told.
                 self.promised.push((answers, Ok(Answer::Joined(joined))));
@@ -449,7 +466,14 @@ impl Daemon {
                 self.promised.push((answers, Err(wire::Code::AwaitingApproval.into())));
                 self.saving = Some(Box::new(self.core.saved()));
             }
-            requests::Outcome::Keys { network, sealed } => self.core.handle_keys(now(), network, &sealed),
+            requests::Outcome::Keys { network, door, sealed } => {
+                self.core.handle_keys(now(), network, door, &sealed);
+            }
+            requests::Outcome::Say(number, request) => self.say(ClientFrame::Request(number, request)),
+            requests::Outcome::Seal(making) => self.seal_secret(*making),
+            requests::Outcome::Handed(made) => self.hand_on(made),
+            requests::Outcome::Sealed { network, seal } => self.core.handle_sealed(now(), network, seal.as_deref()),
+            requests::Outcome::Proved { network, epoch } => self.core.handle_proved(network, epoch),
             requests::Outcome::Outsiders { network, wish, lists, answers } => {
                 self.govern_outsider(network, wish, &lists, answers);
             }
@@ -471,12 +495,16 @@ impl Daemon {
     }
 
     fn handle_work(&mut self, done: Result<Work, tokio::task::JoinError>) {
-        self.is_saving &= matches!(done, Ok(Work::Hashed(_)));
+        self.is_saving &= matches!(done, Ok(Work::Hashed(_) | Work::Sealed(_)));
         match done {
             Ok(Work::Hashed(hashed)) => {
                 if let Some((number, request)) = self.requests.handle_hashed(Instant::now(), *hashed) {
                     self.say(ClientFrame::Request(number, request));
                 }
+            }
+            Ok(Work::Sealed(Ok(made))) => self.hand_on(made),
+            Ok(Work::Sealed(Err((answers, error)))) => {
+                requests::refuse(&answers, CommandError::new(CommandError::FAILED, error.to_string()));
             }
             Ok(Work::Saved(Ok(()), promised)) => {
                 for (answers, answer) in promised {
@@ -495,7 +523,8 @@ impl Daemon {
 
     fn poll_deadline(&self) -> Instant {
         let watches = self.watches.poll_deadline();
-        let others = [self.requests.poll_deadline(), watches, Some(self.look), self.patience];
+        let again = self.renewals.iter().map(|(due, ..)| *due).min();
+        let others = [self.requests.poll_deadline(), watches, Some(self.look), self.patience, again];
         others.into_iter().flatten().fold(self.core.poll_deadline().into(), Instant::min)
     }
 }

@@ -2,15 +2,19 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use domain::{Admissions, ClientId, NetworkId, NetworkName, NetworkOrder, NewInvite, Nickname};
+use domain::{
+    Admissions, ClientId, NetworkId, NetworkName, NetworkOrder, NewInvite, Nickname, Seal, SecretEpoch, SecretProof,
+};
 use tokio::{sync::mpsc, time::Instant};
 use wire::{
     Code,
     control::{Joined, Refused, Reply, Request},
 };
 
+use super::renewal::{Again, Made, Making};
 use crate::{
     command::{Answer, CommandError, Govern, Invited},
+    core::Task,
     invite::InviteLink,
     password::{ExportKey, LoggingIn, NetworkSecret, Password, PasswordError, Registering},
 };
@@ -72,6 +76,27 @@ enum Step {
     Why {
         peer: ClientId,
     },
+    SetPassStart {
+        network: NetworkId,
+        again: Again,
+        registering: Box<Registering>,
+    },
+    /// Pages of them.
+    Holders {
+        making: Box<Making>,
+    },
+    /// A part of it is on its way.
+    Hand {
+        made: Box<Made>,
+    },
+    /// For the core.
+    Sealed {
+        network: NetworkId,
+    },
+    Prove {
+        network: NetworkId,
+        epoch: SecretEpoch,
+    },
 }
 
 /// Hashing to be done away from the daemon's task; then [`Requests::handle_hashed`].
@@ -85,6 +110,7 @@ pub(super) struct Hash {
 enum HashWork {
     Register { name: NetworkName, registering: Box<Registering>, response: Vec<u8> },
     Login { logging_in: Box<LoggingIn>, response: Vec<u8> },
+    SetPass { network: NetworkId, again: Again, registering: Box<Registering>, response: Vec<u8> },
 }
 
 /// A password was hashed.
@@ -92,6 +118,25 @@ enum HashWork {
 pub(super) struct Hashed {
     answers: Answers,
     result: Result<(Request, Step), PasswordError>,
+}
+
+/// What others have to know of a refusal.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Keys {
+        network: NetworkId,
+        code: Option<Code>,
+    },
+    /// No secret is made just now.
+    Secret {
+        network: NetworkId,
+    },
+    /// Somebody else was faster.
+    Passed {
+        network: NetworkId,
+        again: Option<Again>,
+        answers: Answers,
+    },
 }
 
 /// What a reply led to.
@@ -114,7 +159,21 @@ pub(super) enum Outcome {
     },
     Keys {
         network: NetworkId,
+        door: SecretEpoch,
         sealed: Vec<u8>,
+    },
+    /// To be said at once.
+    Say(u32, Request),
+    /// It is known who proved what.
+    Seal(Box<Making>),
+    Handed(Box<Made>),
+    Sealed {
+        network: NetworkId,
+        seal: Option<Box<Seal>>,
+    },
+    Proved {
+        network: NetworkId,
+        epoch: SecretEpoch,
     },
     Outsiders {
         network: NetworkId,
@@ -138,6 +197,56 @@ pub(super) enum Outcome {
 }
 
 impl Requests {
+    pub(super) fn set_pass(
+        &mut self,
+        now: Instant,
+        network: NetworkId,
+        epoch: SecretEpoch,
+        again: Again,
+        answers: Answers,
+    ) -> Option<(u32, Request)> {
+        match Registering::start(&again.password) {
+            Ok((registering, message)) => {
+                let step = Step::SetPassStart { network, again, registering: Box::new(registering) };
+                Some((self.begin(now, answers, step), Request::SetPassStart(network, epoch, message)))
+            }
+            Err(error) => {
+                refuse(&answers, password_error(error));
+                None
+            }
+        }
+    }
+
+    /// Asks who proved what, from where the last page ended.
+    pub(super) fn holders(&mut self, now: Instant, making: Making) -> (u32, Request) {
+        let request = Request::Holders(making.network, making.holders.last().map(|holder| holder.client));
+        let answers = making.answers.clone();
+        (self.begin(now, answers, Step::Holders { making: Box::new(making) }), request)
+    }
+
+    pub(super) fn hand(&mut self, now: Instant, made: Box<Made>, request: Request) -> (u32, Request) {
+        let answers = made.answers.clone();
+        (self.begin(now, answers, Step::Hand { made }), request)
+    }
+
+    /// For the core: no user waits.
+    pub(super) fn sealed(&mut self, now: Instant, network: NetworkId) -> (u32, Request) {
+        let (nobody, _) = mpsc::channel(1);
+        (self.begin(now, nobody, Step::Sealed { network }), Request::Sealed(network))
+    }
+
+    /// For the core: no user waits.
+    pub(super) fn prove(
+        &mut self,
+        now: Instant,
+        network: NetworkId,
+        epoch: SecretEpoch,
+        proof: SecretProof,
+    ) -> (u32, Request) {
+        let (nobody, _) = mpsc::channel(1);
+        (self.begin(now, nobody, Step::Prove { network, epoch }), Request::Prove(network, epoch, proof))
+    }
+
     /// A request whose reply does not matter.
     pub(super) const fn number(&mut self) -> u32 {
         self.next = self.next.wrapping_add(1);
@@ -243,7 +352,7 @@ impl Requests {
     }
 
     /// The server did what was asked.
-    pub(super) fn handle_reply(&mut self, number: u32, reply: Reply) -> Outcome {
+    pub(super) fn handle_reply(&mut self, now: Instant, number: u32, reply: Reply) -> Outcome {
         let Some(Pending { answers, step, .. }) = self.pending.remove(&number) else { return Outcome::Nothing };
         match (step, reply) {
             (Step::CreateStart { name, registering }, Reply::Registration(response)) => {
@@ -280,7 +389,23 @@ impl Requests {
             (Step::Outsiders { network, wish }, Reply::Admissions(lists)) => {
                 Outcome::Outsiders { network, wish, lists, answers }
             }
-            (Step::Keys { network }, Reply::Keys(sealed)) => Outcome::Keys { network, sealed },
+            (Step::Keys { network }, Reply::Keys(sealed, door)) => Outcome::Keys { network, door, sealed },
+            (Step::SetPassStart { network, again, registering }, Reply::Registration(response)) => {
+                Outcome::Hash(Hash { answers, work: HashWork::SetPass { network, again, registering, response } })
+            }
+            (Step::Holders { mut making }, Reply::Holders(holders, more)) => {
+                let more = more && !holders.is_empty() && making.holders.len() < MAX_HOLDERS;
+                making.holders.extend(holders);
+                if more {
+                    let (number, request) = self.holders(now, *making);
+                    Outcome::Say(number, request)
+                } else {
+                    Outcome::Seal(making)
+                }
+            }
+            (Step::Hand { made }, Reply::Done) => Outcome::Handed(made),
+            (Step::Sealed { network }, Reply::Sealed(seal)) => Outcome::Sealed { network, seal },
+            (Step::Prove { network, epoch }, Reply::Done) => Outcome::Proved { network, epoch },
             (Step::Leave { network }, Reply::Done) => Outcome::Left { network, answers },
             (Step::Nick { nick }, Reply::Done) => Outcome::Renamed { nick, answers },
             (Step::Why { peer }, Reply::Why(record)) => Outcome::Record { peer, record, answers },
@@ -293,7 +418,9 @@ impl Requests {
                 | Reply::Why(_)
                 | Reply::Awaiting(..)
                 | Reply::Admissions(_)
-                | Reply::Keys(_),
+                | Reply::Keys(..)
+                | Reply::Holders(..)
+                | Reply::Sealed(_),
             ) => {
                 refuse(&answers, CommandError::from(wire::Code::Malformed));
                 Outcome::Nothing
@@ -301,12 +428,35 @@ impl Requests {
         }
     }
 
-    /// The server refused; returns of which network it refused the keys, and why.
-    pub(super) fn handle_refusal(&mut self, number: u32, refused: Refused) -> Option<(NetworkId, Option<Code>)> {
+    /// The server refused; returns what somebody else has to know of it.
+    pub(super) fn handle_refusal(&mut self, number: u32, refused: Refused) -> Option<Refusal> {
         let Pending { answers, step, .. } = self.pending.remove(&number)?;
         let code = Code::from_number(refused.code);
+        let news = match step {
+            Step::Keys { network } => Some(Refusal::Keys { network, code }),
+            Step::Holders { making } => Some(Refusal::Secret { network: making.network }),
+            Step::Hand { made } if code == Some(Code::SecretPassed) && made.task == Task::Renew => {
+                let Made { network, again, .. } = *made;
+                return Some(Refusal::Passed { network, again, answers });
+            }
+            Step::Hand { made } => Some(Refusal::Secret { network: made.network }),
+            Step::CreateStart { .. }
+            | Step::CreateFinish { .. }
+            | Step::JoinStart { .. }
+            | Step::JoinFinish { .. }
+            | Step::Leave { .. }
+            | Step::Order
+            | Step::Invite { .. }
+            | Step::Admissions
+            | Step::Outsiders { .. }
+            | Step::Nick { .. }
+            | Step::Why { .. }
+            | Step::SetPassStart { .. }
+            | Step::Sealed { .. }
+            | Step::Prove { .. } => None,
+        };
         refuse(&answers, CommandError::from(refused));
-        if let Step::Keys { network } = step { Some((network, code)) } else { None }
+        news
     }
 
     /// A password was hashed: the next request.
@@ -357,6 +507,14 @@ impl Hash {
                     Ok((Request::CreateFinish(name, record, sealed), Step::CreateFinish { secret }))
                 })
             }
+            HashWork::SetPass { network, again, registering, response } => {
+                let answers = self.answers.clone();
+                registering.finish(&response).map(|password| {
+                    let (password, again, holders) = (Some(password), Some(again), Vec::new());
+                    let making = Making { network, task: Task::Renew, password, again, holders, answers };
+                    (Request::Holders(network, None), Step::Holders { making: Box::new(making) })
+                })
+            }
             HashWork::Login { logging_in, response } => {
                 logging_in.finish(&response).map(|(proof, key)| (Request::JoinFinish(proof), Step::JoinFinish { key }))
             }
@@ -380,5 +538,7 @@ fn password_error(error: PasswordError) -> CommandError {
     }
 }
 
+/// More than a network may have members: what is over is not asked for.
+const MAX_HOLDERS: usize = 4096;
 /// How long the server may take for one step. Its own deadlines are shorter.
 const PATIENCE: Duration = Duration::from_secs(15);

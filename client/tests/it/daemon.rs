@@ -272,7 +272,13 @@ impl Server {
             | Request::Order(..)
             | Request::Admissions(_)
             | Request::Keys(_)
-            | Request::Redeem(..) => Reply::Done,
+            | Request::Redeem(..)
+            | Request::SetPassStart(..)
+            | Request::RenewSecret(..)
+            | Request::HandSecret(..)
+            | Request::Holders(..)
+            | Request::Sealed(_)
+            | Request::Prove(..) => Reply::Done,
         };
         machine.told(ServerFrame::Reply(number, reply));
     }
@@ -284,6 +290,7 @@ impl Server {
             addresses: addresses(machine.number),
             wrapped_secret: self.wrapped.clone(),
             warning: None,
+            door: domain::SecretEpoch::FIRST,
         }))
     }
 
@@ -298,6 +305,7 @@ impl Server {
                 members: members.clone(),
                 left: false,
                 terms: domain::NetworkTerms::default(),
+                secret: domain::SecretState::default(),
             }));
             machine.told(ServerFrame::Synced(addresses(machine.number), vec![NETWORK]));
         }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bus::Call;
 use domain::{
-    ClientId, Epoch, InstanceId, InviteToken, KnownNetwork, NatClass, NetworkChange, NetworkId, NetworkName,
-    NetworkOrder, Nickname, RelayId, Revision, SourcePrefix, UnixMillis, VirtualAddresses,
+    ClientId, Epoch, Holder, InstanceId, InviteToken, KnownNetwork, NatClass, NetworkChange, NetworkId, NetworkName,
+    NetworkOrder, NewSecret, Nickname, RelayId, Revision, Seal, SecretEpoch, SecretProof, SourcePrefix, UnixMillis,
+    VirtualAddresses,
 };
 use minicbor::{Decode, Encode};
 
@@ -78,6 +79,9 @@ pub enum Refusal {
     InviteExpired,
     #[n(20)]
     InviteUsedUp,
+    /// The secret or the members changed since the caller looked.
+    #[n(21)]
+    SecretPassed,
 }
 
 macro_rules! call {
@@ -237,6 +241,10 @@ pub struct Joined {
     /// The whole network, so that the gateway can tell the client at once.
     #[n(5)]
     pub change: NetworkChange,
+    /// Which secret it is.
+    #[n(6)]
+    #[cbor(default)]
+    pub door: SecretEpoch,
 }
 
 /// A client leaves a network.
@@ -280,13 +288,111 @@ pub struct Keys {
     pub network: NetworkId,
 }
 
-/// The network secret as it was given at creation.
+/// The network secret as it was given with the password.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct WrappedSecret {
     #[cbor(n(0), with = "minicbor::bytes")]
     pub wrapped_secret: Vec<u8>,
+    #[n(1)]
+    #[cbor(default)]
+    pub door: SecretEpoch,
 }
 call!(Keys, "network.keys", WrappedSecret);
+
+/// First half of a change of the password.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetPassStart {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub network: NetworkId,
+    /// Of the secret that the new password will open.
+    #[n(2)]
+    pub epoch: SecretEpoch,
+    /// An OPAQUE registration request.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub request: Vec<u8>,
+}
+call!(SetPassStart, "network.set-pass-start", CreateStarted);
+
+/// A newer secret, and perhaps the second half of a change of the password.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RenewSecret {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub network: NetworkId,
+    #[n(2)]
+    pub new: NewSecret,
+}
+call!(RenewSecret, "network.renew-secret", NetworkChange);
+
+/// The newest secret, for members who lack it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HandSecret {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub network: NetworkId,
+    #[n(2)]
+    pub epoch: SecretEpoch,
+    #[n(3)]
+    pub seals: Vec<Seal>,
+}
+call!(HandSecret, "network.hand-secret", NetworkChange);
+
+/// Which members proved which secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Holders {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub network: NetworkId,
+    /// Where the last page ended.
+    #[n(2)]
+    pub after: Option<ClientId>,
+}
+
+/// A page of holders, by id.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HoldersPage {
+    #[n(0)]
+    pub holders: Vec<Holder>,
+    #[n(1)]
+    pub more: bool,
+}
+call!(Holders, "network.holders", HoldersPage);
+
+/// What lies there sealed for a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Sealed {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub network: NetworkId,
+}
+
+/// The answer to [`Sealed`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SealedSecret {
+    #[n(0)]
+    pub seal: Option<Seal>,
+}
+call!(Sealed, "network.sealed", SealedSecret);
+
+/// A member has a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Prove {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub network: NetworkId,
+    #[n(2)]
+    pub epoch: SecretEpoch,
+    #[n(3)]
+    pub proof: SecretProof,
+}
+call!(Prove, "network.prove", ());
 
 /// A client changes its nickname in all its networks.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

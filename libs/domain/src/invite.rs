@@ -9,7 +9,7 @@ use std::time::Duration;
 use minicbor::{Decode, Encode};
 use ring::digest;
 
-use crate::{ClientId, InviteId, UnixMillis};
+use crate::{ClientId, InviteId, SecretEpoch, UnixMillis};
 
 /// What redeems an invite. Whoever has it becomes a member.
 #[derive(Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -49,6 +49,10 @@ pub struct NewInvite {
     /// For how long, 1 s to [`Self::MAX_LIFETIME`].
     #[n(3)]
     pub lifetime_s: u32,
+    /// Which secret is sealed: that of the door.
+    #[n(4)]
+    #[cbor(default)]
+    pub door: SecretEpoch,
 }
 
 impl NewInvite {
@@ -100,7 +104,13 @@ mod tests {
 
     #[test]
     fn bounds_are_inclusive() {
-        let good = NewInvite { id: InviteId::from_bytes([1; 16]), sealed_secret: vec![0; 60], uses: 1, lifetime_s: 1 };
+        let good = NewInvite {
+            id: InviteId::from_bytes([1; 16]),
+            sealed_secret: vec![0; 60],
+            uses: 1,
+            lifetime_s: 1,
+            door: SecretEpoch::FIRST,
+        };
         let longest = u32::try_from(NewInvite::MAX_LIFETIME.as_secs()).unwrap();
         let sized = |size| NewInvite { sealed_secret: vec![0; size], ..good.clone() };
         let used = |uses| NewInvite { uses, ..good.clone() };

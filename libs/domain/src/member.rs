@@ -3,7 +3,8 @@
 use minicbor::{Decode, Encode};
 
 use crate::{
-    ClientId, IdentityKey, NetworkId, NetworkName, Nickname, Revision, Role, Signature, TunnelKey, VirtualAddresses,
+    ClientId, IdentityKey, NetworkId, NetworkName, Nickname, Revision, Role, SecretState, Signature, TunnelKey,
+    VirtualAddresses,
 };
 
 /// Whether a client has a control session.
@@ -74,6 +75,9 @@ pub struct NetworkChange {
     #[n(6)]
     #[cbor(default)]
     pub terms: NetworkTerms,
+    #[n(7)]
+    #[cbor(default)]
+    pub secret: SecretState,
 }
 
 /// How one becomes a member of a network.

@@ -29,6 +29,7 @@ pub fn migrations() -> &'static [Migration] {
         Migration { version: 4, name: "invites", sql: include_str!("../../../migrations/0004_invites.sql") },
         Migration { version: 5, name: "operations", sql: include_str!("../../../migrations/0005_operations.sql") },
         Migration { version: 6, name: "directory", sql: include_str!("../../../migrations/0006_directory.sql") },
+        Migration { version: 7, name: "secrets", sql: include_str!("../../../migrations/0007_secrets.sql") },
     ]
 }
 

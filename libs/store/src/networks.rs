@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    Admissions, Bandwidth, ClientId, InviteId, KnownNetwork, NetworkChange, NetworkId, NetworkName, NetworkOrder,
-    Nickname, PayerId, Plan, Revision, Role, UnixMillis, VirtualAddresses,
+    Admissions, Bandwidth, ClientId, Holder, InviteId, KnownNetwork, NetworkChange, NetworkId, NetworkName,
+    NetworkOrder, NewSecret, Nickname, PayerId, Plan, Revision, Role, Seal, SecretEpoch, SecretProof, UnixMillis,
+    VirtualAddresses,
 };
 
 use crate::{Error, FoundNetworks, GovernError, NetworkDetails, NetworkMember, Place};
@@ -53,6 +54,51 @@ pub trait Networks: Send + Sync {
 
     /// What `client` may have to open `network` with.
     async fn keys(&self, network: NetworkId, client: ClientId) -> Result<KeyHolder, Error>;
+
+    /// What a password that opens the secret of `epoch` is registered under.
+    fn credential(&self, network: NetworkId, epoch: SecretEpoch) -> String;
+
+    /// Makes a newer secret the newest: of two who make the same epoch the first wins, and somebody who was removed after the
+    /// maker looked makes it start again. With a new password the door moves along, and invites end.
+    async fn renew_secret(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        new: NewSecret,
+        at: UnixMillis,
+    ) -> Result<Announcement, OrderError>;
+
+    /// Keeps the newest secret for members who lack it. What is for others is dropped.
+    async fn hand_secret(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        epoch: SecretEpoch,
+        seals: Vec<Seal>,
+        at: UnixMillis,
+    ) -> Result<Announcement, OrderError>;
+
+    /// At most `limit` members after `after`, by id, and which secrets they proved to have; for members who may renew it.
+    async fn holders(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        after: Option<ClientId>,
+        limit: u16,
+    ) -> Result<Vec<Holder>, OrderError>;
+
+    /// What lies there sealed for `client`, if something does; `None` when it is no member.
+    async fn sealed(&self, network: NetworkId, client: ClientId) -> Result<Option<Option<Seal>>, Error>;
+
+    /// Notes that `client` has a secret. There is something to announce when it lacks the newest.
+    async fn prove(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        epoch: SecretEpoch,
+        proof: SecretProof,
+        at: UnixMillis,
+    ) -> Result<Option<Announcement>, LeaveError>;
 
     /// Removes `client`. A departing owner hands over to the oldest admin, or else the oldest member; the last one takes the network along, and then
     /// there is nothing to announce.
@@ -195,7 +241,7 @@ pub enum Admission {
 /// What somebody has to do with the keys of a network.
 #[derive(Clone, PartialEq, Eq)]
 pub enum KeyHolder {
-    Member { wrapped_secret: Vec<u8> },
+    Member { wrapped_secret: Vec<u8>, door: SecretEpoch },
     Applicant,
     Stranger,
 }
@@ -368,6 +414,8 @@ pub enum OrderError {
     Full { seats: u32 },
     #[error("the plan of the new member allows {networks} networks")]
     PlanLimit { networks: u32 },
+    #[error("the secret or the members changed meanwhile")]
+    SecretPassed,
     #[error("storage failed")]
     Store(#[from] Error),
 }

@@ -50,6 +50,8 @@ mod quota;
 mod reading;
 #[path = "sql/schema.rs"]
 mod schema;
+#[path = "sql/secrets.rs"]
+mod secrets;
 
 /// A connection idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);

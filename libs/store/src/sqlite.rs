@@ -48,6 +48,8 @@ mod quota;
 mod reading;
 #[path = "sql/schema.rs"]
 mod schema;
+#[path = "sql/secrets.rs"]
+mod secrets;
 
 /// How long one process waits for the write lock of another.
 const BUSY_DEADLINE: Duration = Duration::from_secs(4);

@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use domain::{Bandwidth, ClientId, NetworkId, NetworkName, Nickname, Plan, Quota, Revision, Role, UnixMillis};
+use domain::{
+    Bandwidth, ClientId, NetworkId, NetworkName, Nickname, Plan, Quota, Revision, Role, SecretEpoch, UnixMillis,
+};
 
 use crate::Error;
 
@@ -18,6 +20,10 @@ pub(crate) fn unlimited(value: u64) -> i64 {
 
 pub(crate) fn revision(value: i64) -> Result<Revision, Error> {
     u64::try_from(value).map(Revision).map_err(|_| Error::Corrupt { what: "revision" })
+}
+
+pub(crate) fn epoch(value: i64) -> Result<SecretEpoch, Error> {
+    u64::try_from(value).map(SecretEpoch).map_err(|_| Error::Corrupt { what: "epoch of a secret" })
 }
 
 pub(crate) fn instant(value: i64) -> Result<UnixMillis, Error> {

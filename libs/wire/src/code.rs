@@ -93,6 +93,10 @@ codes! {
     RelayCapped = 67, "relay-capped", "the pair exceeds the relay rate of its plan";
     RelayDraining = 68, "relay-draining", "the relay is being emptied";
     RelayQuota = 69, "relay-quota", "the monthly relay quota of the plan is used up; a trickle still passes";
+    // 80..: secrets of networks.
+    SecretPassed = 80, "secret-passed", "the secret or the members of the network changed in the meantime; try again";
+    SecretUnverified = 81, "secret-unverified", "the network has a newer secret, and what was handed to this client does not prove itself; the old one is kept";
+    SecretLacking = 82, "secret-lacking", "the network has a newer secret; this client gets it as soon as an owner or admin is online";
 }
 
 impl std::fmt::Display for Code {

@@ -7,10 +7,10 @@
 use std::net::SocketAddr;
 
 use domain::{
-    Admissions, ClientId, IdentityKey, InviteToken, KnownNetwork, NatProfile, NetworkChange, NetworkId, NetworkName,
-    NetworkOrder, Nickname, Observation, PairRecord, PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport,
-    RelayId, RelayOffer, RelayPlace, RelayTrips, Revision, SessionTag, Signature, TunnelKey, UnixMillis,
-    VirtualAddresses,
+    Admissions, ClientId, Holder, IdentityKey, InviteToken, KnownNetwork, NatProfile, NetworkChange, NetworkId,
+    NetworkName, NetworkOrder, NewSecret, Nickname, Observation, PairRecord, PunchId, PunchOrder, PunchPreparation,
+    PunchReady, PunchReport, RelayId, RelayOffer, RelayPlace, RelayTrips, Revision, Seal, SecretEpoch, SecretProof,
+    SessionTag, Signature, TunnelKey, UnixMillis, VirtualAddresses,
 };
 use minicbor::{Decode, Encode};
 
@@ -150,6 +150,24 @@ pub enum Request {
     /// Joins by an invite. The second field is random and names the join, so that it can be repeated.
     #[n(19)]
     Redeem(#[n(0)] InviteToken, #[cbor(n(1), with = "minicbor::bytes")] [u8; 16]),
+    /// First half of a change of the password: an OPAQUE registration request, for the secret of this epoch.
+    #[n(20)]
+    SetPassStart(#[n(0)] NetworkId, #[n(1)] SecretEpoch, #[cbor(n(2), with = "minicbor::bytes")] Vec<u8>),
+    /// Makes this the newest secret. The answer is [`ServerFrame::Change`] frames, then `Done`.
+    #[n(21)]
+    RenewSecret(#[n(0)] NetworkId, #[n(1)] Box<NewSecret>),
+    /// The secret of this epoch, the newest, for members who lack it; at most `domain::MAX_SEALS`.
+    #[n(22)]
+    HandSecret(#[n(0)] NetworkId, #[n(1)] SecretEpoch, #[n(2)] Vec<Seal>),
+    /// Which members proved which secret: a page of them, after the named one.
+    #[n(23)]
+    Holders(#[n(0)] NetworkId, #[n(1)] Option<ClientId>),
+    /// What lies there sealed for this client.
+    #[n(24)]
+    Sealed(#[n(0)] NetworkId),
+    /// This client has the secret of this epoch.
+    #[n(25)]
+    Prove(#[n(0)] NetworkId, #[n(1)] SecretEpoch, #[n(2)] SecretProof),
 }
 
 /// The successful answer to a [`Request`].
@@ -176,7 +194,19 @@ pub enum Reply {
     Admissions(#[n(0)] Box<Admissions>),
     /// To `Keys`: the network secret as it was given at creation.
     #[n(18)]
-    Keys(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    Keys(
+        #[cbor(n(0), with = "minicbor::bytes")] Vec<u8>,
+        /// Which secret it is.
+        #[n(1)]
+        #[cbor(default)]
+        SecretEpoch,
+    ),
+    /// To `Holders`, by id, and whether there are more.
+    #[n(19)]
+    Holders(#[n(0)] Vec<Holder>, #[n(1)] bool),
+    /// To `Sealed`; `None` when nothing does.
+    #[n(20)]
+    Sealed(#[n(0)] Option<Box<Seal>>),
 }
 
 /// A membership begins.
@@ -195,6 +225,10 @@ pub struct Joined {
     /// Joined, but something is to be known: `AddressPoolExhausted`.
     #[n(4)]
     pub warning: Option<Code>,
+    /// Which secret it is.
+    #[n(5)]
+    #[cbor(default)]
+    pub door: SecretEpoch,
 }
 
 /// What a client found out about its NATs.

@@ -4,12 +4,12 @@
 use std::fmt::Write as _;
 
 use domain::{
-    Admissions, Allocation, Bandwidth, Candidate, ClientId, Epoch, Filtering, IdentityKey, InstanceId, Invite,
+    Admissions, Allocation, Bandwidth, Candidate, ClientId, Epoch, Filtering, Holder, IdentityKey, InstanceId, Invite,
     InviteId, InviteToken, KnownNetwork, Mapping, Member, NatClass, NatProfile, NetworkChange, NetworkId, NetworkOrder,
-    NetworkTerms, NewInvite, Observation, Outsider, PairOutcome, PairRecord, PeerPresence, PunchId, PunchOrder,
-    PunchPreparation, PunchReady, PunchReport, RelayCandidate, RelayChoice, RelayId, RelayLoss, RelayOffer, RelayPlace,
-    RelayTrip, RelayTrips, RelayVerdict, RelayWhy, Revision, Role, SessionTag, Signature, Spray, Strategy, TunnelKey,
-    UnixMillis, VirtualAddresses,
+    NetworkTerms, NewInvite, NewPassword, NewSecret, Observation, Outsider, PairOutcome, PairRecord, PeerPresence,
+    PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayCandidate, RelayChoice, RelayId, RelayLoss,
+    RelayOffer, RelayPlace, RelayTrip, RelayTrips, RelayVerdict, RelayWhy, Revision, Role, Seal, SecretEpoch,
+    SecretProof, SecretState, SessionTag, Signature, Spray, Strategy, TunnelKey, UnixMillis, VirtualAddresses, Wanted,
 };
 use proptest::prelude::*;
 use wire::{
@@ -21,6 +21,13 @@ use wire::{
 };
 
 const VECTORS: &str = include_str!("vectors/control.txt");
+
+const SECRET: SecretState = SecretState {
+    epoch: SecretEpoch(u64::MAX),
+    door: SecretEpoch(u64::MAX - 1),
+    wanted: Wanted::Now,
+    lacking: u32::MAX,
+};
 
 const TERMS: NetworkTerms = NetworkTerms { locked: true, approval: true, applicants: u32::MAX };
 
@@ -111,6 +118,7 @@ fn a_change_with_the_most_members_fits_a_frame() {
         members: vec![widest; MAX_MEMBERS_PER_FRAME],
         left: false,
         terms: TERMS,
+        secret: SECRET,
     });
     assert!(frame.encode().len() <= MAX_FRAME, "{}", frame.encode().len());
 }
@@ -130,10 +138,34 @@ fn the_longest_list_of_outsiders_fits_a_frame() {
 }
 
 #[test]
+fn the_largest_pages_of_secrets_fit_a_frame() {
+    let widest = Seal { bytes: vec![0xff; Seal::MAX_BYTES], ..seal() };
+    let password = NewPassword { record: vec![0xff; 256], wrapped_secret: vec![0xff; 256] };
+    let new = NewSecret { seals: vec![widest.clone(); domain::MAX_SEALS], ..new_secret(Some(password)) };
+    let frames = [
+        ClientFrame::Request(u32::MAX, Request::RenewSecret(network(), Box::new(new))).encode(),
+        ClientFrame::Request(
+            u32::MAX,
+            Request::HandSecret(network(), SecretEpoch(u64::MAX), vec![widest; domain::MAX_SEALS]),
+        )
+        .encode(),
+        ServerFrame::Reply(
+            u32::MAX,
+            Reply::Holders(vec![Holder { epoch: SecretEpoch(u64::MAX), ..holder() }; domain::MAX_HOLDERS], true),
+        )
+        .encode(),
+    ];
+    for frame in frames {
+        assert!(frame.len() <= MAX_FRAME, "{}", frame.len());
+    }
+}
+
+#[test]
 fn a_member_and_a_change_of_an_older_server_have_the_usual_role_and_terms() {
     let older: Vec<_> = OLDER_CHANGE.as_bytes().chunks(2).map(digits).collect();
     let ServerFrame::Change(change) = ServerFrame::decode(&older).unwrap() else { panic!("another frame") };
     assert_eq!((change.members[0].role, change.terms), (Role::Member, NetworkTerms::default()));
+    assert_eq!(change.secret, SecretState::default());
     assert_eq!(change.members[0].nick, member().nick);
 }
 
@@ -371,11 +403,40 @@ fn client_frames() -> Vec<(&'static str, ClientFrame)> {
                 sealed_secret: vec![6],
                 uses: 3,
                 lifetime_s: 86_400,
+                door: SecretEpoch(5),
             })),
         ),
         ("revoke", order(NetworkOrder::Revoke(InviteId::from_bytes([0x55; 16])))),
         ("redeem", ClientFrame::Request(13, Request::Redeem(InviteToken([0x66; 32]), [0x77; 16]))),
+        ("set-pass-start", ClientFrame::Request(14, Request::SetPassStart(network(), SecretEpoch(5), vec![1]))),
+        ("renew-secret", ClientFrame::Request(15, Request::RenewSecret(network(), Box::new(new_secret(None))))),
+        (
+            "set-pass",
+            ClientFrame::Request(
+                16,
+                Request::RenewSecret(
+                    network(),
+                    Box::new(new_secret(Some(NewPassword { record: vec![1], wrapped_secret: vec![2] }))),
+                ),
+            ),
+        ),
+        ("hand-secret", ClientFrame::Request(17, Request::HandSecret(network(), SecretEpoch(5), vec![seal()]))),
+        ("holders", ClientFrame::Request(18, Request::Holders(network(), Some(client())))),
+        ("sealed", ClientFrame::Request(19, Request::Sealed(network()))),
+        ("prove", ClientFrame::Request(20, Request::Prove(network(), SecretEpoch(5), SecretProof([0x88; 16])))),
     ]
+}
+
+fn new_secret(password: Option<NewPassword>) -> NewSecret {
+    NewSecret { epoch: SecretEpoch(5), seen: Revision(7), password, seals: vec![seal()] }
+}
+
+fn seal() -> Seal {
+    Seal { member: client(), bytes: vec![9, 9] }
+}
+
+fn holder() -> Holder {
+    Holder { client: client(), epoch: SecretEpoch(5), proof: SecretProof([0x88; 16]), sealed: true }
 }
 
 fn order(order: NetworkOrder) -> ClientFrame {
@@ -425,6 +486,7 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                 members: vec![member()],
                 left: false,
                 terms: TERMS,
+                secret: SECRET,
             }),
         ),
         ("synced", ServerFrame::Synced(addresses(), vec![network()])),
@@ -441,6 +503,7 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                     addresses: addresses(),
                     wrapped_secret: vec![6],
                     warning: Some(Code::AddressPoolExhausted),
+                    door: SecretEpoch(5),
                 })),
             ),
         ),
@@ -525,7 +588,10 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                 })),
             ),
         ),
-        ("keys", ServerFrame::Reply(9, Reply::Keys(vec![6]))),
+        ("keys", ServerFrame::Reply(9, Reply::Keys(vec![6], SecretEpoch(5)))),
+        ("holders", ServerFrame::Reply(10, Reply::Holders(vec![holder()], true))),
+        ("sealed", ServerFrame::Reply(11, Reply::Sealed(Some(Box::new(seal()))))),
+        ("sealed-nothing", ServerFrame::Reply(12, Reply::Sealed(None))),
     ]
 }
 

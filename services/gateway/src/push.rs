@@ -87,7 +87,7 @@ pub(crate) fn frames(change: NetworkChange) -> Vec<ServerFrame> {
     if change.members.len() <= MAX_MEMBERS_PER_FRAME {
         return vec![ServerFrame::Change(change)];
     }
-    let NetworkChange { network, name, since, revision, members, left, terms } = change;
+    let NetworkChange { network, name, since, revision, members, left, terms, secret } = change;
     let count = members.len().div_ceil(MAX_MEMBERS_PER_FRAME);
     let mut reached = since;
     let mut frames = Vec::with_capacity(count);
@@ -108,6 +108,7 @@ pub(crate) fn frames(change: NetworkChange) -> Vec<ServerFrame> {
             members,
             left,
             terms,
+            secret,
         }));
         reached = until;
     }

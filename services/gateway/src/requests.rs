@@ -6,8 +6,9 @@ use bus::CallError;
 use contract::{
     auth::Renew,
     network::{
-        Admission, Admissions, AnotherRelay, ChangesSince, Connect, CreateFinish, CreateStart, JoinFinish, JoinStart,
-        Joined as JoinedNetwork, Keys, Leave, Order, Redeem, Refusal, SetNick, Snapshot,
+        Admission, Admissions, AnotherRelay, ChangesSince, Connect, CreateFinish, CreateStart, HandSecret, Holders,
+        JoinFinish, JoinStart, Joined as JoinedNetwork, Keys, Leave, Order, Prove, Redeem, Refusal, RenewSecret,
+        Sealed, SetNick, SetPassStart, Snapshot,
     },
     rendezvous::{Pair, PunchSaid, PunchWord},
     session::{SessionChange, SessionChanged},
@@ -174,8 +175,28 @@ async fn ask(hub: &Hub, who: Who, number: u32, request: Request, pending: Option
             admissions.map(|admissions| Reply::Admissions(Box::new(admissions))).map_err(refused)
         }
         Request::Keys(network) => {
-            bus.call(&Keys { client, network }).await.map(|keys| Reply::Keys(keys.wrapped_secret)).map_err(refused)
+            let keys = bus.call(&Keys { client, network }).await;
+            keys.map(|keys| Reply::Keys(keys.wrapped_secret, keys.door)).map_err(refused)
         }
+        Request::SetPassStart(network, epoch, request) => {
+            let started = bus.call(&SetPassStart { client, network, epoch, request }).await;
+            started.map(|started| Reply::Registration(started.response)).map_err(refused)
+        }
+        Request::RenewSecret(network, new) => {
+            return changed(number, bus.call(&RenewSecret { client, network, new: *new }).await);
+        }
+        Request::HandSecret(network, epoch, seals) => {
+            return changed(number, bus.call(&HandSecret { client, network, epoch, seals }).await);
+        }
+        Request::Holders(network, after) => {
+            let page = bus.call(&Holders { client, network, after }).await;
+            page.map(|page| Reply::Holders(page.holders, page.more)).map_err(refused)
+        }
+        Request::Sealed(network) => {
+            let sealed = bus.call(&Sealed { client, network }).await;
+            sealed.map(|sealed| Reply::Sealed(sealed.seal.map(Box::new))).map_err(refused)
+        }
+        Request::Prove(network, epoch, proof) => done(bus.call(&Prove { client, network, epoch, proof }).await),
     };
     Done::reply(number, result)
 }
@@ -190,6 +211,7 @@ fn joined(number: u32, result: Result<JoinedNetwork, CallError<Refusal>>) -> Don
                 addresses: joined.addresses,
                 wrapped_secret: joined.wrapped_secret,
                 warning: joined.pool_exhausted.then_some(Code::AddressPoolExhausted),
+                door: joined.door,
             }));
             let mut frames = push::frames(joined.change);
             frames.push(ServerFrame::Reply(number, reply));
@@ -314,6 +336,7 @@ fn refused(error: CallError<Refusal>) -> Refused {
         Refusal::InviteInvalid => Refused::because(Code::InviteInvalid),
         Refusal::InviteExpired => Refused::because(Code::InviteExpired),
         Refusal::InviteUsedUp => Refused::because(Code::InviteUsedUp),
+        Refusal::SecretPassed => Refused::because(Code::SecretPassed),
         Refusal::Busy => Refused::because(Code::Unavailable),
         Refusal::Internal { incident } => internal(incident),
     }

@@ -26,7 +26,7 @@ impl Role {
 
     pub(crate) async fn keys(&self, call: Keys) -> Result<WrappedSecret, Refusal> {
         match self.seams.networks.keys(call.network, call.client).await.map_err(|error| internal(&error))? {
-            KeyHolder::Member { wrapped_secret } => Ok(WrappedSecret { wrapped_secret }),
+            KeyHolder::Member { wrapped_secret, door } => Ok(WrappedSecret { wrapped_secret, door }),
             KeyHolder::Applicant => Err(Refusal::AwaitingApproval),
             KeyHolder::Stranger => Err(Refusal::NotAMember),
         }
@@ -71,6 +71,7 @@ pub(crate) fn refused(error: OrderError) -> Refusal {
         OrderError::LimitReached { .. } => Refusal::LimitReached,
         OrderError::Full { .. } => Refusal::Full,
         OrderError::PlanLimit { .. } => Refusal::PlanLimit,
+        OrderError::SecretPassed => Refusal::SecretPassed,
         OrderError::Store(error) => internal(&error),
     }
 }

@@ -10,7 +10,7 @@ use store::{Budget, CreateError, Guess, JoinError, LeaveError, NewNetwork};
 use crate::{Outcome, Role, announce::Word, internal, limits::NameKey, now, password::PasswordError, pending::Pending};
 
 /// The network secret is 32 bytes; sealed it is a little longer.
-const MAX_WRAPPED_SECRET_BYTES: usize = 256;
+pub(crate) const MAX_WRAPPED_SECRET_BYTES: usize = 256;
 
 impl Role {
     pub(crate) async fn create_start(&self, call: CreateStart) -> Result<CreateStarted, Refusal> {
@@ -190,6 +190,7 @@ impl Role {
             addresses,
             wrapped_secret,
             pool_exhausted: addresses.v4.is_none(),
+            door: change.secret.door,
             change,
         }
     }
@@ -215,7 +216,7 @@ pub(crate) fn rate_limited(retry_after_ms: u32) -> Refusal {
     Refusal::RateLimited { retry_after_ms }
 }
 
-fn refused(error: PasswordError) -> Refusal {
+pub(crate) fn refused(error: PasswordError) -> Refusal {
     match error {
         PasswordError::Malformed => Refusal::Malformed,
         PasswordError::Wrong => Refusal::Denied,

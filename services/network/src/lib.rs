@@ -11,6 +11,10 @@
 //!   change itself, so that the sweep repairs both.
 //! - **Invites** let in without the password. This role knows the hash of what redeems one, and the network secret sealed
 //!   under a key that only the link holds.
+//! - **Secrets** change when the password does, and when somebody is removed or leaves. This role counts them
+//!   ([`domain::SecretEpoch`]), carries each sealed for a member, and lets one of several makers win. The password and the
+//!   invites go on to open the secret of the *door*; an owner's or admin's client hands the newest to whoever came in by it.
+//!   A changed password ends all invites, because they open the old door.
 //! - **Announcing.** The database is the truth and its outbox says what was not told yet. After every commit the members'
 //!   gateways are told at once; what gets lost on the way (a crash, a broker outage, a full queue) a sweep finds every two
 //!   seconds. Clients notice gaps by the revision and ask.
@@ -24,6 +28,7 @@ mod limits;
 mod metrics;
 mod operators;
 mod pending;
+mod secrets;
 mod sweep;
 mod sync;
 
@@ -38,8 +43,9 @@ use std::{
 use bus::{Bus, Served};
 use contract::{
     network::{
-        Admissions, AnotherRelay, ChangesSince, Connect, CreateFinish, CreateStart, JoinFinish, JoinStart, Keys, Leave,
-        Networks, Order, Redeem, Refusal, Sessions, SetNick, Snapshot,
+        Admissions, AnotherRelay, ChangesSince, Connect, CreateFinish, CreateStart, HandSecret, Holders, JoinFinish,
+        JoinStart, Keys, Leave, Networks, Order, Prove, Redeem, Refusal, RenewSecret, Sealed, Sessions, SetNick,
+        SetPassStart, Snapshot,
     },
     session::SessionChanged,
 };
@@ -159,6 +165,15 @@ impl Role {
             bus.serve(concurrency, self.on(|role, call: Admissions| async move { role.admissions(call).await }))
                 .await?,
             bus.serve(concurrency, self.on(|role, call: Keys| async move { role.keys(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: SetPassStart| async move { role.set_pass_start(call).await }))
+                .await?,
+            bus.serve(concurrency, self.on(|role, call: RenewSecret| async move { role.renew_secret(call).await }))
+                .await?,
+            bus.serve(concurrency, self.on(|role, call: HandSecret| async move { role.hand_secret(call).await }))
+                .await?,
+            bus.serve(concurrency, self.on(|role, call: Holders| async move { role.holders(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: Sealed| async move { role.sealed(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: Prove| async move { role.prove(call).await })).await?,
             bus.serve(concurrency, self.on(|role, call: SetNick| async move { role.set_nick(call).await })).await?,
             bus.serve(concurrency, self.on(|role, call: Snapshot| async move { role.snapshot(call).await })).await?,
             bus.serve(concurrency, self.on(|role, call: ChangesSince| async move { role.changes_since(call).await }))

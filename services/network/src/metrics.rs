@@ -54,7 +54,8 @@ impl Outcome {
                 | Refusal::LimitReached
                 | Refusal::InviteInvalid
                 | Refusal::InviteExpired
-                | Refusal::InviteUsedUp,
+                | Refusal::InviteUsedUp
+                | Refusal::SecretPassed,
             ) => Self::Refused,
             Err(Refusal::Internal { .. } | Refusal::Busy) => Self::Failed,
         }

@@ -157,6 +157,7 @@ mod tests {
             members: vec![member; members],
             left: false,
             terms: domain::NetworkTerms { locked: true, approval: true, applicants: u32::MAX },
+            secret: domain::SecretState::default(),
         }
     }
 }

@@ -316,7 +316,7 @@ fn a_key_is_replaced_after_an_hour_with_another_secret_and_when_it_is_worn_out()
     assert_ne!(third, second);
     party.warm_up(0);
     assert_eq!(party.key_of(0), third);
-    party.nodes[0].core.view.learn(NETWORK, NetworkSecret::from_bytes([10; 32]));
+    party.nodes[0].core.view.learn(NETWORK, domain::SecretEpoch::FIRST, NetworkSecret::from_bytes([10; 32]));
     party.warm_up(0);
     assert_ne!(party.key_of(0), third);
 }
@@ -330,7 +330,7 @@ fn who_is_in_several_networks_counts_for_the_one_that_most_are_in() {
     let known = NetworkChange { network: other, ..change(0, 1, both) };
     for node in [0, 3] {
         let core = &mut party.nodes[node].core;
-        core.view.learn(other, NetworkSecret::from_bytes([8; 32]));
+        core.view.learn(other, domain::SecretEpoch::FIRST, NetworkSecret::from_bytes([8; 32]));
         core.handle_frame(party.now, ServerFrame::Change(known.clone()));
     }
     let three = Member { gone: true, revision: Revision(2), ..party.member(3) };
@@ -494,7 +494,7 @@ impl Party {
             relays: Vec::new(),
         };
         core.handle_connected(now, &welcome);
-        core.view.learn(NETWORK, NetworkSecret::from_bytes([9; 32]));
+        core.view.learn(NETWORK, domain::SecretEpoch::FIRST, NetworkSecret::from_bytes([9; 32]));
         core.handle_frame(now, ServerFrame::Change(change(0, 1, members)));
     }
 
@@ -621,6 +621,9 @@ impl Party {
                 | Output::Say(_)
                 | Output::Ask(_)
                 | Output::WantKeys(_)
+                | Output::WantSeal(_)
+                | Output::Prove(..)
+                | Output::MakeSecret(..)
                 | Output::Configure(_)
                 | Output::Members(_)
                 | Output::Open(_)

@@ -120,7 +120,7 @@ fn a_handshake_of_a_stranger_is_not_answered() {
 #[test]
 fn a_member_with_another_secret_gets_no_packet_through() {
     let mut lab = Lab::new();
-    lab.bob.core.view.learn(NETWORK, NetworkSecret::from_bytes([10; 32]));
+    lab.bob.core.view.learn(NETWORK, domain::SecretEpoch::FIRST, NetworkSecret::from_bytes([10; 32]));
     let now = lab.now;
     lab.bob.core.reconcile(now);
     lab.offer_relay();

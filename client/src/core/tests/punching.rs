@@ -448,6 +448,9 @@ impl Sole {
             Output::Call { port, peer, call } => self.calls.push((port, peer, call)),
             Output::Deliver(_)
             | Output::WantKeys(_)
+            | Output::WantSeal(_)
+            | Output::Prove(..)
+            | Output::MakeSecret(..)
             | Output::Ask(_)
             | Output::Configure(_)
             | Output::Members(_)

@@ -1,7 +1,7 @@
 //! What owners and admins do. The rule who may is `domain::may`; it is asked under the network's lock.
 
 use domain::{
-    Admissions, ClientId, MAX_APPLICANTS, MAX_BANS, NetworkId, NetworkOrder, Outsider, Role, UnixMillis, may,
+    Admissions, ClientId, MAX_APPLICANTS, MAX_BANS, NetworkId, NetworkOrder, Outsider, Role, UnixMillis, Wanted, may,
 };
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     engine::Context,
     invites,
     membership::{self, Bumped},
-    reading,
+    reading, secrets,
 };
 use crate::{
     Announcement, Error, KeyHolder, OrderError,
@@ -56,13 +56,13 @@ pub(crate) async fn carried_out(
     match order {
         NetworkOrder::Evict(member) => {
             target.ok_or(OrderError::MemberUnknown)?;
-            expel(db, network, member, bumped.revision).await?;
+            expel(db, network, member, &mut bumped).await?;
         }
         NetworkOrder::Ban(outlaw) => {
             ban(db, network, outlaw, at).await?;
             remove(db, "DELETE FROM applicants WHERE network = $1 AND client = $2", network, outlaw).await?;
             if target.is_some() {
-                expel(db, network, outlaw, bumped.revision).await?;
+                expel(db, network, outlaw, &mut bumped).await?;
             }
         }
         NetworkOrder::Unban(outlaw) => {
@@ -75,6 +75,7 @@ pub(crate) async fn carried_out(
         NetworkOrder::Demote(member) => {
             set_role(db, network, member, MEMBER, bumped.revision).await?;
             invites::revoke_all_of(db, network, member).await?;
+            secrets::unseal(db, network).await?;
         }
         NetworkOrder::Transfer(heir) => {
             set_role(db, network, heir, MEMBER, bumped.revision).await?;
@@ -91,6 +92,7 @@ pub(crate) async fn carried_out(
         }
         NetworkOrder::Delete => delete(db, network, bumped.revision).await?,
         NetworkOrder::Approve(applicant) => approve(db, network, applicant, &bumped, at).await?,
+        NetworkOrder::Invite(new) if new.door != bumped.secret.door => return Err(OrderError::SecretPassed),
         NetworkOrder::Invite(new) => invites::make(db, network, client, &new, at).await?,
         NetworkOrder::Revoke(invite) => invites::revoke(db, network, invite).await?,
         NetworkOrder::Reject(applicant) => {
@@ -146,16 +148,16 @@ pub(crate) async fn all_admissions(
 
 /// What `client` may have to open `network` with.
 pub(crate) async fn keys(db: &mut Connection, network: NetworkId, client: ClientId) -> Result<KeyHolder, Error> {
-    let wrapped: Option<Vec<u8>> = sqlx::query_scalar::<Db, _>(
-        "SELECT n.wrapped_secret FROM networks n
+    let wrapped: Option<(Vec<u8>, i64)> = sqlx::query_as::<Db, _>(
+        "SELECT n.wrapped_secret, n.door_epoch FROM networks n
          JOIN members m ON m.network = n.id AND m.client = $2 AND NOT m.gone WHERE n.id = $1",
     )
     .bind(network.as_bytes().to_vec())
     .bind(client.as_bytes().to_vec())
     .fetch_optional(&mut *db)
     .await?;
-    if let Some(wrapped_secret) = wrapped {
-        return Ok(KeyHolder::Member { wrapped_secret });
+    if let Some((wrapped_secret, door)) = wrapped {
+        return Ok(KeyHolder::Member { wrapped_secret, door: values::epoch(door)? });
     }
     let applies =
         count(db, "SELECT COUNT(*) FROM applicants WHERE network = $1 AND client = $2", network, client).await?;
@@ -193,14 +195,15 @@ async fn role(
     Ok(role.map(|role| if bumped.owner == client { Role::Owner } else { role }))
 }
 
-/// Makes a member a tombstone, and its invites worthless.
-async fn expel(db: &mut Connection, network: NetworkId, member: ClientId, revision: i64) -> Result<(), Error> {
+/// Makes a member a tombstone, its invites worthless, and what it knows soon old.
+async fn expel(db: &mut Connection, network: NetworkId, member: ClientId, bumped: &mut Bumped) -> Result<(), Error> {
     sqlx::query("UPDATE members SET gone = TRUE, revision = $3 WHERE network = $1 AND client = $2 AND NOT gone")
         .bind(network.as_bytes().to_vec())
         .bind(member.as_bytes().to_vec())
-        .bind(revision)
+        .bind(bumped.revision)
         .execute(&mut *db)
         .await?;
+    secrets::want(db, network, bumped, Wanted::Now).await?;
     invites::revoke_all_of(db, network, member).await
 }
 

@@ -1,7 +1,8 @@
 //! Writes to networks. Each begins with [`bump`], or with the insertion of the network.
 
 use domain::{
-    ClientId, NetworkChange, NetworkId, NetworkName, NetworkTerms, Nickname, Revision, UnixMillis, VirtualAddresses,
+    ClientId, NetworkChange, NetworkId, NetworkName, NetworkTerms, Nickname, Revision, SecretState, UnixMillis,
+    VirtualAddresses, Wanted,
 };
 
 use super::{
@@ -11,6 +12,7 @@ use super::{
     engine::Context,
     governing, invites,
     reading::{self, Extent},
+    secrets,
 };
 use crate::{
     Admission, Announcement, CreateError, Error, JoinError, Joined, LeaveError, NewNetwork,
@@ -27,17 +29,34 @@ pub(crate) struct Bumped {
     pub(crate) owner: ClientId,
     /// Without the applicants, which are counted when somebody is told.
     pub(crate) terms: NetworkTerms,
+    /// Without the members who lack the newest, which are counted when somebody is told.
+    pub(crate) secret: SecretState,
     wrapped_secret: Vec<u8>,
 }
 
-/// A row of networks: revision, name, owner, whether locked, whether approval is asked for, wrapped secret.
-type NetworkRow = (i64, String, Vec<u8>, bool, bool, Vec<u8>);
+#[derive(sqlx::FromRow)]
+struct NetworkRow {
+    revision: i64,
+    name: String,
+    owner: Vec<u8>,
+    locked: bool,
+    approval: bool,
+    wrapped_secret: Vec<u8>,
+    secret_epoch: i64,
+    door_epoch: i64,
+    secret_wanted: i64,
+}
 
 impl Bumped {
-    fn of((revision, name, owner, locked, approval, wrapped_secret): NetworkRow) -> Result<Self, Error> {
-        let terms = NetworkTerms { locked, approval, applicants: 0 };
-        let (name, owner) = (values::name(&name)?, values::client(&owner)?);
-        Ok(Self { revision, name, owner, terms, wrapped_secret })
+    fn of(row: NetworkRow) -> Result<Self, Error> {
+        Ok(Self {
+            revision: row.revision,
+            name: values::name(&row.name)?,
+            owner: values::client(&row.owner)?,
+            terms: NetworkTerms { locked: row.locked, approval: row.approval, applicants: 0 },
+            secret: secrets::state(row.secret_epoch, row.door_epoch, row.secret_wanted)?,
+            wrapped_secret: row.wrapped_secret,
+        })
     }
 }
 
@@ -72,7 +91,8 @@ pub(crate) async fn create(
     }
     insert_member(db, id, new.owner, *id.as_bytes(), 1, at).await?;
     let (name, owner, wrapped_secret) = (new.name, new.owner, new.wrapped_secret);
-    let bumped = Bumped { revision: 1, name, owner, terms: NetworkTerms::default(), wrapped_secret };
+    let (terms, secret) = (NetworkTerms::default(), SecretState::default());
+    let bumped = Bumped { revision: 1, name, owner, terms, secret, wrapped_secret };
     Ok(joined(db, context, id, new.owner, bumped).await?)
 }
 
@@ -194,7 +214,7 @@ pub(crate) async fn leave(
     client: ClientId,
     at: UnixMillis,
 ) -> Result<Option<Announcement>, LeaveError> {
-    let bumped = bump(db, network, at).await?.ok_or(LeaveError::NotAMember)?;
+    let mut bumped = bump(db, network, at).await?.ok_or(LeaveError::NotAMember)?;
     let left =
         sqlx::query("UPDATE members SET gone = TRUE, revision = $3 WHERE network = $1 AND client = $2 AND NOT gone")
             .bind(network.as_bytes().to_vec())
@@ -206,6 +226,7 @@ pub(crate) async fn leave(
         return Err(LeaveError::NotAMember);
     }
     invites::revoke_all_of(db, network, client).await?;
+    secrets::want(db, network, &mut bumped, Wanted::Soon).await?;
     let heir: Option<Vec<u8>> = sqlx::query_scalar::<Db, _>(
         "SELECT client FROM members WHERE network = $1 AND NOT gone
          ORDER BY role DESC, joined_ms, revision, client LIMIT 1",
@@ -328,7 +349,7 @@ pub(crate) async fn lock_client(db: &mut Connection, client: ClientId, at: UnixM
 pub(crate) async fn bump(db: &mut Connection, network: NetworkId, at: UnixMillis) -> Result<Option<Bumped>, Error> {
     let row: Option<NetworkRow> = sqlx::query_as::<Db, _>(
         "UPDATE networks SET revision = revision + 1, changed_ms = $2 WHERE id = $1 AND NOT deleted
-         RETURNING revision, name, owner, locked, approval, wrapped_secret",
+         RETURNING revision, name, owner, locked, approval, wrapped_secret, secret_epoch, door_epoch, secret_wanted",
     )
     .bind(network.as_bytes().to_vec())
     .bind(bigint(at.0))
@@ -373,7 +394,8 @@ pub(crate) async fn insert_member(
     sqlx::query(
         "INSERT INTO members (network, client, request, revision, gone, joined_ms) VALUES ($1, $2, $3, $4, FALSE, $5)
          ON CONFLICT (network, client)
-         DO UPDATE SET request = $3, revision = $4, gone = FALSE, joined_ms = $5, role = 0",
+         DO UPDATE SET request = $3, revision = $4, gone = FALSE, joined_ms = $5, role = 0,
+                       proof_epoch = 0, proof = NULL, seal_epoch = 0, seal = NULL",
     )
     .bind(network.as_bytes().to_vec())
     .bind(client.as_bytes().to_vec())
@@ -414,7 +436,8 @@ async fn rejoined(
     client: ClientId,
 ) -> Result<Option<Joined>, Error> {
     let row: Option<NetworkRow> = sqlx::query_as::<Db, _>(
-        "SELECT revision, name, owner, locked, approval, wrapped_secret FROM networks WHERE id = $1",
+        "SELECT revision, name, owner, locked, approval, wrapped_secret, secret_epoch, door_epoch, secret_wanted
+         FROM networks WHERE id = $1",
     )
     .bind(network.as_bytes().to_vec())
     .fetch_optional(&mut *db)
@@ -436,8 +459,10 @@ pub(crate) async fn announcement(
     let members = reading::members(db, context, network, Extent::After(since)).await?;
     let to = reading::member_ids(db, network).await?;
     let terms = NetworkTerms { applicants: reading::applicants(db, network).await?, ..bumped.terms };
+    let secret = SecretState { lacking: secrets::lacking(db, network, bumped.secret.epoch).await?, ..bumped.secret };
     let name = bumped.name.clone();
-    Ok(Announcement { change: NetworkChange { network, name, since, revision, members, left: false, terms }, to })
+    let change = NetworkChange { network, name, since, revision, members, left: false, terms, secret };
+    Ok(Announcement { change, to })
 }
 
 /// Bounds what a network remembers of those who left.

@@ -2,15 +2,15 @@
 
 use async_trait::async_trait;
 use domain::{
-    Admissions, ClientId, InviteId, KnownNetwork, NetworkChange, NetworkId, NetworkName, NetworkOrder, Nickname,
-    Revision, Role, UnixMillis,
+    Admissions, ClientId, Holder, InviteId, KnownNetwork, NetworkChange, NetworkId, NetworkName, NetworkOrder,
+    NewSecret, Nickname, Revision, Role, Seal, SecretEpoch, SecretProof, UnixMillis,
 };
 
 use super::{
     budgets::{self, Stop},
     directory,
     engine::Store,
-    governing, invites, membership, operating, outbox, reading,
+    governing, invites, membership, operating, outbox, reading, secrets,
 };
 use crate::{
     Admission, Announcement, Budget, BudgetKind, CreateError, Error, FoundNetworks, GovernError, Guess, JoinError,
@@ -110,6 +110,65 @@ impl Networks for Store {
 
     async fn keys(&self, network: NetworkId, client: ClientId) -> Result<KeyHolder, Error> {
         self.engine.read("keys", move |db| Box::pin(governing::keys(db, network, client))).await
+    }
+
+    fn credential(&self, network: NetworkId, epoch: SecretEpoch) -> String {
+        secrets::credential(network, epoch)
+    }
+
+    async fn renew_secret(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        new: NewSecret,
+        at: UnixMillis,
+    ) -> Result<Announcement, OrderError> {
+        let context = self.context;
+        self.engine
+            .write("renew secret", move |db| Box::pin(secrets::renew(db, context, network, client, new, at)))
+            .await
+    }
+
+    async fn hand_secret(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        epoch: SecretEpoch,
+        seals: Vec<Seal>,
+        at: UnixMillis,
+    ) -> Result<Announcement, OrderError> {
+        let context = self.context;
+        self.engine
+            .write("hand secret", move |db| Box::pin(secrets::hand(db, context, network, client, epoch, seals, at)))
+            .await
+    }
+
+    async fn holders(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        after: Option<ClientId>,
+        limit: u16,
+    ) -> Result<Vec<Holder>, OrderError> {
+        self.engine.read("holders", move |db| Box::pin(secrets::holders(db, network, client, after, limit))).await
+    }
+
+    async fn sealed(&self, network: NetworkId, client: ClientId) -> Result<Option<Option<Seal>>, Error> {
+        self.engine.read("sealed", move |db| Box::pin(secrets::sealed(db, network, client))).await
+    }
+
+    async fn prove(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        epoch: SecretEpoch,
+        proof: SecretProof,
+        at: UnixMillis,
+    ) -> Result<Option<Announcement>, LeaveError> {
+        let context = self.context;
+        self.engine
+            .write("prove", move |db| Box::pin(secrets::prove(db, context, network, client, epoch, proof, at)))
+            .await
     }
 
     async fn set_nick(&self, client: ClientId, nick: Nickname, at: UnixMillis) -> Result<Vec<Announcement>, Error> {

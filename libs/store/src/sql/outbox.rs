@@ -13,8 +13,13 @@ use crate::{
     values::{self, bigint},
 };
 
-/// Id, name, revision, forgotten, whether locked, whether approval is asked for, announced.
-type ChangedRow = (Vec<u8>, String, i64, i64, bool, bool, i64);
+#[derive(sqlx::FromRow)]
+struct ChangedRow {
+    id: Vec<u8>,
+    announced: i64,
+    #[sqlx(flatten)]
+    row: ChangeRow,
+}
 
 /// Changes before `before` that were not announced, oldest first.
 pub(crate) async fn unannounced(
@@ -24,7 +29,8 @@ pub(crate) async fn unannounced(
     limit: u16,
 ) -> Result<Vec<Announcement>, Error> {
     let rows: Vec<ChangedRow> = sqlx::query_as::<Db, _>(
-        "SELECT id, name, revision, forgotten, locked, approval, announced FROM networks
+        "SELECT id, name, revision, forgotten, locked, approval, secret_epoch, door_epoch, secret_wanted, announced
+         FROM networks
          WHERE announced < revision AND changed_ms < $1 ORDER BY changed_ms, id LIMIT $2",
     )
     .bind(bigint(before.0))
@@ -32,10 +38,9 @@ pub(crate) async fn unannounced(
     .fetch_all(&mut *db)
     .await?;
     let mut announcements = Vec::with_capacity(rows.len());
-    for (id, name, revision, forgotten, locked, approval, announced) in rows {
+    for ChangedRow { id, announced, row } in rows {
         let network = values::network(&id)?;
         let since = values::revision(announced)?;
-        let row = ChangeRow { name, revision, forgotten, locked, approval };
         let change = reading::change(db, context, network, row, since).await?;
         announcements.push(Announcement { change, to: reading::member_ids(db, network).await? });
     }

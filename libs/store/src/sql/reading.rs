@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use domain::{
     ClientId, IdentityKey, Member, NetworkChange, NetworkId, NetworkName, NetworkTerms, PayerId, Revision, Role,
-    Signature, TunnelKey, VirtualAddresses,
+    SecretState, Signature, TunnelKey, VirtualAddresses,
 };
 
 use super::{
     addresses,
     backend::{Connection, Db},
     engine::Context,
+    secrets,
 };
 use crate::{
     Error, NetworkSummary, PairPlan, PasswordRecord, Peer, Snapshot,
@@ -56,6 +57,16 @@ pub(crate) struct ChangeRow {
     pub(crate) forgotten: i64,
     pub(crate) locked: bool,
     pub(crate) approval: bool,
+    pub(crate) secret_epoch: i64,
+    pub(crate) door_epoch: i64,
+    pub(crate) secret_wanted: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct SnapshotRow {
+    id: Vec<u8>,
+    #[sqlx(flatten)]
+    change: ChangeRow,
 }
 
 /// Members by revision, oldest change first.
@@ -148,7 +159,8 @@ pub(crate) async fn changes_since(
     since: Revision,
 ) -> Result<Option<NetworkChange>, Error> {
     let row: Option<ChangeRow> = sqlx::query_as::<Db, _>(
-        "SELECT n.name, n.revision, n.forgotten, n.locked, n.approval FROM networks n
+        "SELECT n.name, n.revision, n.forgotten, n.locked, n.approval, n.secret_epoch, n.door_epoch, n.secret_wanted
+         FROM networks n
          JOIN members m ON m.network = n.id AND m.client = $2 AND NOT m.gone WHERE n.id = $1",
     )
     .bind(network.as_bytes().to_vec())
@@ -179,23 +191,24 @@ pub(crate) async fn snapshot(
     client: ClientId,
     known: BTreeMap<NetworkId, Revision>,
 ) -> Result<Snapshot, Error> {
-    let rows: Vec<(Vec<u8>, String, i64, i64, bool, bool)> = sqlx::query_as::<Db, _>(
-        "SELECT n.id, n.name, n.revision, n.forgotten, n.locked, n.approval FROM networks n
+    let rows: Vec<SnapshotRow> = sqlx::query_as::<Db, _>(
+        "SELECT n.id, n.name, n.revision, n.forgotten, n.locked, n.approval, n.secret_epoch, n.door_epoch,
+                n.secret_wanted
+         FROM networks n
          JOIN members m ON m.network = n.id AND m.client = $1 AND NOT m.gone ORDER BY n.id",
     )
     .bind(client.as_bytes().to_vec())
     .fetch_all(&mut *db)
     .await?;
     let mut networks = Vec::with_capacity(rows.len());
-    for (id, name, revision, forgotten, locked, approval) in rows {
+    for SnapshotRow { id, change: row } in rows {
         let network = values::network(&id)?;
         let mut everybody = members(db, context, network, Extent::Whole).await?;
-        let since = known.get(&network).copied().filter(|&since| bridges(since, forgotten, revision));
+        let since = known.get(&network).copied().filter(|&since| bridges(since, row.forgotten, row.revision));
         if let Some(since) = since {
             everybody.extend(members(db, context, network, Extent::GoneAfter(since)).await?);
             everybody.sort_by_key(|member| (member.revision, member.client));
         }
-        let row = ChangeRow { name, revision, forgotten, locked, approval };
         networks.push(told(db, network, row, since.unwrap_or(Revision::ZERO), everybody).await?);
     }
     let v4 = addresses::of(db, client).await?;
@@ -211,6 +224,8 @@ async fn told(
     members: Vec<Member>,
 ) -> Result<NetworkChange, Error> {
     let applicants = applicants(db, network).await?;
+    let secret = secrets::state(row.secret_epoch, row.door_epoch, row.secret_wanted)?;
+    let secret = SecretState { lacking: secrets::lacking(db, network, secret.epoch).await?, ..secret };
     Ok(NetworkChange {
         network,
         name: values::name(&row.name)?,
@@ -219,6 +234,7 @@ async fn told(
         members,
         left: false,
         terms: NetworkTerms { locked: row.locked, approval: row.approval, applicants },
+        secret,
     })
 }
 

@@ -152,7 +152,13 @@ async fn invites_have_their_bounds(lab: &Lab) {
 }
 
 fn new_invite(uses: u32, lifetime_s: u32) -> NewInvite {
-    NewInvite { id: InviteId::from_bytes(rand::random()), sealed_secret: vec![9; 60], uses, lifetime_s }
+    NewInvite {
+        id: InviteId::from_bytes(rand::random()),
+        sealed_secret: vec![9; 60],
+        uses,
+        lifetime_s,
+        door: domain::SecretEpoch::FIRST,
+    }
 }
 
 async fn invited(lab: &Lab, network: NetworkId, maker: ClientId, uses: u32, lifetime_s: u32) -> InviteId {

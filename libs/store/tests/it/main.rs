@@ -13,6 +13,7 @@ mod operations;
 mod plans;
 mod quota;
 mod schema;
+mod secrets;
 mod sync;
 
 /// Makes one test of every rule and engine. The names contain the engine, which selects tests that need a server.

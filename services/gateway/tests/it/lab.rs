@@ -320,6 +320,7 @@ pub(crate) fn change(since: u64, revision: u64) -> NetworkChange {
         members: Vec::new(),
         left: false,
         terms: NetworkTerms::default(),
+        secret: domain::SecretState::default(),
     }
 }
 
@@ -349,6 +350,7 @@ fn joined() -> network::Joined {
         wrapped_secret: vec![9; 60],
         pool_exhausted: true,
         change: change(0, 1),
+        door: domain::SecretEpoch::FIRST,
     }
 }
 

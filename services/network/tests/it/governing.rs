@@ -111,7 +111,13 @@ async fn an_invite_is_redeemed_by_its_token() {
     lab.quiet().await;
     lab.seat(owner, &gateway, SESSION).await;
     let token = InviteToken([5; 32]);
-    let new = NewInvite { id: token.id(), sealed_secret: b"sealed for the link".to_vec(), uses: 1, lifetime_s: 60 };
+    let new = NewInvite {
+        id: token.id(),
+        sealed_secret: b"sealed for the link".to_vec(),
+        uses: 1,
+        lifetime_s: 60,
+        door: domain::SecretEpoch::FIRST,
+    };
     order(&lab, owner, network, NetworkOrder::Invite(new)).await.unwrap();
 
     let redeem = |client, token| Redeem { client, token, request: [1; 16], source: source(HOME) };
@@ -130,7 +136,13 @@ async fn an_invite_is_redeemed_by_its_token() {
     }
     let refused = lab.call(redeem(other, token)).await;
     assert!(matches!(refused, Err(Refusal::GuessLimit { retry_after_ms: 1.. })), "{refused:?}");
-    let broken = NewInvite { id: token.id(), sealed_secret: Vec::new(), uses: 1, lifetime_s: 60 };
+    let broken = NewInvite {
+        id: token.id(),
+        sealed_secret: Vec::new(),
+        uses: 1,
+        lifetime_s: 60,
+        door: domain::SecretEpoch::FIRST,
+    };
     assert_eq!(order(&lab, owner, network, NetworkOrder::Invite(broken)).await, Err(Refusal::Malformed));
     lab.end().await;
 }
