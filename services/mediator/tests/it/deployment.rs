@@ -83,6 +83,12 @@ impl Deployment {
         fs::read(self.dir.join("data/secrets").join(name)).unwrap()
     }
 
+    /// The files of the embedded database.
+    pub(crate) fn database(&self) -> Vec<Vec<u8>> {
+        let files = ["buri.db", "buri.db-wal"].map(|name| fs::read(self.dir.join("data").join(name)));
+        files.into_iter().flatten().collect()
+    }
+
     /// Everything that its servers logged so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8(fs::read(self.dir.join("mediator.log")).unwrap()).unwrap()

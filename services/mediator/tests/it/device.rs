@@ -82,6 +82,11 @@ impl Device {
         self.run_with_input(&["join", network, "--password-file", "-"], password)
     }
 
+    /// Changes the password of a network.
+    pub(crate) fn set_pass(&self, network: &str, password: &str) -> Done {
+        self.run_with_input(&["set-pass", network, "--password-file", "-"], password)
+    }
+
     /// What `status` says.
     pub(crate) fn status(&self) -> Value {
         self.run(&["status"]).ok()

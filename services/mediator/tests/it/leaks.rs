@@ -15,6 +15,7 @@ use crate::{
 };
 
 const PASSWORD: &str = "quagga-tinsel-91";
+const NEW_PASSWORD: &str = "pangolin-orbit-44";
 const WRONG_PASSWORD: &str = "zebra-garland-17";
 const WRONG_TOKEN: &str = "wrong-operator-token-f00dfeedf00dfeed";
 const NETWORK: &str = "Kumquat Circle";
@@ -108,7 +109,17 @@ impl Play {
         deployment.kill();
         deployment.restart();
         anna.create(OTHER_NETWORK, PASSWORD).ok();
+        // Newer secrets, each sealed for those who are there.
+        assert_eq!(anna.set_pass(NETWORK, NEW_PASSWORD).ok()["epoch"], 2);
+        renewed(&[anna, bert, carl], 2);
+        let invite = anna.run(&["invite", NETWORK]).ok()["invite"].as_str().unwrap().to_owned();
+        assert_eq!(anna.set_pass(NETWORK, PASSWORD).ok()["sealed"], 2);
+        renewed(&[anna, bert, carl], 3);
+        let digits = invite.trim_start_matches("buri-invite:").as_bytes().chunks(2);
+        let link: Vec<u8> = digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
         self.secrets = self.secrets();
+        self.secrets.push(Needle::new("an invite", &link));
+        self.assert_no_secret_is_stored(&link);
         let Self { deployment, anna, bert, .. } = self;
         bert.run(&["leave", NETWORK]).ok();
         anna.run(&["leave", NETWORK]).ok();
@@ -119,6 +130,7 @@ impl Play {
     fn secrets(&self) -> Vec<Needle> {
         let mut needles = vec![
             Needle::new("the password", PASSWORD.as_bytes()),
+            Needle::new("the new password", NEW_PASSWORD.as_bytes()),
             Needle::new("the wrong password", WRONG_PASSWORD.as_bytes()),
             Needle::new("the operator's token", self.deployment.operator_token().as_bytes()),
             Needle::new("the wrong operator's token", WRONG_TOKEN.as_bytes()),
@@ -154,6 +166,24 @@ impl Play {
         let tunnel = TunnelKey::try_from(&[9; 32][..]).unwrap();
         let session = Session { client: ClientId::of(&identity), identity, tunnel, expires: UnixMillis(1) };
         key.sign(&session, UnixMillis(0)).unwrap().split('.').next().unwrap().to_owned()
+    }
+
+    /// The whole database, and what is written ahead of it, holds no secret of any network as it is.
+    fn assert_no_secret_is_stored(&self, link: &[u8]) {
+        let stored = self.deployment.database();
+        assert!(stored.iter().map(Vec::len).sum::<usize>() > 4096, "is this the database?");
+        let holds = |bytes: &[u8]| stored.iter().any(|file| file.windows(bytes.len()).any(|window| window == bytes));
+        assert!(holds(NETWORK.as_bytes()), "what is no secret is there");
+        let mut secrets = vec![link.to_vec(), PASSWORD.into(), NEW_PASSWORD.into()];
+        for device in [&self.anna, &self.bert, &self.carl] {
+            // The newest, the door, and two before it: they are on disk a moment after they are used.
+            while raw_secrets(&device.kept("view.cbor")).len() < 4 {}
+            secrets.extend(raw_secrets(&device.kept("view.cbor")));
+        }
+        // Their beginnings as well: a page may end in the middle.
+        for secret in &secrets {
+            assert!(!holds(&secret[..12]), "the database holds a secret");
+        }
     }
 
     fn logs(&self) -> Vec<(&'static str, String)> {
@@ -208,6 +238,42 @@ fn kept_secrets(who: &str, view: &[u8]) -> Vec<Needle> {
     }
     assert!(networks > 0 && needles.len() > networks, "{who} keeps no secrets: is this another form?");
     needles
+}
+
+fn renewed(devices: &[&Device], epoch: u64) {
+    for device in devices {
+        let is_renewed = |network: &serde_json::Value| {
+            network["name"] == NETWORK && network["secret_epoch"] == epoch && network["secret_proved"] == true
+        };
+        while !device.status()["networks"].as_array().unwrap().iter().any(is_renewed) {}
+    }
+}
+
+/// All secrets of networks that a client keeps, as they are.
+fn raw_secrets(view: &[u8]) -> Vec<Vec<u8>> {
+    const NETWORKS: u64 = 5;
+    let mut secrets = Vec::new();
+    let mut decoder = Decoder::new(view);
+    decoder.array().unwrap();
+    skip(&mut decoder, NETWORKS);
+    let one = |decoder: &mut Decoder<'_>| {
+        let fields = decoder.array().unwrap().unwrap();
+        skip(decoder, 1);
+        let secret = decoder.bytes().unwrap().to_vec();
+        skip(decoder, fields - 2);
+        secret
+    };
+    for _ in 0..decoder.array().unwrap().unwrap() {
+        let fields = decoder.array().unwrap().unwrap();
+        skip(&mut decoder, 8);
+        let parts = decoder.array().unwrap().unwrap();
+        secrets.extend([one(&mut decoder), one(&mut decoder)]);
+        for _ in 0..decoder.array().unwrap().unwrap() {
+            secrets.push(one(&mut decoder));
+        }
+        skip(&mut decoder, parts - 3 + fields - 9);
+    }
+    secrets
 }
 
 fn skip(decoder: &mut Decoder<'_>, items: u64) {

@@ -12,5 +12,6 @@ mod operating;
 mod operators;
 mod quota;
 mod refusals;
+mod renewal;
 mod seams;
 mod tools;
