@@ -123,6 +123,14 @@ bytes_id! {
     InviteId
 }
 bytes_id! {
+    /// An account of people.
+    AccountId
+}
+bytes_id! {
+    /// Somebody who logs in to accounts.
+    PersonId
+}
+bytes_id! {
     /// One relay process.
     RelayId
 }

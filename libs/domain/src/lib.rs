@@ -5,8 +5,11 @@
 //! numbered fields, so that a field can be added without breaking an older reader, and validation happens while decoding,
 //! so that a value that exists is a value that is valid.
 
+mod account;
 mod address;
 mod bandwidth;
+mod credential;
+mod email;
 pub mod human_duration;
 mod id;
 mod invite;
@@ -25,11 +28,17 @@ mod role;
 mod secret;
 mod stream;
 
+pub use account::{
+    AccountAction, AccountClient, AccountExport, AccountInvitation, AccountNetwork, AccountOrder, AccountPerson,
+    AccountRelayed, AccountSession, AccountView, MAX_ACCOUNT_PEOPLE, may_in_account,
+};
 pub use address::{AddressPool, PoolError, Scope, SourcePrefix, UlaPrefix, VirtualAddresses, pairs_well, scope};
 pub use bandwidth::Bandwidth;
+pub use credential::{AttachCode, OneTimeToken, Passphrase, PassphraseError, SecretError, SessionToken, TokenHash};
+pub use email::{EmailAddress, EmailError};
 pub use id::{
-    ClientId, Epoch, GatewayId, InstanceId, InviteId, LeaseId, NetworkId, ParseIdError, PayerId, RelayId, Revision,
-    TokenId, UnixMillis,
+    AccountId, ClientId, Epoch, GatewayId, InstanceId, InviteId, LeaseId, NetworkId, ParseIdError, PayerId, PersonId,
+    RelayId, Revision, TokenId, UnixMillis,
 };
 pub use invite::{Invite, InviteToken, MAX_INVITES, NewInvite};
 pub use key::{IdentityKey, KeyError, Signature, TUNNEL_KEY_CONTEXT, TunnelKey};

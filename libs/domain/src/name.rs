@@ -1,8 +1,5 @@
 //! Names that people type. Two names that look alike are one name.
 
-use std::{fmt, str::FromStr};
-
-use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_security::{GeneralSecurityProfile as _, MixedScript as _, confusable_detection::skeleton};
 
@@ -76,37 +73,42 @@ fn normalised(text: &str, limit: usize) -> Result<String, NameError> {
     Ok(name)
 }
 
+/// Gives a checked text its forms: for people, in CBOR and in JSON. Whatever is decoded is checked.
 macro_rules! text_value {
-    ($name:ident) => {
-        impl FromStr for $name {
-            type Err = NameError;
+    ($name:ident, $error:ty, $check:expr) => {
+        impl std::str::FromStr for $name {
+            type Err = $error;
 
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                normalised(text, Self::MAX_BYTES).map(Self)
+            fn from_str(text: &str) -> Result<Self, $error> {
+                $check(text).map(Self)
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&self.0, f)
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Debug::fmt(&self.0, f)
             }
         }
 
-        impl<C> Encode<C> for $name {
-            fn encode<W: encode::Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
+        impl<C> minicbor::Encode<C> for $name {
+            fn encode<W: minicbor::encode::Write>(
+                &self,
+                e: &mut minicbor::Encoder<W>,
+                _: &mut C,
+            ) -> Result<(), minicbor::encode::Error<W::Error>> {
                 e.str(&self.0)?.ok()
             }
         }
 
-        impl<'b, C> Decode<'b, C> for $name {
-            fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-                d.str()?.parse().map_err(decode::Error::custom)
+        impl<'b, C> minicbor::Decode<'b, C> for $name {
+            fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+                d.str()?.parse().map_err(minicbor::decode::Error::custom)
             }
         }
 
@@ -124,8 +126,10 @@ macro_rules! text_value {
     };
 }
 
-text_value!(NetworkName);
-text_value!(Nickname);
+pub(crate) use text_value;
+
+text_value!(NetworkName, NameError, |text| normalised(text, NetworkName::MAX_BYTES));
+text_value!(Nickname, NameError, |text| normalised(text, Nickname::MAX_BYTES));
 
 #[cfg(test)]
 mod tests {

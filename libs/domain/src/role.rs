@@ -76,7 +76,7 @@ impl Action {
 }
 
 #[derive(Clone, Copy)]
-enum Reach {
+pub(crate) enum Reach {
     /// The network itself, or people who are not in it.
     Anybody,
     /// Members with a lesser role than one's own, so never oneself, and people who are not in it.
@@ -87,7 +87,11 @@ enum Reach {
 /// member, or the network itself.
 #[must_use]
 pub fn may(actor: Role, action: Action, target: Option<Role>) -> bool {
-    let (least, reach) = action.rule();
+    permits(action.rule(), actor, target)
+}
+
+/// Whether a rule (the least role, and to whom) lets `actor` do it to `target`.
+pub(crate) fn permits((least, reach): (Role, Reach), actor: Role, target: Option<Role>) -> bool {
     let reached = match reach {
         Reach::Anybody => true,
         Reach::Below => target.is_none_or(|target| target < actor),
