@@ -1,12 +1,14 @@
-//! Durable state: clients, plans, networks, members, addresses, guess budgets, what was relayed for whom, and what
-//! operators did, in SQLite or Postgres.
+//! Durable state: clients, plans, people and their accounts, networks, members, addresses, guess budgets, what was relayed
+//! for whom, and what operators did, in SQLite or Postgres.
 //!
-//! One method of [`Accounts`], [`Networks`] or [`Operations`] is one use case and one transaction. The SQL in `sql/` is compiled twice,
+//! One method of [`Accounts`], [`Networks`], [`Operations`] or [`People`] is one use case and one transaction. The SQL in `sql/` is compiled twice,
 //! once for each engine; what differs (how to connect, how to begin, how to lock) is in `postgres.rs` and `sqlite.rs`.
 //!
 //! # Rules
-//! - **Bump first.** Every write to a network begins with raising its revision, which locks its row. Locks are taken in
-//!   the order networks (by id), clients, addresses and relay usage, so that transactions cannot wait for each other in a circle.
+//! - **Bump first.** Every write to a network or an account begins with raising its revision, which locks its row. Locks are
+//!   taken in the order accounts, networks (by id), clients, addresses and relay usage, so that transactions cannot wait for each
+//!   other in a circle.
+//! - **People** stand in tables of their own. A token is deleted by the statement that uses it, and only its hash is kept.
 //! - **Never dropped half-way.** A use case runs in a task of its own: a caller that stops waiting abandons the answer, not
 //!   the transaction. sqlx's `begin` loses acknowledged writes when its future is dropped (sqlx #4385), so it is not used.
 //! - **Deadlines of our own** on taking a connection (2 s) and on the transaction (5 s), because a pooled connection on a
@@ -22,6 +24,7 @@ mod governing;
 mod migrate;
 mod networks;
 mod operations;
+mod people;
 mod plans;
 mod postgres;
 mod seats;
@@ -46,6 +49,10 @@ pub use operations::{
     AuditEntry, AuditFilter, Claim, MAX_TOKENS, MakeTokenError, NewEntry, NewToken, Operations, REPEATABLE,
     RepeatableRequest, Token,
 };
+pub use people::{
+    AccountError, AccountSummary, Actor, AttachError, Attachment, Belonging, Credentials, Fresh, MAX_SESSIONS, Mail,
+    MailKind, NewSession, PasswordHash, People, Person, ProviderError, Sessions, Vouched,
+};
 pub use plans::{MAX_PLANS, PlanError, ReassignError};
 
 /// How a deployment hands out what the store owns.
@@ -69,6 +76,7 @@ impl Default for StoreOptions {
 #[derive(Clone)]
 pub struct Stores {
     pub accounts: Arc<dyn Accounts>,
+    pub people: Arc<dyn People>,
     pub networks: Arc<dyn Networks>,
     pub operations: Arc<dyn Operations>,
 }

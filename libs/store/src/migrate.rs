@@ -30,6 +30,7 @@ pub fn migrations() -> &'static [Migration] {
         Migration { version: 5, name: "operations", sql: include_str!("../../../migrations/0005_operations.sql") },
         Migration { version: 6, name: "directory", sql: include_str!("../../../migrations/0006_directory.sql") },
         Migration { version: 7, name: "secrets", sql: include_str!("../../../migrations/0007_secrets.sql") },
+        Migration { version: 8, name: "accounts", sql: include_str!("../../../migrations/0008_accounts.sql") },
     ]
 }
 

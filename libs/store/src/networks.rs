@@ -328,12 +328,34 @@ pub enum BudgetKind {
     CreationSource = 5,
     /// Orders given by one client.
     Order = 6,
+    /// Passwords of people tried for one e-mail address; the key is derived from it, known or not.
+    Person = 7,
+    /// Passwords of people tried from one source prefix.
+    PersonSource = 8,
+    /// Mails to one address.
+    Mail = 9,
+    /// Mails that one source prefix asks for.
+    MailSource = 10,
+    /// Codes shown by one client to become part of an account.
+    Attach = 11,
 }
 
 impl BudgetKind {
     /// Every kind, in the order of the numbers.
-    pub const ALL: [Self; 7] =
-        [Self::Network, Self::Client, Self::Source, Self::Rename, Self::Creation, Self::CreationSource, Self::Order];
+    pub const ALL: [Self; 12] = [
+        Self::Network,
+        Self::Client,
+        Self::Source,
+        Self::Rename,
+        Self::Creation,
+        Self::CreationSource,
+        Self::Order,
+        Self::Person,
+        Self::PersonSource,
+        Self::Mail,
+        Self::MailSource,
+        Self::Attach,
+    ];
 }
 
 /// So many attempts in so much time, counted from the first.
@@ -447,5 +469,8 @@ from_database!(
     crate::UnknownPlan,
     crate::MakeTokenError,
     crate::PlanError,
-    crate::ReassignError
+    crate::ReassignError,
+    crate::AccountError,
+    crate::AttachError,
+    crate::ProviderError
 );

@@ -18,6 +18,10 @@ mod backend {
     pub(crate) const LOCK_SCHEMA: &str = "SELECT pg_advisory_xact_lock(5284013177)";
 }
 
+#[path = "sql/account_orders.rs"]
+mod account_orders;
+#[path = "sql/account_views.rs"]
+mod account_views;
 #[path = "sql/accounts.rs"]
 mod accounts;
 #[path = "sql/addresses.rs"]
@@ -32,6 +36,8 @@ mod engine;
 mod governing;
 #[path = "sql/invites.rs"]
 mod invites;
+#[path = "sql/mails.rs"]
+mod mails;
 #[path = "sql/membership.rs"]
 mod membership;
 #[path = "sql/networks.rs"]
@@ -42,8 +48,12 @@ mod operating;
 mod operations;
 #[path = "sql/outbox.rs"]
 mod outbox;
+#[path = "sql/people.rs"]
+mod people;
 #[path = "sql/plans.rs"]
 mod plans;
+#[path = "sql/providers.rs"]
+mod providers;
 #[path = "sql/quota.rs"]
 mod quota;
 #[path = "sql/reading.rs"]
@@ -52,6 +62,8 @@ mod reading;
 mod schema;
 #[path = "sql/secrets.rs"]
 mod secrets;
+#[path = "sql/signing_up.rs"]
+mod signing_up;
 
 /// A connection idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);

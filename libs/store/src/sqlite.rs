@@ -16,6 +16,10 @@ mod backend {
     pub(crate) const LOCK_SCHEMA: &str = "SELECT 1";
 }
 
+#[path = "sql/account_orders.rs"]
+mod account_orders;
+#[path = "sql/account_views.rs"]
+mod account_views;
 #[path = "sql/accounts.rs"]
 mod accounts;
 #[path = "sql/addresses.rs"]
@@ -30,6 +34,8 @@ mod engine;
 mod governing;
 #[path = "sql/invites.rs"]
 mod invites;
+#[path = "sql/mails.rs"]
+mod mails;
 #[path = "sql/membership.rs"]
 mod membership;
 #[path = "sql/networks.rs"]
@@ -40,8 +46,12 @@ mod operating;
 mod operations;
 #[path = "sql/outbox.rs"]
 mod outbox;
+#[path = "sql/people.rs"]
+mod people;
 #[path = "sql/plans.rs"]
 mod plans;
+#[path = "sql/providers.rs"]
+mod providers;
 #[path = "sql/quota.rs"]
 mod quota;
 #[path = "sql/reading.rs"]
@@ -50,6 +60,8 @@ mod reading;
 mod schema;
 #[path = "sql/secrets.rs"]
 mod secrets;
+#[path = "sql/signing_up.rs"]
+mod signing_up;
 
 /// How long one process waits for the write lock of another.
 const BUSY_DEADLINE: Duration = Duration::from_secs(4);

@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 
 use domain::{
-    Bandwidth, ClientId, NetworkId, NetworkName, Nickname, Plan, Quota, Revision, Role, SecretEpoch, UnixMillis,
+    AccountId, Bandwidth, ClientId, EmailAddress, NetworkId, NetworkName, Nickname, PersonId, Plan, Quota, Revision,
+    Role, SecretEpoch, UnixMillis,
 };
 
 use crate::Error;
@@ -69,6 +70,27 @@ pub(crate) fn name(text: &str) -> Result<NetworkName, Error> {
 
 pub(crate) fn nick(text: Option<&str>) -> Result<Option<Nickname>, Error> {
     text.map(str::parse).transpose().map_err(|_| Error::Corrupt { what: "nickname" })
+}
+
+pub(crate) fn account(bytes: &[u8]) -> Result<AccountId, Error> {
+    AccountId::try_from(bytes).map_err(|_| Error::Corrupt { what: "account id" })
+}
+
+pub(crate) fn person(bytes: &[u8]) -> Result<PersonId, Error> {
+    PersonId::try_from(bytes).map_err(|_| Error::Corrupt { what: "person id" })
+}
+
+pub(crate) fn email(text: &str) -> Result<EmailAddress, Error> {
+    text.parse().map_err(|_| Error::Corrupt { what: "e-mail address" })
+}
+
+/// The inverse of [`role`], for people in accounts.
+pub(crate) const fn role_number(role: Role) -> i64 {
+    match role {
+        Role::Member => 0,
+        Role::Admin => 1,
+        Role::Owner => 2,
+    }
 }
 
 /// As `members.role` holds it; the owner is 2 in what queries return.

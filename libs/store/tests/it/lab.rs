@@ -1,13 +1,23 @@
 //! A fresh database for one test, and clients to put into it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
-use domain::{AddressPool, ClientId, IdentityKey, NetworkId, NetworkOrder, Signature, TunnelKey, UnixMillis};
+use domain::{
+    AccountId, AccountOrder, AddressPool, ClientId, IdentityKey, NetworkId, NetworkOrder, OneTimeToken, PersonId,
+    SessionToken, Signature, TunnelKey, UnixMillis,
+};
 use sqlx::Connection as _;
-use store::{Admission, Announcement, JoinError, Joined, Login, NewNetwork, StoreOptions, Stores};
+use store::{
+    Admission, Announcement, AttachError, Attachment, Fresh, JoinError, Joined, Login, NewNetwork, NewSession,
+    PasswordHash, StoreOptions, Stores,
+};
 use tempfile::TempDir;
 
 pub(crate) const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 pub(crate) struct Lab {
     pub(crate) url: String,
@@ -67,6 +77,74 @@ impl Lab {
 
     pub(crate) fn operations(&self) -> &dyn store::Operations {
         &*self.stores().operations
+    }
+
+    pub(crate) fn people(&self) -> &dyn store::People {
+        &*self.stores().people
+    }
+
+    /// A person who proved its address, and the account made for it.
+    pub(crate) async fn person(&self, email: &str) -> (PersonId, AccountId) {
+        let fresh = fresh();
+        self.people().ask_sign_up(email.parse().unwrap(), PasswordHash("$argon2id$".into()), fresh, NOW).await.unwrap();
+        let session = session();
+        let person = self.people().confirm_sign_up(fresh.token, session, NOW).await.unwrap().unwrap();
+        (person, self.people().person(session.token, NOW).await.unwrap().unwrap().accounts[0].account)
+    }
+
+    /// Gives `client` to `account` through a code that `person` makes.
+    pub(crate) async fn attach(
+        &self,
+        person: PersonId,
+        account: AccountId,
+        client: ClientId,
+    ) -> Result<Attachment, AttachError> {
+        let code = fresh();
+        self.people().carry_out_for(person, account, AccountOrder::MakeCode, code, NOW).await.unwrap();
+        self.people().attach(client, code.token, NOW).await
+    }
+
+    /// How many rows of any table contain `text` in any column.
+    pub(crate) async fn rows_with(&self, text: &str) -> i64 {
+        let mut found = 0;
+        for (table, columns) in self.columns().await {
+            let condition: Vec<_> =
+                columns.iter().map(|column| format!("CAST({column} AS TEXT) LIKE '%{text}%'")).collect();
+            found += self.scalar(&format!("SELECT COUNT(*) FROM {table} WHERE {}", condition.join(" OR "))).await;
+        }
+        found
+    }
+
+    /// Every table with the names of its columns.
+    async fn columns(&self) -> std::collections::BTreeMap<String, Vec<String>> {
+        let sqlite =
+            "SELECT m.name, i.name FROM sqlite_master m JOIN pragma_table_info(m.name) i WHERE m.type = 'table'";
+        let postgres = "SELECT CAST(table_name AS TEXT), CAST(column_name AS TEXT) FROM information_schema.columns
+                        WHERE table_schema = 'public'";
+        let rows: Vec<(String, String)> = if self.url.starts_with("sqlite") {
+            let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::query_as(sqlite).fetch_all(&mut connection).await.unwrap()
+        } else {
+            let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query_as(postgres).fetch_all(&mut connection).await.unwrap()
+        };
+        let mut tables = std::collections::BTreeMap::<String, Vec<String>>::new();
+        for (table, column) in rows {
+            tables.entry(table).or_default().push(column);
+        }
+        assert!(tables.len() > 10, "{tables:?}");
+        tables
+    }
+
+    async fn scalar(&self, sql: &str) -> i64 {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        if self.url.starts_with("sqlite") {
+            let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+        } else {
+            let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+        }
     }
 
     /// The same database through connections of its own, as another process has it.
@@ -162,6 +240,17 @@ pub(crate) fn login(number: u64, tunnel: u8) -> Login {
         tunnel_signature: Signature::from_bytes([tunnel; 64]),
         nick: None,
     }
+}
+
+/// A token that lives for an hour.
+pub(crate) fn fresh() -> Fresh {
+    let token = OneTimeToken::from_bytes(rand::random()).hash();
+    Fresh { token, nonce: rand::random(), expires: NOW.plus(HOUR) }
+}
+
+/// A session that lives for an hour.
+pub(crate) fn session() -> NewSession {
+    NewSession { token: SessionToken::from_bytes(rand::random()).hash(), expires: NOW.plus(HOUR) }
 }
 
 pub(crate) fn new_network(name: &str, owner: ClientId) -> NewNetwork {

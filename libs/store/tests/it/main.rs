@@ -2,14 +2,17 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod addresses;
+mod belonging;
 mod budgets;
 mod directory;
+mod erasing;
 mod faults;
 mod governing;
 mod inviting;
 mod lab;
 mod membership;
 mod operations;
+mod people;
 mod plans;
 mod quota;
 mod schema;

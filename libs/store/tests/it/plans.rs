@@ -30,7 +30,7 @@ async fn the_shipped_plans_are_rows(lab: &Lab) {
 }
 
 async fn a_client_never_has_more_networks_than_its_plan_allows(lab: &Lab) {
-    lab.execute("INSERT INTO plans VALUES ('tiny', 5, 3, 1000, 1000)").await;
+    lab.execute("INSERT INTO plans VALUES ('tiny', 5, 3, 1000, 1000, 256)").await;
     let [client, owner] = lab.clients(2).await.try_into().unwrap();
     lab.accounts().assign_plan(client, "tiny").await.unwrap();
 

@@ -132,7 +132,7 @@ async fn the_owner_pays_when_its_plan_is_what_the_pair_gets(lab: &Lab) {
 
 /// A client whose plan has this monthly quota.
 async fn small_plan(lab: &Lab, bytes: u64) -> ClientId {
-    lab.execute(&format!("INSERT INTO plans VALUES ('small', 5, 5, 1000, {bytes})")).await;
+    lab.execute(&format!("INSERT INTO plans VALUES ('small', 5, 5, 1000, {bytes}, 256)")).await;
     let client = lab.client().await;
     lab.accounts().assign_plan(client, "small").await.unwrap();
     client
