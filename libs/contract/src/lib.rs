@@ -3,6 +3,7 @@
 //! A call is a type with its subject, deadline, reply and refusal; an event is a type with its topic and delivery. All
 //! travel as CBOR (see `domain`). Calls are safe to repeat; events are hints, the database has the truth.
 
+pub mod account;
 pub mod auth;
 pub mod gateway;
 pub mod network;

@@ -1,4 +1,4 @@
-//! The role that knows who is who: client keys, tokens and their keys.
+//! The role that knows who is who: client keys, people and their accounts, tokens and their keys.
 //!
 //! A client is its Ed25519 key. The gateway has checked the client's signature before anything arrives here, so a login is
 //! one transaction (a key never seen before is registered in it) and one signature: the resumption token, which lets the
@@ -9,12 +9,24 @@
 //!
 //! It also keeps the count of what is relayed for whom: relays report what they spent of the monthly quotas, and are told how
 //! far they may go (see `domain::RelayReport`). One transaction each; nothing is kept in the process.
+//!
+//! People (`desk`) log in with an e-mail address and a password, which is hashed with argon2id on the blocking pool behind a
+//! semaphore: however many come, clients go on logging in beside them. Sessions and mailed tokens are random and kept as
+//! hashes; what is mailed is derived from a key that is not in the database. Mail goes from an outbox (`postman`) to a folder
+//! or an SMTP server (`mail`). Rejected: signing sessions as tokens, because logging out everywhere must take effect at once;
+//! making a person before the address is proved, because the first who signs up with another's address would own it.
 
+mod desk;
+mod hashing;
+mod limits;
 mod login;
 mod operators;
+mod postman;
 mod quota;
+mod serving;
 
 pub mod keys;
+pub mod mail;
 pub mod metrics;
 
 use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
@@ -22,9 +34,11 @@ use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 use bus::Bus;
 use contract::auth::{Keys, Login, Renew, SettleRelay};
 use serde::{Deserialize, Serialize};
-use store::Accounts;
+use store::{Accounts, Networks, People};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use limits::Limits;
 pub use login::Auth;
 pub use metrics::Metrics;
 
@@ -46,6 +60,62 @@ pub struct Config {
     pub registrations: NonZeroU32,
     /// Calls served at once.
     pub concurrency: usize,
+    /// People, their passwords and their mail.
+    pub people: PeopleConfig,
+}
+
+/// How people are served.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PeopleConfig {
+    /// What mailed tokens and budgets of addresses are derived from (32 bytes). Empty: `accounts.key` among the secrets.
+    pub key: PathBuf,
+    /// Where mail goes: "file:///folder", "smtp://host:port" (with "?tls=required" for STARTTLS) or
+    /// "smtps://user:password@host". Empty: it waits in the outbox; with all roles in one process, the folder `mail`.
+    pub mailer: String,
+    /// Who it is from.
+    pub mail_from: String,
+    /// What links in mails begin with.
+    pub site: String,
+    /// How often the outbox is looked at.
+    #[serde(with = "domain::human_duration")]
+    pub mail_poll: Duration,
+    /// How long a person stays logged in.
+    #[serde(with = "domain::human_duration")]
+    pub session_lifetime: Duration,
+    /// How long mailed confirmations and invitations are good.
+    #[serde(with = "domain::human_duration")]
+    pub mail_lifetime: Duration,
+    /// How long a mail that sets another password is good.
+    #[serde(with = "domain::human_duration")]
+    pub reset_lifetime: Duration,
+    /// How long a code for a client is good.
+    #[serde(with = "domain::human_duration")]
+    pub code_lifetime: Duration,
+    /// Threads that hash passwords. 0: as many as there are cores.
+    pub hashing_threads: usize,
+    /// Passwords that wait to be hashed; who comes later is told to come back.
+    pub hashing_queue: usize,
+    pub limits: limits::Limits,
+}
+
+impl Default for PeopleConfig {
+    fn default() -> Self {
+        Self {
+            key: PathBuf::new(),
+            mailer: String::new(),
+            mail_from: "Buri <buri@buri.invalid>".to_owned(),
+            site: "http://127.0.0.1:12982".to_owned(),
+            mail_poll: Duration::from_secs(1),
+            session_lifetime: Duration::from_secs(30 * 24 * 3600),
+            mail_lifetime: Duration::from_secs(24 * 3600),
+            reset_lifetime: Duration::from_secs(3600),
+            code_lifetime: Duration::from_secs(900),
+            hashing_threads: 0,
+            hashing_queue: 64,
+            limits: limits::Limits::default(),
+        }
+    }
 }
 
 impl Default for Config {
@@ -57,6 +127,7 @@ impl Default for Config {
             registrations_per_source: const { NonZeroU32::new(60).unwrap() },
             registrations: const { NonZeroU32::new(500).unwrap() },
             concurrency: 256,
+            people: PeopleConfig::default(),
         }
     }
 }
@@ -66,6 +137,9 @@ impl Default for Config {
 pub struct Seams {
     pub bus: Bus,
     pub accounts: Arc<dyn Accounts>,
+    pub people: Arc<dyn People>,
+    /// Budgets of tries, which all roles keep in one table.
+    pub networks: Arc<dyn Networks>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -80,6 +154,12 @@ impl std::fmt::Debug for Seams {
 pub enum Error {
     #[error("no key to sign tokens with")]
     Keys(#[from] keys::KeysError),
+    #[error("the key of people's accounts cannot be used: {path}")]
+    AccountKey { path: PathBuf, source: std::io::Error },
+    #[error("a mailer is configured that cannot be used")]
+    Mailer(#[from] mail::MailerError),
+    #[error("passwords cannot be hashed")]
+    Hashing,
     #[error("the calls of this role cannot be served")]
     Bus(#[from] bus::Error),
 }
@@ -89,8 +169,11 @@ pub enum Error {
 /// # Errors
 /// [`Error`] when there is no signing key, or the bus refuses.
 pub async fn run(config: Config, seams: Seams, shutdown: CancellationToken) -> Result<(), Error> {
+    let (desk, postman) = serving::prepare(&config.people, &seams)?;
+    let mut working = JoinSet::new();
+    working.spawn(postman.run(shutdown.clone()));
     let auth = Arc::new(Auth::new(&config, seams.accounts, seams.metrics)?);
-    let served = [
+    let mut served = vec![
         seams
             .bus
             .serve(config.concurrency, serve::<Login, _, _>(&auth, |auth, call| async move { auth.login(call).await }))
@@ -112,6 +195,7 @@ pub async fn run(config: Config, seams: Seams, shutdown: CancellationToken) -> R
             .await?,
     ];
     let operators = auth.serve_operators(&seams.bus, config.concurrency).await?;
+    served.extend(serving::serve(&seams.bus, config.concurrency, &Arc::new(desk)).await?);
     let mut reload = tokio::time::interval(config.keys_reload);
     loop {
         tokio::select! {
@@ -122,6 +206,7 @@ pub async fn run(config: Config, seams: Seams, shutdown: CancellationToken) -> R
     for served in served.into_iter().chain(operators) {
         served.stop().await;
     }
+    working.join_all().await;
     Ok(())
 }
 

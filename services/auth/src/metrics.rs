@@ -31,6 +31,56 @@ impl Outcome {
     }
 }
 
+/// What became of somebody who wanted to log in or sign up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PersonOutcome {
+    /// The address is proved.
+    SignedUp,
+    LoggedIn,
+    /// No such address, or a wrong password.
+    Denied,
+    /// Over the limit of tries.
+    Limited,
+    /// Too much to do, or storage failed.
+    Failed,
+}
+
+impl PersonOutcome {
+    const ALL: [Self; 5] = [Self::SignedUp, Self::LoggedIn, Self::Denied, Self::Limited, Self::Failed];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::SignedUp => "signed_up",
+            Self::LoggedIn => "logged_in",
+            Self::Denied => "denied",
+            Self::Limited => "limited",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What became of a mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Post {
+    Sent,
+    /// The mailer did not take it: it is tried again.
+    Postponed,
+    /// Refused for good, or tried for a day.
+    GivenUp,
+}
+
+impl Post {
+    const ALL: [Self; 3] = [Self::Sent, Self::Postponed, Self::GivenUp];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Postponed => "postponed",
+            Self::GivenUp => "given_up",
+        }
+    }
+}
+
 /// The figures of this role.
 #[derive(Debug)]
 pub struct Metrics {
@@ -45,6 +95,14 @@ pub struct Metrics {
     pub relay_reports: IntCounter,
     /// Reports of relays that were refused or failed.
     pub relay_reports_failed: IntCounter,
+    people: [IntCounter; PersonOutcome::ALL.len()],
+    mails: [IntCounter; Post::ALL.len()],
+    /// Passwords of people hashed or checked, those refused for a full queue included.
+    pub hashes: IntCounter,
+    /// Passwords that were neither, because too many waited.
+    pub hashes_refused: IntCounter,
+    /// Clients that became part of an account.
+    pub attached: IntCounter,
     /// How long logins take.
     pub login_seconds: prometheus::Histogram,
 }
@@ -57,7 +115,18 @@ impl Metrics {
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let logins = IntCounterVec::new(Opts::new("auth_logins_total", "Logins by how they ended"), &["outcome"])?;
         let seconds = HistogramVec::new(HistogramOpts::new("auth_login_seconds", "From the call to its reply"), &[])?;
+        let people =
+            IntCounterVec::new(Opts::new("auth_people_total", "People who came, by what became of it"), &["outcome"])?;
+        let mails = IntCounterVec::new(Opts::new("auth_mails_total", "Mails by what became of a try"), &["outcome"])?;
         let metrics = Self {
+            people: PersonOutcome::ALL.map(|outcome| people.with_label_values(&[outcome.name()])),
+            mails: Post::ALL.map(|outcome| mails.with_label_values(&[outcome.name()])),
+            hashes: IntCounter::new("auth_passwords_total", "Passwords of people to be hashed or checked")?,
+            hashes_refused: IntCounter::new(
+                "auth_passwords_refused_total",
+                "Passwords of people that were not looked at because too many waited",
+            )?,
+            attached: IntCounter::new("auth_clients_attached_total", "Clients that became part of an account")?,
             logins: Outcome::ALL.map(|outcome| logins.with_label_values(&[outcome.name()])),
             tokens: IntCounter::new("auth_tokens_total", "Resumption tokens signed")?,
             keys: IntGauge::new("auth_token_keys", "Keys that tokens are verified with")?,
@@ -75,6 +144,11 @@ impl Metrics {
         registry.register(Box::new(metrics.reloads_failed.clone()))?;
         registry.register(Box::new(metrics.relay_reports.clone()))?;
         registry.register(Box::new(metrics.relay_reports_failed.clone()))?;
+        registry.register(Box::new(people))?;
+        registry.register(Box::new(mails))?;
+        for counter in [&metrics.hashes, &metrics.hashes_refused, &metrics.attached] {
+            registry.register(Box::new(counter.clone()))?;
+        }
         registry.register(Box::new(seconds))?;
         Ok(metrics)
     }
@@ -82,6 +156,28 @@ impl Metrics {
     /// Counts a login.
     pub fn login(&self, outcome: Outcome) {
         self.logins[outcome as usize].inc();
+    }
+
+    /// Counts somebody who came.
+    pub fn person(&self, outcome: PersonOutcome) {
+        self.people[outcome as usize].inc();
+    }
+
+    /// People whose coming ended so.
+    #[must_use]
+    pub fn people(&self, outcome: PersonOutcome) -> u64 {
+        self.people[outcome as usize].get()
+    }
+
+    /// Counts what became of a mail.
+    pub fn post(&self, outcome: Post) {
+        self.mails[outcome as usize].inc();
+    }
+
+    /// Mails of which that became.
+    #[must_use]
+    pub fn mails(&self, outcome: Post) -> u64 {
+        self.mails[outcome as usize].get()
     }
 
     /// Logins that ended so.

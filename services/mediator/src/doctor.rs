@@ -113,6 +113,7 @@ fn secrets(config: &Config) -> anyhow::Result<()> {
         secrets.tls_key(),
         secrets.ticket_root(),
         secrets.observation_key(),
+        secrets.accounts_key(),
         secrets.password_setup(),
         secrets.operator_token(),
     ];

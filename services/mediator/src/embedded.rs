@@ -43,6 +43,9 @@ impl Embedded {
         if config.secrets.dir.as_os_str().is_empty() {
             config.secrets.dir = data.join("secrets");
         }
+        if config.auth.people.mailer.is_empty() {
+            config.auth.people.mailer = format!("file://{}", data.join("mail").display());
+        }
         settle_addresses(&mut config, args, &mut notes)?;
         let first_run = make_secrets(&config)?;
         store::migrate(&config.store.url).await.context("the schema cannot be brought up to date")?;

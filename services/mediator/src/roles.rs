@@ -76,11 +76,21 @@ impl Process {
             Role::Auth => {
                 let config = auth::Config {
                     keys_dir: or(&self.config.auth.keys_dir, self.secrets.token_keys()),
+                    people: auth::PeopleConfig {
+                        key: or(&self.config.auth.people.key, self.secrets.accounts_key()),
+                        ..self.config.auth.people.clone()
+                    },
                     ..self.config.auth.clone()
                 };
-                let accounts = Arc::clone(&self.stores().await?.accounts);
+                let stores = self.stores().await?;
                 let metrics = Arc::new(auth::Metrics::register(&self.registry)?);
-                let seams = auth::Seams { bus, accounts, metrics };
+                let seams = auth::Seams {
+                    bus,
+                    accounts: stores.accounts,
+                    people: stores.people,
+                    networks: stores.networks,
+                    metrics,
+                };
                 // Relays say at their end what they spent of whose quota.
                 roles.start_needed(role.name(), |ends| async move { Ok(auth::run(config, seams, ends).await?) });
             }

@@ -57,6 +57,11 @@ impl Secrets {
         self.dir.join("observations.key")
     }
 
+    /// What tokens in mails to people are derived from (32 bytes).
+    pub(crate) fn accounts_key(&self) -> PathBuf {
+        self.dir.join("accounts.key")
+    }
+
     /// The OPAQUE server set-up.
     pub(crate) fn password_setup(&self) -> PathBuf {
         self.dir.join("opaque.setup")
@@ -82,7 +87,7 @@ impl Secrets {
             .mode(0o700)
             .create(&self.dir)
             .map_err(|source| SecretsError::Write { path: self.dir.clone(), source })?;
-        for path in [self.server_key(), self.ticket_root(), self.observation_key()] {
+        for path in [self.server_key(), self.ticket_root(), self.observation_key(), self.accounts_key()] {
             if !path.exists() {
                 let mut key = [0; 32];
                 SystemRandom::new().fill(&mut key).map_err(|_| SecretsError::Random)?;
@@ -121,7 +126,7 @@ mod tests {
         secrets.ensure().unwrap();
         let key = fs::read(secrets.server_key()).unwrap();
         assert_eq!(key.len(), 32);
-        for path in [secrets.server_key(), secrets.tls_key(), secrets.ticket_root(), secrets.observation_key()] {
+        for path in [secrets.server_key(), secrets.tls_key(), secrets.ticket_root(), secrets.accounts_key()] {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         }
 

@@ -97,7 +97,7 @@ fn a_missing_probe_is_found() {
 fn each_role_sees_its_own_secrets_only() {
     let expected: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("gateway", ["server.key", "tls.crt", "tls.key"].as_slice()),
-        ("auth", &[]),
+        ("auth", &["accounts.key"]),
         ("network", &["opaque.setup"]),
         ("rendezvous", &["observations.key", "tickets.key"]),
         ("relay", &["observations.key", "tickets.key", "tls.crt", "tls.key"]),

@@ -46,9 +46,14 @@ impl Whole {
         let auth_seams = auth::Seams {
             bus: Bus::memory(&lab.hub, "auth"),
             accounts: Arc::clone(&lab.stores.accounts),
+            people: Arc::clone(&lab.stores.people),
+            networks: Arc::clone(&lab.stores.networks),
             metrics: Arc::new(auth::Metrics::register(&registry).unwrap()),
         };
-        let config = auth::Config { keys_dir, ..auth::Config::default() };
+        let key = lab.dir.path().join("accounts.key");
+        std::fs::write(&key, [5; 32]).unwrap();
+        let people = auth::PeopleConfig { key, ..auth::PeopleConfig::default() };
+        let config = auth::Config { keys_dir, people, ..auth::Config::default() };
         let ends = shutdown.clone();
         roles.spawn(async move { auth::run(config, auth_seams, ends).await.unwrap() });
         let setup = lab.dir.path().join("opaque.setup");

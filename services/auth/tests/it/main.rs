@@ -1,6 +1,9 @@
 //! The role on an in-process bus and a SQLite file.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod mailing;
+mod people;
+
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use auth::{Config, Metrics, Seams, keys, metrics::Outcome};
@@ -148,9 +151,13 @@ async fn without_a_key_the_role_does_not_start() {
     let seams = Seams {
         bus: Bus::memory(&Hub::default(), "auth"),
         accounts: Arc::clone(&stores.accounts),
+        people: Arc::clone(&stores.people),
+        networks: Arc::clone(&stores.networks),
         metrics: Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap()),
     };
-    let config = Config { keys_dir: dir.path().to_owned(), ..Config::default() };
+    std::fs::write(dir.path().join("accounts.key"), [7; 32]).unwrap();
+    let people = auth::PeopleConfig { key: dir.path().join("accounts.key"), ..auth::PeopleConfig::default() };
+    let config = Config { keys_dir: dir.path().to_owned(), people, ..Config::default() };
     let error = auth::run(config, seams, CancellationToken::new()).await.unwrap_err();
     assert!(matches!(error, auth::Error::Keys(keys::KeysError::Empty { .. })), "{error:?}");
     stores.close().await;
@@ -171,13 +178,21 @@ impl Lab {
         let url = format!("sqlite://{}", dir.path().join("buri.db").display());
         store::migrate(&url).await.unwrap();
         let stores = store::connect(&url, StoreOptions::default()).await.unwrap();
-        let config = Config { keys_dir: dir.path().join("keys"), ..config };
+        let mut config = Config { keys_dir: dir.path().join("keys"), ..config };
         keys::ensure(&config.keys_dir).unwrap();
+        config.people.key = dir.path().join("accounts.key");
+        std::fs::write(&config.people.key, [7; 32]).unwrap();
+        config.people.mail_poll = Duration::from_millis(5);
+        if config.people.mailer.is_empty() {
+            config.people.mailer = format!("file://{}", dir.path().join("mail").display());
+        }
         let hub = Hub::default();
         let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
         let seams = Seams {
             bus: Bus::memory(&hub, "auth"),
             accounts: Arc::clone(&stores.accounts),
+            people: Arc::clone(&stores.people),
+            networks: Arc::clone(&stores.networks),
             metrics: Arc::clone(&metrics),
         };
         let shutdown = CancellationToken::new();

@@ -120,14 +120,18 @@ impl Lab {
         let url = format!("sqlite://{}", dir.path().join("buri.db").display());
         store::migrate(&url).await.unwrap();
         let stores = store::connect(&url, StoreOptions::default()).await.unwrap();
-        let config = auth::Config { keys_dir: dir.path().join("keys"), ..auth::Config::default() };
+        let people = auth::PeopleConfig { key: dir.path().join("accounts.key"), ..auth::PeopleConfig::default() };
+        let config = auth::Config { keys_dir: dir.path().join("keys"), people, ..auth::Config::default() };
         auth::keys::ensure(&config.keys_dir).unwrap();
+        std::fs::write(&config.people.key, [3; 32]).unwrap();
         std::fs::write(dir.path().join("tickets.key"), [1; 32]).unwrap();
         std::fs::write(dir.path().join("observations.key"), [2; 32]).unwrap();
         let hub = Hub::default();
         let seams = auth::Seams {
             bus: Bus::memory(&hub, "auth"),
             accounts: Arc::clone(&stores.accounts),
+            people: Arc::clone(&stores.people),
+            networks: Arc::clone(&stores.networks),
             metrics: Arc::new(auth::Metrics::register(&telemetry::Registry::new()).unwrap()),
         };
         let shutdown = CancellationToken::new();
