@@ -2,6 +2,7 @@
 //!
 //! The names of the fields are a contract with scripts. Fields may be added; none changes its meaning.
 
+mod account;
 mod govern;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use wire::Code;
 
+pub use account::{AccountStatus, AccountWish};
 pub use govern::{AdmissionsView, Govern, Invited, MemberLine, NewRole, named};
 
 use crate::{invite::InviteLink, password::Password, portmap::Protocol};
@@ -75,6 +77,10 @@ pub enum Command {
         network: NetworkName,
         password: Password,
     },
+    /// To which account this machine belongs.
+    Account {
+        wish: AccountWish,
+    },
 }
 
 impl Command {
@@ -90,7 +96,8 @@ impl Command {
             | Self::Admissions { .. }
             | Self::Invite { .. }
             | Self::Redeem { .. }
-            | Self::SetPass { .. } => true,
+            | Self::SetPass { .. }
+            | Self::Account { .. } => true,
             Self::Status
             | Self::Peers
             | Self::Wait { .. }
@@ -124,6 +131,7 @@ pub enum Answer {
     Invited(Invited),
     Members(Vec<MemberLine>),
     Rekeyed(Rekeyed),
+    Account(AccountStatus),
     Done(Done),
 }
 

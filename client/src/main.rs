@@ -1,5 +1,6 @@
 //! The command line of the client: a thin asker of the daemon's local socket, and the daemon itself.
 
+mod account;
 mod govern;
 
 use std::{
@@ -11,7 +12,9 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use client::{
-    command::{Command, CommandError, HeldBack, JoinedNetwork, PathWanted, Peer, Pong, Rekeyed, Status, Waited},
+    command::{
+        AccountWish, Command, CommandError, HeldBack, JoinedNetwork, PathWanted, Peer, Pong, Rekeyed, Status, Waited,
+    },
     local,
     password::Password,
     settings::Settings,
@@ -73,6 +76,9 @@ enum Action {
     },
     /// Show why a peer is connected as it is.
     Why { peer: String },
+    /// The account that this machine belongs to, if any.
+    #[command(subcommand)]
+    Account(account::Subcommands),
     #[command(flatten)]
     Govern(govern::Subcommands),
 }
@@ -123,6 +129,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Action::Wait { peer, path, timeout } => Command::Wait { peer, path, timeout_ms: millis(timeout) },
         Action::Ping { peer, count, interval } => Command::Ping { peer, count, interval_ms: millis(interval) },
         Action::Why { peer } => Command::Why { peer },
+        Action::Account(wanted) => wanted.command(),
         Action::Govern(wanted) => wanted.command(),
     };
     let mut pongs = Pongs::default();
@@ -249,9 +256,14 @@ fn for_people(command: &Command, answer: Value) -> String {
             serde_json::from_value(answer.clone()).map(|lists| govern::admissions_text(&lists))
         }
         Command::SetPass { .. } => serde_json::from_value(answer.clone()).map(|rekeyed| rekeyed_text(&rekeyed)),
-        Command::Leave { .. } | Command::Nick { .. } | Command::Ping { .. } | Command::Govern { .. } => {
-            Ok("done".to_owned())
+        Command::Account { wish: AccountWish::Status | AccountWish::Attach(_) } => {
+            serde_json::from_value(answer.clone()).map(|status| account::status_text(&status))
         }
+        Command::Account { wish: AccountWish::Detach }
+        | Command::Leave { .. }
+        | Command::Nick { .. }
+        | Command::Ping { .. }
+        | Command::Govern { .. } => Ok("done".to_owned()),
     };
     text.unwrap_or_else(|_| answer.to_string())
 }

@@ -73,6 +73,12 @@ impl Daemon {
                     self.ask(Some(request));
                 }
             }
+            Command::Account { wish } => {
+                if self.needs_server(&answers) {
+                    let request = self.requests.account(at, &wish, answers);
+                    self.ask(request);
+                }
+            }
             Command::Members { network } => self.show_members(&network, &answers),
             Command::Wait { peer, path, timeout_ms } => {
                 self.watches.wait(at, peer, path, Duration::from_millis(timeout_ms), answers);

@@ -13,7 +13,7 @@ use wire::{
 
 use super::renewal::{Again, Made, Making};
 use crate::{
-    command::{Answer, CommandError, Govern, Invited},
+    command::{AccountStatus, AccountWish, Answer, CommandError, Govern, Invited},
     core::Task,
     invite::InviteLink,
     password::{ExportKey, LoggingIn, NetworkSecret, Password, PasswordError, Registering},
@@ -97,6 +97,7 @@ enum Step {
         network: NetworkId,
         epoch: SecretEpoch,
     },
+    Account,
 }
 
 /// Hashing to be done away from the daemon's task; then [`Requests::handle_hashed`].
@@ -337,6 +338,19 @@ impl Requests {
         (self.begin(now, answers, Step::Outsiders { network, wish }), Request::Admissions(network))
     }
 
+    pub(super) fn account(&mut self, now: Instant, wish: &AccountWish, answers: Answers) -> Option<(u32, Request)> {
+        let (step, request) = match (wish, wish.code()) {
+            (AccountWish::Detach, _) => (Step::Order, Request::DetachAccount),
+            (_, None) => (Step::Account, Request::Account),
+            (_, Some(Ok(code))) => (Step::Account, Request::AttachAccount(code)),
+            (_, Some(Err(_))) => {
+                refuse(&answers, Code::AttachCodeInvalid.into());
+                return None;
+            }
+        };
+        Some((self.begin(now, answers, step), request))
+    }
+
     /// For the core: no user waits.
     pub(super) fn keys(&mut self, now: Instant, network: NetworkId) -> (u32, Request) {
         let (nobody, _) = mpsc::channel(1);
@@ -408,6 +422,11 @@ impl Requests {
             (Step::Prove { network, epoch }, Reply::Done) => Outcome::Proved { network, epoch },
             (Step::Leave { network }, Reply::Done) => Outcome::Left { network, answers },
             (Step::Nick { nick }, Reply::Done) => Outcome::Renamed { nick, answers },
+            (Step::Account, Reply::Account(account)) => {
+                let status = AccountStatus::from(account.map(|account| *account));
+                drop(answers.try_send(Ok(Answer::Account(status))));
+                Outcome::Nothing
+            }
             (Step::Why { peer }, Reply::Why(record)) => Outcome::Record { peer, record, answers },
             (
                 _,
@@ -420,7 +439,8 @@ impl Requests {
                 | Reply::Admissions(_)
                 | Reply::Keys(..)
                 | Reply::Holders(..)
-                | Reply::Sealed(_),
+                | Reply::Sealed(_)
+                | Reply::Account(_),
             ) => {
                 refuse(&answers, CommandError::from(wire::Code::Malformed));
                 Outcome::Nothing

@@ -278,7 +278,10 @@ impl Server {
             | Request::HandSecret(..)
             | Request::Holders(..)
             | Request::Sealed(_)
-            | Request::Prove(..) => Reply::Done,
+            | Request::Prove(..)
+            | Request::AttachAccount(_)
+            | Request::DetachAccount
+            | Request::Account => Reply::Done,
         };
         machine.told(ServerFrame::Reply(number, reply));
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bus::Call;
 use domain::{
-    AccountExport, AccountId, AccountOrder, AccountView, AttachCode, ClientId, EmailAddress, OneTimeToken, Passphrase,
-    PersonId, Role, SessionToken, SourcePrefix, UnixMillis,
+    AccountExport, AccountId, AccountOrder, AccountView, AttachCode, ClientAccount, ClientId, EmailAddress,
+    OneTimeToken, Passphrase, PersonId, Role, SessionToken, SourcePrefix, UnixMillis,
 };
 use minicbor::{Decode, Encode};
 
@@ -68,6 +68,18 @@ pub enum AccountRefusal {
         #[n(0)]
         incident: u64,
     },
+    /// No provider is configured.
+    #[n(15)]
+    NoProvider,
+    /// The provider does not vouch for anybody with an e-mail address.
+    #[n(16)]
+    Unvouched,
+    /// The address belongs to a person who has to connect the provider first.
+    #[n(17)]
+    ConnectFirst,
+    /// The provider's person is connected to somebody else.
+    #[n(18)]
+    Taken,
 }
 
 macro_rules! calls {
@@ -90,6 +102,8 @@ calls! {
     "auth.person.change-password": ChangePassword => Done,
     "auth.person.ask-reset": AskReset => Done,
     "auth.person.reset": Reset => Done,
+    "auth.provider.start": StartProvider => StartedProvider,
+    "auth.provider.finish": FinishProvider => PersonLoggedIn,
     "auth.account.accept": Accept => AccountId,
     "auth.account.order": OrderForAccount => OrderedForAccount,
     "auth.account.view": ViewAccount => AccountView,
@@ -233,6 +247,50 @@ pub struct Reset {
     pub source: SourcePrefix,
 }
 
+/// Somebody wants to log in through the provider, or, with a session, to connect it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StartProvider {
+    #[n(0)]
+    pub session: Option<SessionToken>,
+    #[n(1)]
+    pub source: SourcePrefix,
+}
+
+/// Where the browser goes.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct StartedProvider {
+    #[n(0)]
+    pub url: String,
+    /// For the browser that began: whoever returns must have it.
+    #[n(1)]
+    pub state: OneTimeToken,
+    #[n(2)]
+    pub expires: UnixMillis,
+}
+
+impl std::fmt::Debug for StartedProvider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StartedProvider").finish_non_exhaustive()
+    }
+}
+
+/// The browser is back.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct FinishProvider {
+    #[n(0)]
+    pub state: OneTimeToken,
+    #[n(1)]
+    pub code: String,
+    #[n(2)]
+    pub source: SourcePrefix,
+}
+
+impl std::fmt::Debug for FinishProvider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FinishProvider").finish_non_exhaustive()
+    }
+}
+
 /// A person takes an invitation that was mailed to its address.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Accept {
@@ -299,15 +357,6 @@ pub struct AttachClient {
     pub client: ClientId,
     #[n(1)]
     pub code: AttachCode,
-}
-
-/// Where a client belongs.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct ClientAccount {
-    #[n(0)]
-    pub account: AccountId,
-    #[n(1)]
-    pub plan: String,
 }
 
 /// A client leaves its account.

@@ -215,6 +215,15 @@ pub struct AccountClient {
     pub seen: UnixMillis,
 }
 
+/// Where a client belongs.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
+pub struct ClientAccount {
+    #[n(0)]
+    pub account: AccountId,
+    #[n(1)]
+    pub plan: String,
+}
+
 /// A network that a client of the account owns or is a member of.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
 pub struct AccountNetwork {

@@ -30,7 +30,7 @@ mod stream;
 
 pub use account::{
     AccountAction, AccountClient, AccountExport, AccountInvitation, AccountNetwork, AccountOrder, AccountPerson,
-    AccountRelayed, AccountSession, AccountView, MAX_ACCOUNT_PEOPLE, may_in_account,
+    AccountRelayed, AccountSession, AccountView, ClientAccount, MAX_ACCOUNT_PEOPLE, may_in_account,
 };
 pub use address::{AddressPool, PoolError, Scope, SourcePrefix, UlaPrefix, VirtualAddresses, pairs_well, scope};
 pub use bandwidth::Bandwidth;

@@ -97,6 +97,12 @@ codes! {
     SecretPassed = 80, "secret-passed", "the secret or the members of the network changed in the meantime; try again";
     SecretUnverified = 81, "secret-unverified", "the network has a newer secret, and what was handed to this client does not prove itself; the old one is kept";
     SecretLacking = 82, "secret-lacking", "the network has a newer secret; this client gets it as soon as an owner or admin is online";
+    // 90..: accounts.
+    AttachCodeInvalid = 90, "attach-code-invalid", "the code is wrong, used or expired; make a new one";
+    AttachedElsewhere = 91, "attached-elsewhere", "this client belongs to another account; detach it first";
+    AccountFull = 92, "account-full", "the plan of the account does not allow more clients";
+    AccountSuspended = 93, "account-suspended", "the account is suspended";
+    NotAttached = 94, "not-attached", "this client belongs to no account";
 }
 
 impl std::fmt::Display for Code {

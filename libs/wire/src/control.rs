@@ -7,10 +7,10 @@
 use std::net::SocketAddr;
 
 use domain::{
-    Admissions, ClientId, Holder, IdentityKey, InviteToken, KnownNetwork, NatProfile, NetworkChange, NetworkId,
-    NetworkName, NetworkOrder, NewSecret, Nickname, Observation, PairRecord, PunchId, PunchOrder, PunchPreparation,
-    PunchReady, PunchReport, RelayId, RelayOffer, RelayPlace, RelayTrips, Revision, Seal, SecretEpoch, SecretProof,
-    SessionTag, Signature, TunnelKey, UnixMillis, VirtualAddresses,
+    Admissions, AttachCode, ClientAccount, ClientId, Holder, IdentityKey, InviteToken, KnownNetwork, NatProfile,
+    NetworkChange, NetworkId, NetworkName, NetworkOrder, NewSecret, Nickname, Observation, PairRecord, PunchId,
+    PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayId, RelayOffer, RelayPlace, RelayTrips, Revision, Seal,
+    SecretEpoch, SecretProof, SessionTag, Signature, TunnelKey, UnixMillis, VirtualAddresses,
 };
 use minicbor::{Decode, Encode};
 
@@ -168,6 +168,15 @@ pub enum Request {
     /// This client has the secret of this epoch.
     #[n(25)]
     Prove(#[n(0)] NetworkId, #[n(1)] SecretEpoch, #[n(2)] SecretProof),
+    /// Makes this client part of the account that made the code; answered like `Account`.
+    #[n(40)]
+    AttachAccount(#[n(0)] AttachCode),
+    /// Takes this client out of its account.
+    #[n(41)]
+    DetachAccount,
+    /// Asks to which account this client belongs.
+    #[n(42)]
+    Account,
 }
 
 /// The successful answer to a [`Request`].
@@ -207,6 +216,9 @@ pub enum Reply {
     /// To `Sealed`; `None` when nothing does.
     #[n(20)]
     Sealed(#[n(0)] Option<Box<Seal>>),
+    /// To `AttachAccount` and `Account`; `None` for a client without an account.
+    #[n(40)]
+    Account(#[n(0)] Option<Box<ClientAccount>>),
 }
 
 /// A membership begins.

@@ -4,12 +4,13 @@
 use std::fmt::Write as _;
 
 use domain::{
-    Admissions, Allocation, Bandwidth, Candidate, ClientId, Epoch, Filtering, Holder, IdentityKey, InstanceId, Invite,
-    InviteId, InviteToken, KnownNetwork, Mapping, Member, NatClass, NatProfile, NetworkChange, NetworkId, NetworkOrder,
-    NetworkTerms, NewInvite, NewPassword, NewSecret, Observation, Outsider, PairOutcome, PairRecord, PeerPresence,
-    PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayCandidate, RelayChoice, RelayId, RelayLoss,
-    RelayOffer, RelayPlace, RelayTrip, RelayTrips, RelayVerdict, RelayWhy, Revision, Role, Seal, SecretEpoch,
-    SecretProof, SecretState, SessionTag, Signature, Spray, Strategy, TunnelKey, UnixMillis, VirtualAddresses, Wanted,
+    AccountId, Admissions, Allocation, AttachCode, Bandwidth, Candidate, ClientAccount, ClientId, Epoch, Filtering,
+    Holder, IdentityKey, InstanceId, Invite, InviteId, InviteToken, KnownNetwork, Mapping, Member, NatClass,
+    NatProfile, NetworkChange, NetworkId, NetworkOrder, NetworkTerms, NewInvite, NewPassword, NewSecret, Observation,
+    Outsider, PairOutcome, PairRecord, PeerPresence, PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport,
+    RelayCandidate, RelayChoice, RelayId, RelayLoss, RelayOffer, RelayPlace, RelayTrip, RelayTrips, RelayVerdict,
+    RelayWhy, Revision, Role, Seal, SecretEpoch, SecretProof, SecretState, SessionTag, Signature, Spray, Strategy,
+    TunnelKey, UnixMillis, VirtualAddresses, Wanted,
 };
 use proptest::prelude::*;
 use wire::{
@@ -396,6 +397,9 @@ fn client_frames() -> Vec<(&'static str, ClientFrame)> {
         ("reject", order(NetworkOrder::Reject(client()))),
         ("admissions", ClientFrame::Request(11, Request::Admissions(network()))),
         ("keys", ClientFrame::Request(12, Request::Keys(network()))),
+        ("attach-account", ClientFrame::Request(20, Request::AttachAccount(AttachCode::from_random(0)))),
+        ("detach-account", ClientFrame::Request(21, Request::DetachAccount)),
+        ("account", ClientFrame::Request(22, Request::Account)),
         (
             "invite",
             order(NetworkOrder::Invite(NewInvite {
@@ -577,6 +581,17 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
         ("relay-silent", ServerFrame::RelaySilent(RelayId::from_bytes([0x44; 16]))),
         ("record-choice", ServerFrame::Record(Box::new(PairRecord { choice: Some(Box::new(choice())), ..record() }))),
         ("awaiting", ServerFrame::Reply(7, Reply::Awaiting(network(), "friday".parse().unwrap()))),
+        (
+            "account",
+            ServerFrame::Reply(
+                20,
+                Reply::Account(Some(Box::new(ClientAccount {
+                    account: AccountId::from_bytes([0x66; 16]),
+                    plan: "free".into(),
+                }))),
+            ),
+        ),
+        ("no-account", ServerFrame::Reply(21, Reply::Account(None))),
         (
             "admissions",
             ServerFrame::Reply(

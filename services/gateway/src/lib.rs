@@ -13,6 +13,7 @@
 //! to another one, with a token that spares everybody work.
 
 mod acceptor;
+mod belonging;
 mod connection;
 mod hub;
 mod keep;

@@ -24,7 +24,7 @@ use wire::{
     control::{ClientFrame, Joined, NatReport, Refused, Reply, Request, ServerFrame},
 };
 
-use crate::{hub::Hub, push, relays, trips::Trip};
+use crate::{belonging, hub::Hub, push, relays, trips::Trip};
 
 /// However short tokens live, renewals do not come closer than this.
 const LEAST_RENEWAL: Duration = Duration::from_secs(5);
@@ -197,6 +197,9 @@ async fn ask(hub: &Hub, who: Who, number: u32, request: Request, pending: Option
             sealed.map(|sealed| Reply::Sealed(sealed.seal.map(Box::new))).map_err(refused)
         }
         Request::Prove(network, epoch, proof) => done(bus.call(&Prove { client, network, epoch, proof }).await),
+        Request::AttachAccount(code) => belonging::attach(bus, client, code).await,
+        Request::DetachAccount => belonging::detach(bus, client).await,
+        Request::Account => belonging::account(bus, client).await,
     };
     Done::reply(number, result)
 }
@@ -302,7 +305,7 @@ fn done(result: Result<(), CallError<Refusal>>) -> Result<Reply, Refused> {
     result.map(|()| Reply::Done).map_err(refused)
 }
 
-fn internal(incident: u64) -> Refused {
+pub(crate) fn internal(incident: u64) -> Refused {
     Refused { incident: Some(incident), ..Refused::because(Code::Internal) }
 }
 

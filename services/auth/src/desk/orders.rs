@@ -2,10 +2,10 @@
 
 use contract::account::{
     Accept, AccountLine, AccountOfClient, AccountRefusal, Accounts, AssignAccountPlan, AttachClient, Belongs,
-    ClientAccount, DetachClient, Done, EraseAccount, ExportAccount, ListAccounts, OperatorErase, OperatorExport,
-    OperatorView, OrderForAccount, OrderedForAccount, SuspendAccount, ViewAccount,
+    DetachClient, Done, EraseAccount, ExportAccount, ListAccounts, OperatorErase, OperatorExport, OperatorView,
+    OrderForAccount, OrderedForAccount, SuspendAccount, ViewAccount,
 };
-use domain::{AccountExport, AccountId, AccountOrder, AccountView, AttachCode, SessionToken};
+use domain::{AccountExport, AccountId, AccountOrder, AccountView, AttachCode, ClientAccount, SessionToken};
 use store::{Actor, Attachment, Fresh, Person, Standing};
 
 use super::{

@@ -11,6 +11,7 @@ use std::{
 
 use bus::{Bus, Served, memory::Hub};
 use contract::{
+    account::{AccountOfClient, AccountRefusal, AttachClient, Belongs, DetachClient},
     auth::{Keys, KeysReply, LoggedIn, Login, LoginRefusal, Renew, Renewed},
     gateway::{Notice, Push, Target},
     network::{
@@ -22,8 +23,8 @@ use contract::{
     token::{Session, SigningKey, jwks},
 };
 use domain::{
-    ClientId, Epoch, IdentityKey, InstanceId, Member, NetworkChange, NetworkId, NetworkOrder, NetworkTerms, Revision,
-    TunnelKey, UnixMillis, VirtualAddresses,
+    AccountId, AttachCode, ClientAccount, ClientId, Epoch, IdentityKey, InstanceId, Member, NetworkChange, NetworkId,
+    NetworkOrder, NetworkTerms, Revision, TunnelKey, UnixMillis, VirtualAddresses,
 };
 use gateway::{Config, Metrics, RelayStreams, Seams, Web};
 use presence::Presence;
@@ -272,6 +273,19 @@ impl Script {
         });
         let lists = bus.serve(8, |_: Admissions| std::future::ready(Ok(domain::Admissions::default())));
         let secrets = bus.serve(8, |_: NetworkKeys| std::future::ready(Err(Refusal::AwaitingApproval)));
+        let attaches = bus.serve(8, |call: AttachClient| {
+            let refusals = [
+                (1, AccountRefusal::Code),
+                (2, AccountRefusal::Elsewhere),
+                (3, AccountRefusal::LimitReached { limit: 3 }),
+                (4, AccountRefusal::Suspended),
+            ];
+            let refused = refusals.into_iter().find(|(bits, _)| AttachCode::from_random(*bits) == call.code);
+            let account = ClientAccount { account: AccountId::from_bytes([6; 16]), plan: "free".into() };
+            std::future::ready(refused.map_or_else(|| Ok(account), |(_, refusal)| Err(refusal)))
+        });
+        let detaches = bus.serve(8, |_: DetachClient| std::future::ready(Err(AccountRefusal::Unknown)));
+        let belonging = bus.serve(8, |_: AccountOfClient| std::future::ready(Ok(Belongs { account: None })));
         let connects = bus.serve(8, |_: Connect| std::future::ready(Ok(())));
         let gaps = bus.serve(8, |_: ChangesSince| std::future::ready(Ok(change(1, 2))));
         let pairs = bus.serve(8, |_: Pair| std::future::ready(Ok(PairReply { record: None })));
@@ -288,6 +302,9 @@ impl Script {
             orders.await.unwrap(),
             lists.await.unwrap(),
             secrets.await.unwrap(),
+            attaches.await.unwrap(),
+            detaches.await.unwrap(),
+            belonging.await.unwrap(),
             connects.await.unwrap(),
             gaps.await.unwrap(),
             pairs.await.unwrap(),

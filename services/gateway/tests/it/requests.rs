@@ -1,7 +1,7 @@
 //! What clients ask, and what they are told unasked.
 
 use contract::{gateway::Notice, rendezvous::PunchSaid, session::SessionChange};
-use domain::{NatProfile, NetworkOrder, PunchId, PunchReport, Revision};
+use domain::{AccountId, AttachCode, ClientAccount, NatProfile, NetworkOrder, PunchId, PunchReport, Revision};
 use wire::{
     Code,
     control::{ClientFrame, MAX_MEMBERS_PER_FRAME, NatReport, Refused, Reply, Request, ServerFrame},
@@ -70,6 +70,32 @@ async fn an_order_is_answered_with_its_change() {
     }
     client.send(&ClientFrame::Request(3, Request::Admissions(NETWORK))).await;
     assert_eq!(client.receive().await, Some(ServerFrame::Reply(3, Reply::Admissions(Box::default()))));
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_client_joins_and_leaves_an_account() {
+    let lab = Lab::new().await;
+    let mut client = Client::plain(lab.gateway()).await;
+    client.log_in(1).await;
+    let attach = |bits| Request::AttachAccount(AttachCode::from_random(bits));
+    client.send(&ClientFrame::Request(1, attach(0))).await;
+    let account = ClientAccount { account: AccountId::from_bytes([6; 16]), plan: "free".into() };
+    assert_eq!(client.receive().await, Some(ServerFrame::Reply(1, Reply::Account(Some(Box::new(account))))));
+    let codes = [
+        (1, Code::AttachCodeInvalid),
+        (2, Code::AttachedElsewhere),
+        (3, Code::AccountFull),
+        (4, Code::AccountSuspended),
+    ];
+    for (bits, code) in codes {
+        client.send(&ClientFrame::Request(2, attach(bits))).await;
+        assert_eq!(client.receive().await, Some(refusal(2, code)));
+    }
+    client.send(&ClientFrame::Request(3, Request::Account)).await;
+    assert_eq!(client.receive().await, Some(ServerFrame::Reply(3, Reply::Account(None))));
+    client.send(&ClientFrame::Request(4, Request::DetachAccount)).await;
+    assert_eq!(client.receive().await, Some(refusal(4, Code::NotAttached)));
     lab.end().await;
 }
 
