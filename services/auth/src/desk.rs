@@ -5,6 +5,7 @@
 //! succeed, so that no number of them at once exceeds a budget.
 
 mod orders;
+mod providers;
 mod refusal;
 
 use std::{
@@ -29,6 +30,7 @@ use crate::{
     limits::Limits,
     metrics::PersonOutcome,
     postman,
+    provider::Provider,
 };
 use refusal::{failed, internal};
 
@@ -52,6 +54,7 @@ pub(crate) struct Desk {
     pub(crate) lifetimes: Lifetimes,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) random: SystemRandom,
+    pub(crate) provider: Option<Provider>,
 }
 
 impl Desk {

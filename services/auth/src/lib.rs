@@ -17,11 +17,14 @@
 //! making a person before the address is proved, because the first who signs up with another's address would own it.
 
 mod desk;
+mod fetch;
 mod hashing;
+mod id_token;
 mod limits;
 mod login;
 mod operators;
 mod postman;
+mod provider;
 mod quota;
 mod serving;
 
@@ -41,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 pub use limits::Limits;
 pub use login::Auth;
 pub use metrics::Metrics;
+pub use provider::ProviderConfigError;
 
 /// How this role behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -75,7 +79,7 @@ pub struct PeopleConfig {
     pub mailer: String,
     /// Who it is from.
     pub mail_from: String,
-    /// What links in mails begin with.
+    /// What links in mails begin with. Empty: where people reach their accounts, with all roles in one process.
     pub site: String,
     /// How often the outbox is looked at.
     #[serde(with = "domain::human_duration")]
@@ -97,6 +101,20 @@ pub struct PeopleConfig {
     /// Passwords that wait to be hashed; who comes later is told to come back.
     pub hashing_queue: usize,
     pub limits: limits::Limits,
+    pub provider: ProviderConfig,
+}
+
+/// An OpenID provider that people may log in through.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProviderConfig {
+    /// Its https URL. Empty: there is none.
+    pub issuer: String,
+    /// How the provider knows us, and the file with the secret that proves it. Empty: PKCE alone.
+    pub client_id: String,
+    pub client_secret_file: PathBuf,
+    /// Where it sends people back to, as registered there. Empty: `/v1/account/provider/callback` of `site`.
+    pub redirect: String,
 }
 
 impl Default for PeopleConfig {
@@ -105,7 +123,7 @@ impl Default for PeopleConfig {
             key: PathBuf::new(),
             mailer: String::new(),
             mail_from: "Buri <buri@buri.invalid>".to_owned(),
-            site: "http://127.0.0.1:12982".to_owned(),
+            site: String::new(),
             mail_poll: Duration::from_secs(1),
             session_lifetime: Duration::from_secs(30 * 24 * 3600),
             mail_lifetime: Duration::from_secs(24 * 3600),
@@ -114,6 +132,7 @@ impl Default for PeopleConfig {
             hashing_threads: 0,
             hashing_queue: 64,
             limits: limits::Limits::default(),
+            provider: ProviderConfig::default(),
         }
     }
 }
@@ -158,6 +177,8 @@ pub enum Error {
     AccountKey { path: PathBuf, source: std::io::Error },
     #[error("a mailer is configured that cannot be used")]
     Mailer(#[from] mail::MailerError),
+    #[error("a provider is configured that cannot be used")]
+    Provider(#[from] provider::ProviderConfigError),
     #[error("passwords cannot be hashed")]
     Hashing,
     #[error("the calls of this role cannot be served")]

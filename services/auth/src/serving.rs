@@ -5,8 +5,8 @@ use std::{fs, path::Path, sync::Arc, thread::available_parallelism};
 use bus::{Bus, Call, Served};
 use contract::account::{
     Accept, AccountOfClient, AccountRefusal, AskReset, AssignAccountPlan, AttachClient, ChangePassword, DetachClient,
-    EraseAccount, ExportAccount, ListAccounts, LogOut, OperatorErase, OperatorExport, OperatorView, OrderForAccount,
-    PersonLogIn, Reset, SignUp, SuspendAccount, Verify, ViewAccount, WhoAmI,
+    EraseAccount, ExportAccount, FinishProvider, ListAccounts, LogOut, OperatorErase, OperatorExport, OperatorView,
+    OrderForAccount, PersonLogIn, Reset, SignUp, StartProvider, SuspendAccount, Verify, ViewAccount, WhoAmI,
 };
 use ring::{hmac, rand::SystemRandom};
 
@@ -16,6 +16,7 @@ use crate::{
     hashing::Hasher,
     mail::Mailer,
     postman::Postman,
+    provider::Provider,
 };
 
 /// Reads the key and the mailer.
@@ -42,7 +43,7 @@ pub(crate) fn prepare(config: &PeopleConfig, seams: &Seams) -> Result<(Desk, Pos
         people: Arc::clone(&seams.people),
         budgets: Arc::clone(&seams.networks),
         hasher: Hasher::new(threads, config.hashing_queue).map_err(|_| Error::Hashing)?,
-        key,
+        key: Arc::clone(&key),
         limits: config.limits,
         lifetimes: Lifetimes {
             session: config.session_lifetime,
@@ -52,8 +53,21 @@ pub(crate) fn prepare(config: &PeopleConfig, seams: &Seams) -> Result<(Desk, Pos
         },
         metrics: Arc::clone(&seams.metrics),
         random: SystemRandom::new(),
+        provider: provider(config, &key)?,
     };
     Ok((desk, postman))
+}
+
+fn provider(config: &PeopleConfig, key: &Arc<hmac::Key>) -> Result<Option<Provider>, Error> {
+    let named = &config.provider;
+    if named.issuer.is_empty() {
+        return Ok(None);
+    }
+    let site = config.site.trim_end_matches('/');
+    let usual = format!("{site}/v1/account/provider/callback");
+    let redirect = if named.redirect.is_empty() { &usual } else { &named.redirect };
+    let secret = &named.client_secret_file;
+    Ok(Some(Provider::new(&named.issuer, &named.client_id, secret, redirect, Arc::clone(key))?))
 }
 
 fn key(path: &Path) -> Result<hmac::Key, Error> {
@@ -85,6 +99,8 @@ pub(crate) async fn serve(bus: &Bus, concurrency: usize, desk: &Arc<Desk>) -> Re
         at.serve(|desk, call: AttachClient| async move { desk.attach(call).await }).await?,
         at.serve(|desk, call: DetachClient| async move { desk.detach(call).await }).await?,
         at.serve(|desk, call: AccountOfClient| async move { desk.account_of(call).await }).await?,
+        at.serve(|desk, call: StartProvider| async move { desk.start_provider(call).await }).await?,
+        at.serve(|desk, call: FinishProvider| async move { desk.finish_provider(call).await }).await?,
         at.serve(|desk, call: ListAccounts| async move { desk.list(call).await }).await?,
         at.serve(|desk, call: OperatorView| async move { desk.operator_view(call).await }).await?,
         at.serve(|desk, call: OperatorExport| async move { desk.operator_export(call).await }).await?,

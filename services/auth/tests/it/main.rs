@@ -3,6 +3,8 @@
 
 mod mailing;
 mod people;
+mod provider;
+mod vouching;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 

@@ -269,7 +269,7 @@ impl Lab {
     }
 
     /// Somebody who proved this address, logged in.
-    async fn person(&self, address: &str) -> SessionToken {
+    pub(crate) async fn person(&self, address: &str) -> SessionToken {
         self.ask(address, PASSWORD).await;
         let token = self.token(address, "Confirm").await;
         self.verify(token).await.unwrap().session
@@ -314,7 +314,7 @@ impl Lab {
     }
 }
 
-fn refusal<T: std::fmt::Debug>(outcome: Result<T, CallError<AccountRefusal>>) -> AccountRefusal {
+pub(crate) fn refusal<T: std::fmt::Debug>(outcome: Result<T, CallError<AccountRefusal>>) -> AccountRefusal {
     match outcome {
         Err(CallError::Refused(refusal)) => refusal,
         other => panic!("{other:?}"),
@@ -329,6 +329,6 @@ fn pass(text: &str) -> Passphrase {
     Passphrase::new(text).unwrap()
 }
 
-fn source(number: u8) -> SourcePrefix {
+pub(crate) fn source(number: u8) -> SourcePrefix {
     SourcePrefix::of(std::net::Ipv4Addr::new(192, 0, 2, number).into())
 }
