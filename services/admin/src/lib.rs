@@ -40,6 +40,7 @@ mod precondition;
 mod repeat;
 mod routes;
 mod schema;
+pub mod self_service;
 mod serve;
 mod throttle;
 pub mod token;
@@ -64,6 +65,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use metrics::Metrics;
 pub use routes::{Declared, declared};
+pub use self_service::SelfService;
 
 /// How this role behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -75,6 +77,8 @@ pub struct Config {
     pub token_file: PathBuf,
     /// Requests a minute that one token may make at one process.
     pub requests_per_minute: NonZeroU32,
+    /// Where people reach their accounts.
+    pub self_service: SelfService,
 }
 
 impl Default for Config {
@@ -83,6 +87,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 12980)),
             token_file: PathBuf::new(),
             requests_per_minute: const { NonZeroU32::new(600).unwrap() },
+            self_service: SelfService::default(),
         }
     }
 }

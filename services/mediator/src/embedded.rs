@@ -47,6 +47,9 @@ impl Embedded {
             config.auth.people.mailer = format!("file://{}", data.join("mail").display());
         }
         settle_addresses(&mut config, args, &mut notes)?;
+        if config.auth.people.site.is_empty() {
+            config.auth.people.site = format!("http://{}", config.admin.self_service.listen);
+        }
         let first_run = make_secrets(&config)?;
         store::migrate(&config.store.url).await.context("the schema cannot be brought up to date")?;
         keep_effective(&config, &data)?;
@@ -98,6 +101,7 @@ fn settle_addresses(config: &mut Config, args: &All, notes: &mut Vec<String>) ->
         // The operator's side stays on this machine; on a loopback address of its own it does not collide with others.
         let own = if first.is_loopback() { first } else { Ipv4Addr::LOCALHOST.into() };
         config.admin.listen.set_ip(own);
+        config.admin.self_service.listen.set_ip(own);
         config.ops.listen.set_ip(own);
     }
     for address in &mut config.gateway.listen_web {

@@ -81,17 +81,20 @@ async fn all(args: All) -> anyhow::Result<ExitCode> {
     let advertised = embedded::advertised(&args, control);
     let server = ServerUrl::new(&advertised.ip().to_string(), advertised.port(), Some(key))?;
     let admin = reached.admin.context("the admin role did not start")?;
+    let accounts = reached.accounts.context("the admin role did not start")?;
     let token = process.secrets.operator_token();
     if args.json {
         print(&json!({
             "ready": true,
             "server": server.to_string(),
             "admin": format!("http://{admin}"),
+            "accounts": format!("http://{accounts}"),
             "metrics": format!("http://{ops}/metrics"),
             "operator_token_file": token,
         }))?;
     } else {
-        welcome(&server, &format!("http://{admin}"), &token, first_run, &notes)?;
+        let (admin, accounts) = (format!("http://{admin}"), format!("http://{accounts}/v1/account"));
+        welcome(&server, &admin, &accounts, &token, first_run, &notes)?;
     }
     for note in notes {
         tracing::warn!("{note}");
@@ -105,6 +108,7 @@ async fn all(args: All) -> anyhow::Result<ExitCode> {
 fn welcome(
     server: &ServerUrl,
     admin: &str,
+    accounts: &str,
     token: &std::path::Path,
     first_run: bool,
     notes: &[String],
@@ -120,6 +124,7 @@ fn welcome(
     if first_run {
         writeln!(out, "           (made just now; only this user can read it)")?;
     }
+    writeln!(out, "Accounts   {accounts}  for people; mail to them goes to the folder mail of the data")?;
     for note in notes {
         writeln!(out, "Note       {note}")?;
     }
@@ -161,6 +166,7 @@ async fn one(role: Role, args: cli::Role) -> anyhow::Result<ExitCode> {
             "role": role.name(),
             "server": server.map(|url| url.to_string()),
             "admin": reached.admin.map(|at| format!("http://{at}")),
+            "accounts": reached.accounts.map(|at| format!("http://{at}")),
             "metrics": format!("http://{ops}/metrics"),
         }))?;
     }

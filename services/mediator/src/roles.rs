@@ -57,6 +57,8 @@ pub(crate) struct Reached {
     /// The control connection over plain TCP, and the server's public key.
     pub(crate) control: Option<(SocketAddr, ServerKey)>,
     pub(crate) admin: Option<SocketAddr>,
+    /// Where people reach their accounts.
+    pub(crate) accounts: Option<SocketAddr>,
 }
 
 impl Process {
@@ -176,6 +178,10 @@ impl Process {
                 };
                 let bound = admin::bind(&config)?;
                 reached.admin = Some(bound.address()?);
+                let people = admin::self_service::bind(&config.self_service)?;
+                reached.accounts = Some(people.address()?);
+                let (shared, ends) = (bus.clone(), shutdown.clone());
+                roles.start("self-service", async move { Ok(people.run(shared, ends).await?) });
                 let seams = admin::Seams {
                     bus,
                     operations: Arc::clone(&self.stores().await?.operations),

@@ -63,6 +63,18 @@ impl Deployment {
         url.split('/').next().unwrap()
     }
 
+    /// Where people reach their accounts, without the scheme.
+    pub(crate) fn accounts(&self) -> &str {
+        self.ready["accounts"].as_str().unwrap().trim_start_matches("http://")
+    }
+
+    /// The mails that were sent so far.
+    pub(crate) fn mails(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.dir.join("data/mail")) else { return Vec::new() };
+        let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().unwrap() == "eml");
+        paths.map(|path| fs::read_to_string(path).unwrap()).collect()
+    }
+
     /// The operator's bearer token.
     pub(crate) fn operator_token(&self) -> String {
         fs::read_to_string(self.operator_token_file()).unwrap().trim().to_owned()

@@ -1,6 +1,8 @@
 //! The whole product on one machine: the real executables, all roles in one process, clients with the in-memory adapter.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod accounts;
+mod browser;
 mod deployment;
 mod device;
 mod governing;
