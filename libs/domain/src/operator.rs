@@ -13,7 +13,7 @@ pub enum ApiScope {
     Relays,
     /// Make, change and lift blocks.
     Blocks,
-    /// Say who has which plan, and what plans there are.
+    /// See and change accounts, say who has which plan, and what plans there are.
     Accounts,
     /// See, make and revoke tokens: of the scopes that the maker has itself.
     Tokens,

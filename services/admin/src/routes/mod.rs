@@ -1,5 +1,6 @@
 //! The resources of the API, one file each.
 
+mod accounts;
 mod api;
 mod audit;
 mod clients;
@@ -45,6 +46,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         usage::operations(),
         tokens::operations(),
         audit::operations(),
+        accounts::operations(),
     ]
     .concat()
 }

@@ -110,9 +110,8 @@ fn seers(networks: &[AccountNetwork]) -> Vec<ClientId> {
 
 /// All members of all networks of `client`, with their presence.
 async fn snapshot(ask: &Ask, client: ClientId) -> Result<Vec<(NetworkId, Vec<Member>)>, Problem> {
-    let internal = |refusal: &network::Refusal| match refusal {
-        network::Refusal::Internal { incident } => Some(*incident),
-        _ => None,
+    let internal = |refusal: &network::Refusal| {
+        if let network::Refusal::Internal { incident } = refusal { Some(*incident) } else { None }
     };
     let snapped = ask.desk.bus.call(&Snapshot { client, known: Vec::new() }).await;
     let snapped = snapped.map_err(|error| Problem::of_call(&error, internal))?;

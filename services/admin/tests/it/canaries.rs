@@ -7,8 +7,11 @@ use std::{
 };
 
 use admin::{Declared, declared};
-use domain::{ApiScope, ClientId, InviteId, NetworkId};
+use domain::{
+    AccountId, AccountOrder, ApiScope, ClientId, InviteId, NetworkId, OneTimeToken, SessionToken, UnixMillis,
+};
 use serde_json::{Value, json};
+use store::{Fresh, NewSession, PasswordHash};
 
 use crate::{
     lab::relay,
@@ -23,6 +26,7 @@ struct Objects {
     outlaw: ClientId,
     invite: InviteId,
     token: String,
+    account: AccountId,
 }
 
 /// Operations whose paths have nothing to fill in but what their names say, and what is sent to those that take a document.
@@ -36,7 +40,8 @@ fn document(operation: &Declared, objects: &Objects) -> Option<Value> {
             Some(plan)
         }
         "plans_change" => Some(limits),
-        "clients_assign_plan" => Some(json!({ "plan": "standard" })),
+        "clients_assign_plan" | "accounts_plan" => Some(json!({ "plan": "standard" })),
+        "accounts_suspend" => Some(json!({ "suspended": true })),
         "networks_change" => Some(json!({ "locked": true })),
         "sessions_end_many" => Some(json!({ "network": objects.network, "confirm": 2 })),
         other => {
@@ -56,6 +61,7 @@ fn paths(operation: &Declared, objects: &Objects) -> Vec<String> {
         "relay" => vec![relay().relay.to_string()],
         "plan" => vec!["free".to_owned(), "premium".to_owned()],
         "token" => vec![objects.token.clone()],
+        "account" => vec![objects.account.to_string()],
         other => panic!("{operation:?}: which objects is {other}?"),
     };
     let mut paths = vec![String::new()];
@@ -96,6 +102,7 @@ async fn no_answer_log_line_or_figure_holds_a_secret() {
     let columns = [PASSWORD_RECORD, WRAPPED_SECRET, SEALED_SECRET, &TUNNEL_KEY, &TUNNEL_SIGNATURE].map(<[u8]>::to_vec);
     let mut needles: Vec<String> = columns.iter().chain(&digests).flat_map(|secret| forms(secret)).collect();
     needles.extend(secrets.iter().cloned());
+    needles.push(PASSWORD_HASH.to_owned());
     let clean = |what: &str, text: &str| {
         let found = needles.iter().find(|needle| text.contains(needle.as_str()));
         assert!(found.is_none(), "{what} holds {found:?}:\n{text}");
@@ -153,8 +160,28 @@ async fn populate(whole: &Whole) -> Objects {
     let made =
         whole.lab.post_json("/v1/tokens", &json!({ "name": "object", "scopes": ["read"], "lifetime_s": 60 })).await;
     let token = made.json()["token"].as_str().unwrap().to_owned();
-    Objects { network, owner, member, outlaw, invite, token }
+    let account = account(whole, owner).await;
+    Objects { network, owner, member, outlaw, invite, token, account }
 }
+
+/// An account of a person, with a session and a client.
+async fn account(whole: &Whole, client: ClientId) -> AccountId {
+    let people = &whole.lab.stores.people;
+    let at = UnixMillis::from(std::time::SystemTime::now());
+    let expires = at.plus(std::time::Duration::from_secs(600));
+    let fresh = |byte| Fresh { token: OneTimeToken::from_bytes([byte; 32]).hash(), nonce: [byte; 16], expires };
+    let password = PasswordHash(PASSWORD_HASH.to_owned());
+    people.ask_sign_up("canary@example.test".parse().unwrap(), password, fresh(1), at).await.unwrap();
+    let session = NewSession { token: SessionToken::from_bytes([2; 32]).hash(), expires };
+    let person = people.confirm_sign_up(fresh(1).token, session, at).await.unwrap().unwrap();
+    let account = people.person(session.token, at).await.unwrap().unwrap().accounts[0].account;
+    people.carry_out_for(person, account, AccountOrder::MakeCode, fresh(3), at).await.unwrap();
+    people.attach(client, fresh(3).token, at).await.unwrap();
+    account
+}
+
+/// What stands for a person's password.
+const PASSWORD_HASH: &str = "a canary instead of a hash";
 
 /// The ways in which bytes are written by accident.
 fn forms(secret: &[u8]) -> Vec<String> {

@@ -10,6 +10,12 @@ use crate::lab::{Lab, client, relay};
 
 /// Which scope each operation needs; an empty word: any token will do.
 const EXPECTED: &[(&str, &str)] = &[
+    ("accounts_erase", "accounts"),
+    ("accounts_export", "accounts"),
+    ("accounts_list", "accounts"),
+    ("accounts_plan", "accounts"),
+    ("accounts_show", "accounts"),
+    ("accounts_suspend", "accounts"),
     ("api_index", ""),
     ("api_openapi", ""),
     ("audit_export", "audit"),
