@@ -4,6 +4,7 @@
 //! travel as CBOR (see `domain`). Calls are safe to repeat; events are hints, the database has the truth.
 
 pub mod account;
+pub mod admin;
 pub mod auth;
 pub mod gateway;
 pub mod network;

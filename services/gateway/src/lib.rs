@@ -15,6 +15,7 @@
 mod acceptor;
 mod belonging;
 mod connection;
+mod figures;
 mod hub;
 mod keep;
 pub mod metrics;
@@ -239,7 +240,7 @@ impl Bound {
         let hints = keep::serve(&hub).await?;
         let sessions = tokio_util::task::TaskTracker::new();
         let accepting = acceptor::run(&hub, self.plain, self.web, self.tls, &sessions, &shutdown);
-        let (accepted, ()) = tokio::join!(accepting, keep::run(&hub, &shutdown));
+        let (accepted, (), ()) = tokio::join!(accepting, keep::run(&hub, &shutdown), figures::tell(&hub, &shutdown));
         sessions.close();
         sessions.wait().await;
         for served in pushes.into_iter().chain(hints) {

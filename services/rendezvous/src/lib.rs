@@ -27,6 +27,7 @@ use std::{
 
 use bus::{Bus, Served};
 use contract::{
+    admin::{self, RendezvousFigures},
     relay::RelayOrdered,
     rendezvous::{
         OrderRefusal, OrderRelay, Pair, PairReply, PairsWanted, PunchWord, ReflectorBeat, Refusal, RelayBeat,
@@ -222,10 +223,13 @@ impl Bound {
 
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut figures = tokio::time::interval(admin::PERIOD);
+        figures.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 _ = beat.tick() => tell_reflectors(&seams, &reflectors).await,
+                _ = figures.tick() => tell_figures(&seams).await,
             }
         }
         for served in served.into_iter().chain(reflecting) {
@@ -341,6 +345,14 @@ async fn tell_reflectors(seams: &Seams, reflectors: &[SocketAddr]) {
     let endpoints = reflectors.to_vec();
     if let Err(error) = seams.bus.publish(&ReflectorBeat { instance: seams.instance, endpoints }).await {
         tracing::debug!(error = &error as &dyn std::error::Error, "a beat of the reflectors was not told");
+    }
+}
+
+/// For the overview of operators.
+async fn tell_figures(seams: &Seams) {
+    let figures = RendezvousFigures { instance: seams.instance, ended: seams.metrics.ended() };
+    if let Err(error) = seams.bus.publish(&figures).await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "the figures of this process were not told");
     }
 }
 

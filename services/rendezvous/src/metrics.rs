@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use contract::admin::Ended;
 use domain::{NatClass, PairOutcome, Strategy};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use traversal::schedule::{Budget, Settled};
@@ -166,6 +167,18 @@ impl Metrics {
     #[must_use]
     pub fn negotiations(&self, a: NatClass, b: NatClass, strategy: Strategy, outcome: PairOutcome) -> u64 {
         self.negotiations.get(index(a.min(b), a.max(b), strategy, outcome)).map_or(0, IntCounter::get)
+    }
+
+    /// Every combination of which there were attempts.
+    pub(crate) fn ended(&self) -> Vec<Ended> {
+        let counted = labels().zip(&self.negotiations).map(|((class_a, class_b, strategy, outcome), counter)| Ended {
+            class_a,
+            class_b,
+            strategy,
+            outcome,
+            count: counter.get(),
+        });
+        counted.filter(|ended| ended.count > 0).collect()
     }
 
     /// Punch packets of attempts with this strategy.
