@@ -19,6 +19,9 @@
 //! - **Races.** Objects with an `ETag` are changed by compare-and-swap in the transaction of whoever owns them: of any number
 //!   of writers that have seen the same version one wins, the others get 412.
 //! - **Pages.** No list is ever read whole; cursors are opaque.
+//! - **Overview.** What processes tell of themselves on the bus is kept here in memory, for an hour. Every process hears it all.
+//! - **Console.** `/console/` serves the page for operators from what is compiled in. It is a client of this API like any other:
+//!   it has no rights of its own, and needs a token for everything but itself.
 //! - **Limits.** So many requests a minute for every token, at each process; bodies up to 64 KiB.
 //! - **Secrets** of users (password records, sealed secrets, keys) never get here: the calls of the bus do not carry them.
 //!   Addresses of users are not shown.
@@ -30,7 +33,9 @@ mod asked;
 mod audit;
 mod auth;
 mod blast;
+mod console;
 mod error;
+mod figures;
 pub mod metrics;
 mod openapi;
 mod operation;
@@ -115,6 +120,8 @@ pub enum Error {
     Listen { address: SocketAddr, source: io::Error },
     #[error("the operator's token cannot be read")]
     Token(#[from] token::TokenError),
+    #[error("the bus refuses")]
+    Bus(#[from] bus::Error),
     #[error("the server failed")]
     Serve(#[source] io::Error),
 }
@@ -150,8 +157,10 @@ impl Bound {
     /// Serves until `shutdown`, and finishes the changes that were begun.
     ///
     /// # Errors
-    /// [`Error::Serve`].
+    /// [`Error::Serve`], or [`Error::Bus`] when the bus refuses the subscriptions.
     pub async fn run(self, seams: Seams, shutdown: CancellationToken) -> Result<(), Error> {
+        let figures = Arc::new(figures::Figures::default());
+        let heard = figures::listen(&seams.bus, &figures).await?;
         let tasks = TaskTracker::new();
         let state = Arc::new(State {
             bus: seams.bus,
@@ -161,13 +170,21 @@ impl Bound {
             throttle: throttle::Throttle::new(self.requests_per_minute),
             blast: blast::Blast::default(),
             tasks: tasks.clone(),
+            figures: Arc::clone(&figures),
         });
         let ops = seams.ops;
         let configure = move |config: &mut web::ServiceConfig| {
             ops.routes(config);
+            console::configure(config);
             routes::configure(config, &state);
         };
-        let served = telemetry::ops::serve_app(self.listener, configure, shutdown).await.map_err(Error::Serve);
+        let served = tokio::select! {
+            served = telemetry::ops::serve_app(self.listener, configure, shutdown) => served.map_err(Error::Serve),
+            never = figures.keep() => match never {},
+        };
+        for heard in heard {
+            heard.stop().await;
+        }
         tasks.close();
         tasks.wait().await;
         served
@@ -184,6 +201,7 @@ struct State {
     blast: blast::Blast,
     /// Changes that are being made.
     tasks: TaskTracker,
+    figures: Arc<figures::Figures>,
 }
 
 /// The wall clock, for expiries and for people.

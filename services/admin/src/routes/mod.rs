@@ -7,6 +7,7 @@ mod clients;
 mod ending;
 mod network;
 mod networks;
+mod overview;
 mod pairs;
 mod plans;
 mod relays;
@@ -35,6 +36,7 @@ use crate::{
 pub(crate) fn operations() -> Vec<Operation> {
     [
         api::operations(),
+        overview::operations(),
         sessions::operations(),
         ending::operations(),
         networks::operations(),

@@ -35,6 +35,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("networks_delete", "write"),
     ("networks_show", "read"),
     ("networks_list", "read"),
+    ("overview_show", "read"),
     ("pairs_show", "read"),
     ("plans_change", "accounts"),
     ("plans_create", "accounts"),
