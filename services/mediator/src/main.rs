@@ -89,6 +89,7 @@ async fn all(args: All) -> anyhow::Result<ExitCode> {
             "server": server.to_string(),
             "admin": format!("http://{admin}"),
             "accounts": format!("http://{accounts}"),
+            "console": format!("http://{admin}/console/"),
             "metrics": format!("http://{ops}/metrics"),
             "operator_token_file": token,
         }))?;
@@ -120,7 +121,9 @@ fn welcome(
     writeln!(out, "  buri --home ~/.buri create NETWORK --password-file -     (on the first)")?;
     writeln!(out, "  buri --home ~/.buri join NETWORK --password-file -       (on the others)")?;
     writeln!(out)?;
-    writeln!(out, "Admin API  {admin}  with the bearer token in {}", token.display())?;
+    writeln!(out, "Console    {admin}/console/")?;
+    writeln!(out, "Admin API  {admin}/")?;
+    writeln!(out, "           both with the token in {}", token.display())?;
     if first_run {
         writeln!(out, "           (made just now; only this user can read it)")?;
     }
