@@ -324,6 +324,7 @@ fn refused(refusal: GovernRefusal) -> Problem {
         | Refusal::Locked
         | Refusal::AwaitingApproval
         | Refusal::InviteExpired
-        | Refusal::InviteUsedUp => Problem::unavailable(),
+        | Refusal::InviteUsedUp
+        | Refusal::SecretPassed => Problem::unavailable(),
     }
 }
