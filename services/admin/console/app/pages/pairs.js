@@ -89,7 +89,8 @@ function Steps({ record, names }) {
 /** @param {any} choice @param {any} record */
 function relayStep(choice, record) {
   const found = choice.candidates.find((/** @type {any} */ one) => one.verdict === 'chosen');
-  return { at: choice.at, tone: found ? 'good' : 'bad', title: found ? `A relay was chosen: ${short(found.relay)}` : 'No relay was found', text: `Because ${CHOSEN[choice.why] ?? choice.why}.${record.outcome === 'direct' ? ' It carried the pair until the direct path was open.' : ''}` };
+  const carried = choice.at <= record.started + record.took_ms ? ' It carried the pair until the direct path was open.' : ' Should the direct path be lost, the pair goes there.';
+  return { at: choice.at, tone: found ? 'good' : 'bad', title: found ? `A relay was chosen: ${short(found.relay)}` : 'No relay was found', text: `Because ${CHOSEN[choice.why] ?? choice.why}.${found && record.outcome === 'direct' ? carried : ''}` };
 }
 
 /** @param {{choice: any, names: string[], a: string}} props */
