@@ -473,7 +473,8 @@ impl Requests {
             | Step::Why { .. }
             | Step::SetPassStart { .. }
             | Step::Sealed { .. }
-            | Step::Prove { .. } => None,
+            | Step::Prove { .. }
+            | Step::Account => None,
         };
         refuse(&answers, CommandError::from(refused));
         news

@@ -139,7 +139,7 @@ impl Local {
         let (head, body) = rest.split_at(HEAD);
         let ephemeral: [u8; 32] = head[33..].try_into().map_err(|_| SealError::Malformed)?;
         let agreed = self.agree(&TunnelKey::from_bytes(ephemeral)).ok_or(SealError::Unopened)?;
-        let key = key(&*agreed, &to, head);
+        let key = key(&agreed, &to, head);
         let mut body = Zeroizing::new(body.to_vec());
         let opened = key
             .open_in_place(Nonce::assume_unique_for_key([0; NONCE_LEN]), Aad::empty(), &mut body)

@@ -152,9 +152,9 @@ impl Provider {
             .finish();
         let authorization = self.secret.as_deref().map(|secret| basic(&self.client_id, secret));
         let answer = self.fetcher.ask(&known.token, Sent::Form(&form, authorization.as_deref())).await;
-        let answer = answer.map_err(|error| match error {
-            FetchError::Status(400..=499) => VouchError::Code,
-            other => VouchError::Fetch(other),
+        let answer = answer.map_err(|error| {
+            let refused = matches!(error, FetchError::Status(400..=499));
+            if refused { VouchError::Code } else { VouchError::Fetch(error) }
         })?;
         let tokens: Tokens = serde_json::from_slice(&answer).map_err(|_| VouchError::Code)?;
         let nonce = self.derived("nonce", state);

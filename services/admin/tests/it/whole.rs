@@ -6,7 +6,7 @@ use bus::{Bus, Served};
 use contract::gateway::{Notice, Push};
 use domain::{
     AddressPool, ClientId, Epoch, IdentityKey, InstanceId, InviteId, NetworkId, NetworkOrder, NewInvite, Nickname,
-    SessionTag, Signature, TunnelKey, UnixMillis,
+    SecretEpoch, SessionTag, Signature, TunnelKey, UnixMillis,
 };
 use presence::Presence;
 use store::{Admission, Login, NewNetwork};
@@ -132,7 +132,13 @@ impl Whole {
 
     pub(crate) async fn invite(&self, network: NetworkId, maker: ClientId) -> InviteId {
         let id = InviteId::from_bytes([0x1f; 16]);
-        let new = NewInvite { id, sealed_secret: SEALED_SECRET.to_vec(), uses: 3, lifetime_s: 3_600 };
+        let new = NewInvite {
+            id,
+            sealed_secret: SEALED_SECRET.to_vec(),
+            uses: 3,
+            lifetime_s: 3_600,
+            door: SecretEpoch::FIRST,
+        };
         self.order(network, maker, NetworkOrder::Invite(new)).await;
         id
     }
