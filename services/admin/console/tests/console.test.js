@@ -33,7 +33,7 @@ before(async () => {
 
 after(async () => {
   await browser?.close();
-  deployment.end();
+  await deployment.end();
 });
 
 /** A page that is signed in, and must end without errors, warnings and breaches of the policy. */

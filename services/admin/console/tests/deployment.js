@@ -26,16 +26,12 @@ export class Deployment {
     this.processes.push(this.server);
     const line = await new Promise((resolve, reject) => {
       createInterface({ input: this.server.stdout }).once('line', resolve);
-      this.server.once('exit', () => reject(new Error(readFileSync(join(this.dir, 'mediator.log'), 'utf8'))));
+      this.died = () => reject(new Error(readFileSync(join(this.dir, 'mediator.log'), 'utf8')));
+      this.server.once('exit', this.died);
     });
+    this.server.off('exit', this.died);
     this.ready = JSON.parse(line);
     this.token = readFileSync(this.ready.operator_token_file, 'utf8').trim();
-  }
-
-  async stopServer() {
-    const ended = new Promise((resolve) => this.server.once('exit', resolve));
-    this.server.kill('SIGKILL');
-    await ended;
   }
 
   /** A client that runs. */
@@ -63,8 +59,11 @@ export class Deployment {
     return response.status === 204 ? null : response.json();
   }
 
-  end() {
-    for (const child of this.processes) child.kill('SIGKILL');
+  async end() {
+    const running = this.processes.filter((child) => child.exitCode === null && child.signalCode === null);
+    const ended = running.map((child) => new Promise((resolve) => child.once('exit', resolve)));
+    for (const child of running) child.kill('SIGKILL');
+    await Promise.all(ended);
     rmSync(this.dir, { recursive: true, force: true });
   }
 }

@@ -52,7 +52,7 @@ struct Export {
 /// What becomes of an account.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewPlan {
+struct PlanOfAccount {
     /// The name of a plan.
     plan: String,
 }
@@ -95,7 +95,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .refuses(StatusCode::NOT_FOUND, missing),
         Operation::new(Method::PUT, "/v1/accounts/{account}/plan", "accounts_plan", ApiScope::Accounts, plan)
             .summary("Puts an account, its clients and its networks on another plan.")
-            .takes::<NewPlan>()
+            .takes::<PlanOfAccount>()
             .refuses(StatusCode::NOT_FOUND, "There is no such account, or no such plan."),
         Operation::new(Method::PUT, "/v1/accounts/{account}/standing", "accounts_suspend", ApiScope::Accounts, suspend)
             .summary("Suspends an account, or lets its people act again.")
@@ -130,7 +130,7 @@ async fn export(asked: Asked) -> Answer {
 
 async fn plan(asked: Asked) -> Answer {
     let account = asked.path("account")?;
-    let NewPlan { plan } = asked.body()?;
+    let PlanOfAccount { plan } = asked.body()?;
     let before = asked.order(&OperatorView { account }, refused).await?.plan;
     asked.order(&AssignAccountPlan { account, plan: plan.clone() }, refused).await?;
     Ok(Done::nothing().changed(serde_json::json!({ "plan": before }), serde_json::json!({ "plan": plan })))
