@@ -79,6 +79,11 @@ impl Core {
 
     /// The answer to [`Output::WantSeal`].
     pub fn handle_sealed(&mut self, now: Instant, network: NetworkId, seal: Option<&Seal>) {
+        let about = self.view.networks().get(&network).zip(self.view.secrets(network));
+        if about.is_some_and(|(about, secrets)| secrets.newest().epoch >= about.secret.epoch) {
+            // It was asked for before this client had the secret another way: it may have made it.
+            return;
+        }
         let opened = seal.map(|seal| self.open_seal(network, seal));
         match opened {
             Some(Ok(secrets)) => self.take_secrets(now, network, secrets),

@@ -95,6 +95,19 @@ fn a_seal_of_an_owner_is_believed_and_every_other_is_not() {
 }
 
 #[test]
+fn an_answer_that_comes_when_the_newest_secret_is_there_warns_of_nothing() {
+    let mut lab = Lab::new();
+    let state = SecretState { epoch: SecretEpoch(2), ..SecretState::default() };
+    let bob = Member { role: Role::Owner, ..member(2, &[2; 32]) };
+    lab.tell(Side::Alice, ServerFrame::Change(NetworkChange { secret: state, ..change(1, 2, vec![bob]) }));
+    let (now, late) = (lab.now, seal(&lab.alice, &numbered(1), 2));
+    for answer in [Some(&late), Some(&late), None] {
+        lab.alice.core.handle_sealed(now, NETWORK, answer);
+        assert_eq!(lab.alice.core.secret_warning(NETWORK), None);
+    }
+}
+
+#[test]
 fn a_member_for_whom_nothing_was_sealed_says_so_until_something_is() {
     let mut lab = Lab::new();
     let state = SecretState { epoch: SecretEpoch(2), ..SecretState::default() };

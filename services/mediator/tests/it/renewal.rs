@@ -55,20 +55,20 @@ fn an_eviction_makes_a_newer_secret_which_the_others_get_while_away_and_newcomer
     // It was away, and nobody types anything.
     bert.resume();
     settled(&[&bert], 2);
-    wait(&bert, &anna.address4(), "any");
+    wait(&bert, &anna.address4(), "direct");
     ping(&bert, &anna.address4(), "1");
 
     // The password opens the older secret only; an owner who is there hands out the newest.
     let joined = dora.join(NETWORK, "correct horse").ok();
     assert_eq!(joined["warning"], "secret-lacking");
-    wait(&dora, &bert.address4(), "any");
+    wait(&dora, &bert.address4(), "direct");
     ping(&dora, &bert.address4(), "1");
     until(|| dora.status()["networks"][0]["warning"] == Value::Null);
 
     // And one who restarts has all that it needs.
     bert.kill();
     bert.resume();
-    wait(&bert, &dora.address4(), "any");
+    wait(&bert, &dora.address4(), "direct");
     ping(&bert, &dora.address4(), "1");
 }
 
@@ -88,7 +88,7 @@ fn a_secret_that_nobody_made_is_made_by_the_next_who_may() {
     settled(&[&bert], 2);
     anna.resume();
     settled(&[&anna], 2);
-    wait(&anna, &bert.address4(), "any");
+    wait(&anna, &bert.address4(), "direct");
     ping(&anna, &bert.address4(), "1");
 }
 
