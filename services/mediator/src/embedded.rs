@@ -5,9 +5,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     os::unix::fs::DirBuilderExt as _,
     path::Path,
+    time::Duration,
 };
 
 use anyhow::Context as _;
+use bus::{Bus, CallError};
+use contract::{auth::operators::Plans, network::Networks, rendezvous::Relays};
 
 use crate::{cli::All, config::Config, secrets::Secrets};
 
@@ -148,6 +151,30 @@ pub(crate) fn advertised(args: &All, control: SocketAddr) -> SocketAddr {
     let ip: IpAddr = args.public.first().copied().unwrap_or_else(|| control.ip());
     SocketAddr::new(ip, control.port())
 }
+
+/// Waits until the roles answer each other, but not for long: what is printed next says that they are ready.
+pub(crate) async fn settled(bus: &Bus) {
+    let answers = async {
+        loop {
+            let page = Networks { after: None, limit: 1 };
+            let (auth, network, rendezvous) = tokio::join!(bus.call(&Plans), bus.call(&page), bus.call(&Relays));
+            let missing = matches!(auth, Err(CallError::Unavailable))
+                || matches!(network, Err(CallError::Unavailable))
+                || matches!(rendezvous, Err(CallError::Unavailable));
+            if !missing {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    if tokio::time::timeout(SETTLED, answers).await.is_err() {
+        tracing::warn!("not every role answers yet");
+    }
+}
+
+/// How long the roles may take to answer each other, and how often that is tried.
+const SETTLED: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {

@@ -83,6 +83,7 @@ async fn all(args: All) -> anyhow::Result<ExitCode> {
     let admin = reached.admin.context("the admin role did not start")?;
     let accounts = reached.accounts.context("the admin role did not start")?;
     let token = process.secrets.operator_token();
+    embedded::settled(&process.bus).await;
     if args.json {
         print(&json!({
             "ready": true,
