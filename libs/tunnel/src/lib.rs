@@ -14,7 +14,7 @@
 //! argument. Retries of initiations are ours, because WireGuard's 5 s are too long for somebody who waits for a path.
 //!
 //! **Newer secrets.** A network gets a newer secret when its password changes or somebody is removed; each member gets it
-//! [sealed](seal) for itself alone. Pairs move over one by one: a session has the newest key and up to three older ones, tries
+//! sealed (`seal.rs`) for itself alone. Pairs move over one by one: a session has the newest key and up to three older ones, tries
 //! them all, and forgets the older ones with the first packet under a newer one, so that no tunnel breaks.
 //!
 //! Both ends may begin at once, and where a relay brings them together they do: each sends under the handshake that it began,
