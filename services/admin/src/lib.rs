@@ -1,8 +1,9 @@
 //! The role that serves the HTTP API for operators. Never on a public listener.
 //!
 //! # How it is made
-//! An operation is declared once (method, path, scope, parameters, documents, whether it needs a precondition). From that follow the route, who may use it, the OpenAPI document (`openapi.json`, compared in a test and
-//! served at `/v1/openapi.json`), the audit log, and what may be repeated. A handler sees only requests that were let in,
+//! An operation is declared once (method, path, scope, parameters, documents, whether it needs a precondition). From that
+//! follow the route, who may use it, the OpenAPI document (`openapi.json`, compared in a test and served at
+//! `/v1/openapi.json`), the audit log, and what may be repeated. A handler sees only requests that were let in,
 //! and asks the role that owns the data over the bus. To add one: a function and its declaration in a file of `routes`, the
 //! document written anew (`BURI_WRITE_OPENAPI=1 cargo nextest run -p admin openapi`), and its row in the tests' table of scopes.
 //!
