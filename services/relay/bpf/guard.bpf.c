@@ -6,6 +6,8 @@
 // of strangers in each window of 134 ms, and of the first two not more than a share from one source. The worker then decides as
 // ever: what passes here is no more true than it was.
 //
+// Datagrams that arrive as one piece (GRO, or GSO within a host) are judged by the first and count as many.
+//
 // A leg is known by a keyed mark of its address and slot, which the worker puts at the slot's place. Windows are counted without a
 // lock; counts that race are off by a few.
 //
@@ -33,7 +35,7 @@
 static long (*const load)(const void *skb, __u32 at, void *to, __u32 size) = (void *)BPF_FUNC_skb_load_bytes;
 static long (*const load_from)(const void *skb, __u32 at, void *to, __u32 size, __u32 start) = (void *)BPF_FUNC_skb_load_bytes_relative;
 
-// Why a datagram did not pass: where it is counted in `dropped`.
+// Why datagrams did not pass: where it is counted in `dropped`.
 enum { STRANGER, JOINER, QUESTION, OVER_RATE };
 
 struct rules {
@@ -106,30 +108,36 @@ INLINE int fits(__u64 *window, __u64 amount, __u64 most)
 	return 1;
 }
 
-INLINE int drop(__u32 reason)
+// The size of one stands there also where their number does not.
+INLINE __u64 datagrams(const struct __sk_buff *skb)
+{
+	return skb->gso_size ? 1 + (skb->len - 1) / skb->gso_size : 1;
+}
+
+INLINE int drop(const struct __sk_buff *skb, __u32 reason)
 {
 	__u64 *count = map_lookup(&dropped, &reason);
 
 	if (count)
-		__sync_fetch_and_add(count, 1);
+		__sync_fetch_and_add(count, datagrams(skb));
 	return 0;
 }
 
-INLINE int spare(__u32 kind, __u64 most)
+INLINE int spare(const struct __sk_buff *skb, __u32 kind, __u64 most)
 {
 	__u64 *window = map_lookup(&windows, &kind);
 
-	return window && fits(window, 1, most) ? -1 : drop(kind);
+	return window && fits(window, datagrams(skb), most) ? -1 : drop(skb, kind);
 }
 
-INLINE int spare_for(const struct rules *known, const struct source *source, __u32 kind, __u64 most)
+INLINE int spare_for(const struct __sk_buff *skb, const struct rules *known, const struct source *source, __u32 kind, __u64 most)
 {
 	// A site: /24 of IPv4, which stands in `low`, /56 of IPv6.
 	__u64 site = source->high ? source->high >> 8 : source->low >> 8;
 	__u32 place = 3 + (mixed(mixed(site ^ known->secret[0]) ^ known->secret[1]) >> 16) % SOURCES;
 	__u64 *window = map_lookup(&windows, &place);
 
-	return window && fits(window, 1, ONE_SOURCE) ? spare(kind, most) : drop(kind);
+	return window && fits(window, datagrams(skb), ONE_SOURCE) ? spare(skb, kind, most) : drop(skb, kind);
 }
 
 INLINE int read_source(const struct __sk_buff *skb, struct source *source)
@@ -163,32 +171,32 @@ int guard(struct __sk_buff *skb)
 	if (!known || !known->pressed)
 		return -1;
 	if (load(skb, sizeof(struct udphdr), &header, sizeof(header)) || !read_source(skb, &source))
-		return spare(STRANGER, STRANGERS);
+		return spare(skb, STRANGER, STRANGERS);
 
 	switch (header.kind) {
 	case JOIN:
 	case JOIN_FIRST:
 	case ASK:
-		return spare_for(known, &source, JOINER, JOINS);
+		return spare_for(skb, known, &source, JOINER, JOINS);
 	case DATA:
 	case PING:
 	case FANOUT:
 	case WHICH:
 		break;
 	default:
-		return header.kind & STUN ? spare(STRANGER, STRANGERS) : spare_for(known, &source, QUESTION, QUESTIONS);
+		return header.kind & STUN ? spare(skb, STRANGER, STRANGERS) : spare_for(skb, known, &source, QUESTION, QUESTIONS);
 	}
 
 	__u32 slot = be32(header.slot), at = (slot & PLACE) >> known->worker_bits;
 	struct place *place = map_lookup(&places, &at);
 	if (!place)
-		return spare(STRANGER, STRANGERS);
+		return spare(skb, STRANGER, STRANGERS);
 	__u64 mark = mixed(known->secret[0] ^ source.high);
 	mark = mixed(mark ^ source.low);
 	mark = mixed(mark ^ known->secret[1] ^ ((__u64)slot << 16 | source.port)) | 1;
 	if (place->marks[0] != mark && place->marks[1] != mark)
-		return spare(STRANGER, STRANGERS);
-	return fits(&place->window, skb->len, place->most) ? -1 : drop(OVER_RATE);
+		return spare(skb, STRANGER, STRANGERS);
+	return fits(&place->window, skb->len, place->most) ? -1 : drop(skb, OVER_RATE);
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

@@ -11,6 +11,7 @@ use std::{
 };
 
 use domain::Bandwidth;
+use nix::sys::socket::{setsockopt, sockopt};
 use relay::{Config, core::DropReason, guard::Reason};
 use wire::relay::{Message, Slot};
 
@@ -24,6 +25,9 @@ const LOST: usize = SENT / 20;
 
 /// Datagrams of a stranger, at once: more than pass in a window while the worker is pressed.
 const BURST: usize = 200;
+
+/// Datagrams that the kernel carries as one.
+const PIECES: usize = 64;
 
 #[test]
 fn what_strangers_send_takes_no_room_from_proven_legs() {
@@ -50,6 +54,27 @@ fn what_strangers_send_takes_no_room_from_proven_legs() {
             assert!(arrived >= SENT - LOST, "{path:?}, {reason:?}: {arrived} of {SENT}");
         }
     }
+}
+
+#[test]
+fn what_comes_as_one_piece_counts_as_what_it_is() {
+    let mut lab = crowded(Path::Workers);
+    let pair = lab.pair(Bandwidth::UNLIMITED);
+    let sockets = vec![lab.leg(), lab.leg()];
+    let guess = Message::Data { slot: Slot(0x00ff_ff01), payload: &[0; 64] }.to_vec();
+    for socket in &sockets {
+        setsockopt(socket, sockopt::UdpGsoSegment, &i32::try_from(guess.len()).unwrap()).unwrap();
+    }
+    let flood = Flood::by(sockets, vec![guess.repeat(PIECES)]);
+    wait_until(|| lab.metrics.guarded(Reason::Stranger).get() > 0);
+    let passed = || lab.metrics.dropped(DropReason::NotALeg).get() + lab.metrics.dropped(DropReason::NoSlot).get();
+    let (began, before) = (Instant::now(), passed());
+    let arrived = exchange(&pair);
+    let per_second = (passed() - before) as f64 / began.elapsed().as_secs_f64();
+    drop(flood);
+    assert!(arrived >= SENT - LOST, "{arrived} of {SENT}");
+    // 128 in a window of 134 ms; as pieces they would be 61,000.
+    assert!(per_second < 4_000.0, "{per_second}");
 }
 
 #[test]
