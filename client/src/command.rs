@@ -3,22 +3,32 @@
 //! The names of the fields are a contract with scripts. Fields may be added; none changes its meaning.
 
 mod account;
+mod chat;
 mod govern;
+mod routes;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use domain::{
     Allocation, ClientId, NatClass, NatProfile, NetworkId, NetworkName, NetworkTerms, Nickname, PairRecord,
-    PeerPresence, RelayId, Role, SecretEpoch,
+    PeerPresence, Prefix, RelayId, Role, SecretEpoch,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use wire::Code;
 
 pub use account::{AccountStatus, AccountWish};
-pub use govern::{AdmissionsView, Govern, Invited, MemberLine, NewRole, named};
+pub use chat::{ChatLine, ChatState, Direction};
+pub use govern::{AdmissionsView, Govern, Invited, MemberLine, NewKind, NewRole, Switch, named};
+pub use routes::{RouteLine, RouteState};
 
-use crate::{invite::InviteLink, password::Password, portmap::Protocol};
+use crate::{
+    core::chat::TextError,
+    invite::InviteLink,
+    password::Password,
+    portmap::Protocol,
+    refusal::{self, ControlRefusal},
+};
 
 /// A question to the daemon.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -77,9 +87,32 @@ pub enum Command {
         network: NetworkName,
         password: Password,
     },
+    /// Whether this machine leads members to the networks that an owner or admin named, or to these.
+    Route {
+        network: NetworkName,
+        lead: Switch,
+        prefixes: Vec<Prefix>,
+    },
     /// To which account this machine belongs.
     Account {
         wish: AccountWish,
+    },
+    /// Other keys for this machine.
+    RotateKey,
+    /// Answers with an [`Answer::Chat`] for a peer and [`Answer::Chats`] for a network: when all is said, or that will take longer.
+    Chat {
+        to: String,
+        text: String,
+        patience_ms: u64,
+    },
+    /// The last messages, with one peer or all.
+    Chats {
+        with: Option<String>,
+        last: u32,
+    },
+    /// Answers with an [`Answer::ChatNews`] for each message that comes or ends, until the asker leaves.
+    FollowChats {
+        with: Option<String>,
     },
 }
 
@@ -97,13 +130,18 @@ impl Command {
             | Self::Invite { .. }
             | Self::Redeem { .. }
             | Self::SetPass { .. }
-            | Self::Account { .. } => true,
+            | Self::Account { .. }
+            | Self::RotateKey => true,
             Self::Status
             | Self::Peers
             | Self::Wait { .. }
             | Self::Ping { .. }
             | Self::Why { .. }
-            | Self::Members { .. } => false,
+            | Self::Members { .. }
+            | Self::Chat { .. }
+            | Self::Chats { .. }
+            | Self::FollowChats { .. }
+            | Self::Route { .. } => false,
         }
     }
 }
@@ -130,8 +168,14 @@ pub enum Answer {
     Admissions(AdmissionsView),
     Invited(Invited),
     Members(Vec<MemberLine>),
+    Agreed(Agreed),
     Rekeyed(Rekeyed),
     Account(AccountStatus),
+    Rotated(Rotated),
+    Chat(Box<ChatLine>),
+    Chats(Vec<ChatLine>),
+    /// One message; more follow.
+    ChatNews(Box<ChatLine>),
     Done(Done),
 }
 
@@ -142,8 +186,15 @@ impl Answer {
     /// Whether another answer follows.
     #[must_use]
     pub const fn is_partial(&self) -> bool {
-        matches!(self, Self::Pong(_))
+        matches!(self, Self::Pong(_) | Self::ChatNews(_))
     }
+}
+
+/// `buri route`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreed {
+    /// Where this machine leads members of the network, once an owner or admin names it.
+    pub agreed: Vec<Prefix>,
 }
 
 /// `buri set-pass`.
@@ -155,6 +206,17 @@ pub struct Rekeyed {
     pub sealed: usize,
     /// Who needs the new password, because it never proved to have the old secret.
     pub left_out: Vec<ClientId>,
+}
+
+/// `buri key rotate`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotated {
+    /// The same as before.
+    pub id: ClientId,
+    /// The identity key that counts now, in hexadecimal digits.
+    pub key: String,
+    /// How many keys this machine had before.
+    pub before: usize,
 }
 
 /// An empty object.
@@ -173,14 +235,23 @@ pub struct Status {
     pub control: ControlState,
     /// How the control connection runs, or why it does not.
     pub control_detail: Option<String>,
+    /// What the server said when it refused the last login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<ControlRefusal>,
     pub nat: NatView,
     pub networks: Vec<NetworkView>,
+    /// Networks behind members, and behind this machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteLine>,
     /// Networks that have not let this machine in yet.
     #[serde(default)]
     pub awaiting: Vec<NetworkName>,
     /// Why relays hold data back just now, and of how many peers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_back: Vec<HeldBack>,
+    /// Messages that no command has shown yet.
+    #[serde(default)]
+    pub unread_messages: usize,
 }
 
 /// What relays say about pairs that they hold back.
@@ -274,6 +345,9 @@ pub struct NetworkView {
     /// Of this machine.
     #[serde(default)]
     pub role: Role,
+    /// This machine meets everybody, in a network of the kind `hub` or `gateway`.
+    #[serde(default)]
+    pub hub: bool,
     #[serde(flatten)]
     pub terms: NetworkTerms,
     /// Which of its secrets is the newest.
@@ -309,6 +383,9 @@ pub struct Peer {
     pub rtt_ms: Option<f64>,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
+    /// Networks behind it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteLine>,
 }
 
 /// The record of a pair, and what only this client knows of it.
@@ -401,6 +478,10 @@ impl CommandError {
     pub const TIMED_OUT: &'static str = "timed-out";
     /// More than one peer has this nickname.
     pub const PEER_AMBIGUOUS: &'static str = "peer-ambiguous";
+    /// A message is empty or too long.
+    pub const MESSAGE_INVALID: &'static str = "message-invalid";
+    /// Too many messages wait for peers that are not there.
+    pub const MESSAGES_FULL: &'static str = "messages-full";
     /// The daemon cannot do this on this machine.
     pub const FAILED: &'static str = "failed";
 
@@ -417,15 +498,22 @@ impl From<Code> for CommandError {
     }
 }
 
+impl From<TextError> for CommandError {
+    fn from(error: TextError) -> Self {
+        Self::new(Self::MESSAGE_INVALID, error.to_string())
+    }
+}
+
 impl From<wire::control::Refused> for CommandError {
     fn from(refused: wire::control::Refused) -> Self {
         let known = Code::from_number(refused.code).map_or_else(
             || Self::new("unknown", format!("the server refused with code {}; update this client", refused.code)),
             Self::from,
         );
-        let message = match refused.incident {
-            Some(incident) => format!("{} (incident {incident:016x})", known.message),
-            None => known.message,
+        let message = match (&refused.incident, &refused.block) {
+            (Some(incident), _) => format!("{} (incident {incident:016x})", known.message),
+            (None, Some(notice)) => format!("{} ({})", known.message, refusal::words(notice)),
+            (None, None) => known.message,
         };
         Self { code: known.code, message, retry_after_ms: refused.retry_after_ms }
     }

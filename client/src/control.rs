@@ -5,6 +5,7 @@
 //! server named is kept; without one it is random up to half a second, doubling to thirty (full jitter).
 
 pub(crate) mod way;
+mod work;
 
 use std::{
     collections::BTreeMap,
@@ -19,9 +20,10 @@ use rand::Rng as _;
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinSet,
-    time::{Instant, interval_at, sleep, sleep_until, timeout},
+    time::{Instant, interval_at, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+use tunnel::Local;
 use wire::{
     Code,
     control::{ClientFrame, FrameError, LOGIN_CONTEXT, Login, Refused, ServerFrame, VERSION, Welcome},
@@ -33,7 +35,7 @@ use crate::{
     command::ControlState,
     daemon::ControlEvent,
     home::{Home, HomeError, Identity},
-    network,
+    network, refusal,
     service::chain,
 };
 use way::{Pipe, Proxy, Way};
@@ -44,6 +46,9 @@ const NEXT_WAY: Duration = Duration::from_secs(3);
 /// How long a server may take to answer the login.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a server may take when it asked for work: that takes a while, too.
+const WORK_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How long a session has to show that it outlived a change of the network.
 const PROOF: Duration = Duration::from_secs(3);
 
@@ -53,7 +58,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 const LONGEST_NAMED: Duration = Duration::from_secs(10 * 60);
 
 /// Where the ways that worked are kept.
-const WAYS: &str = "ways.json";
+pub(crate) const WAYS: &str = "ways.json";
 
 /// Local networks whose way is remembered.
 const MOST_WAYS: usize = 32;
@@ -112,6 +117,8 @@ enum Lost {
     Refused(Refused),
     #[error("the server did not answer in time")]
     Silent,
+    #[error("the server asks for more work than any honest one does")]
+    TooMuchWork,
     #[error("the network changed")]
     Moved,
     #[error(transparent)]
@@ -157,15 +164,40 @@ impl Control {
             Ok(()) | Err(Lost::Shutdown) => return None,
             Err(lost) => lost,
         };
+        let rotated = matches!(&lost, Lost::Refused(refused) if refused.code == Code::KeyRotated.number());
+        let has_later_keys = rotated && self.take_later_keys().await;
         if had_session {
             self.failures = 0;
             self.tell(ControlEvent::Lost).await;
         }
+        if has_later_keys {
+            return Some(Duration::ZERO);
+        }
         let (state, detail, delay) = self.judge(&lost);
         tracing::warn!(reason = detail, "no session");
-        self.tell(ControlEvent::Standing(state, Some(detail))).await;
+        let refusal = if let Lost::Refused(refused) = &lost { Some(Box::new(refused.into())) } else { None };
+        self.tell(ControlEvent::Standing(state, Some(detail), refusal)).await;
         self.failures = self.failures.saturating_add(1);
         delay
+    }
+
+    /// The server knows this client by a later key: takes over what was prepared, if this is the machine that asked for it.
+    async fn take_later_keys(&mut self) -> bool {
+        let taken = self.home.take_next_keys().and_then(|()| self.home.identity());
+        match taken {
+            Ok(identity) if identity.public() != self.identity.public() => {
+                self.tunnel = Local::new(*identity.tunnel()).public();
+                self.identity = identity;
+                self.token = None;
+                self.tell(ControlEvent::KeysTaken).await;
+                true
+            }
+            Ok(_) => false,
+            Err(error) => {
+                tracing::error!(%error, "later keys cannot be taken over");
+                false
+            }
+        }
     }
 
     /// What a loss means: what people are told, and when to try again.
@@ -178,6 +210,7 @@ impl Control {
             | Lost::Io(_)
             | Lost::Frame(_)
             | Lost::Silent
+            | Lost::TooMuchWork
             | Lost::Moved
             | Lost::Home(_)
             | Lost::Shutdown => None,
@@ -189,6 +222,7 @@ impl Control {
             | Lost::Io(_)
             | Lost::Frame(_)
             | Lost::Silent
+            | Lost::TooMuchWork
             | Lost::Moved
             | Lost::Home(_)
             | Lost::Shutdown => None,
@@ -197,15 +231,23 @@ impl Control {
         // Anybody in between can reject a connection that is not secure yet, but not for ever.
         let authentic = matches!(lost, Lost::Refused(_));
         let named = named.map(|delay| delay.min(if authentic { LONGEST_NAMED } else { LONGEST_DELAY }));
-        let detail = match code {
+        let mut detail = match code {
             Some(code) => format!("{}: {}", code.name(), code.text()),
             None => chain(lost),
         };
+        if let Lost::Refused(Refused { block: Some(notice), .. }) = lost {
+            detail = format!("{detail} ({})", refusal::words(notice));
+        }
         match code {
             Some(Code::Replaced) if authentic => (ControlState::Offline, detail, None),
-            Some(Code::ServerKeyMismatch | Code::Unsupported | Code::Blocked) => {
-                (ControlState::Offline, detail, Some(LONGEST_DELAY))
-            }
+            Some(
+                Code::ServerKeyMismatch
+                | Code::Unsupported
+                | Code::Blocked
+                | Code::KeyRotated
+                | Code::RegistrationBlocked
+                | Code::WorkRequired,
+            ) => (ControlState::Offline, detail, Some(named.unwrap_or(LONGEST_DELAY))),
             Some(Code::SignatureInvalid) => {
                 self.token = None;
                 (ControlState::Offline, detail, Some(LONGEST_DELAY))
@@ -220,7 +262,7 @@ impl Control {
     }
 
     async fn session(&mut self, shutdown: &CancellationToken, had_session: &mut bool) -> Result<(), Lost> {
-        self.tell(ControlEvent::Standing(ControlState::Connecting, None)).await;
+        self.tell(ControlEvent::Standing(ControlState::Connecting, None, None)).await;
         let pinned = self.pinned()?;
         let (way, mut wire, key) = tokio::select! {
             () = shutdown.cancelled() => return Err(Lost::Shutdown),
@@ -230,7 +272,8 @@ impl Control {
             tracing::warn!(server = %self.url, key = %key, "the server's key is trusted from now on; compare it with what its operator shows");
             self.home.pin(&self.url.authority(), &key.to_string())?;
         }
-        let welcome = timeout(LOGIN_PATIENCE, self.login(&mut wire)).await.map_err(|_| Lost::Silent)??;
+        let welcome =
+            timeout(LOGIN_PATIENCE + WORK_PATIENCE, self.login(&mut wire)).await.map_err(|_| Lost::Silent)??;
         self.remember(way);
         tracing::info!(way = way.name(), "session");
         let keepalive = Duration::from_millis(u64::from(welcome.keepalive_ms.max(1_000)));
@@ -300,12 +343,24 @@ impl Control {
             nick: None,
             token: self.token.clone(),
             known: self.link.known.borrow().clone(),
+            client: (!self.identity.lineage().successions().is_empty()).then(|| self.identity.client()),
         };
         wire.send(&ClientFrame::Login(Box::new(login))).await?;
+        let mut patience = Instant::now() + LOGIN_PATIENCE;
         loop {
-            let frame = wire.receive().await?;
+            let frame = timeout_at(patience, wire.receive()).await.map_err(|_| Lost::Silent)??;
             if let ServerFrame::Welcome(welcome) = frame {
                 return Ok(*welcome);
+            }
+            if let ServerFrame::Work(puzzle) = frame {
+                let detail =
+                    format!("the server asks for {} bits of work before it takes a new client in", puzzle.bits);
+                tracing::info!(bits = puzzle.bits, "working for the login");
+                self.tell(ControlEvent::Standing(ControlState::Connecting, Some(detail), None)).await;
+                let solution = work::solve(*puzzle).await.ok_or(Lost::TooMuchWork)?;
+                wire.send(&ClientFrame::Worked(Box::new(solution))).await?;
+                patience = Instant::now() + LOGIN_PATIENCE;
+                continue;
             }
             if let ServerFrame::Refused(refused) | ServerFrame::Goodbye(refused) = frame {
                 return Err(Lost::Refused(refused));

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use client::command::{AdmissionsView, Command, Govern, MemberLine, NewRole};
-use domain::{InviteId, NetworkName, NewInvite, Outsider};
+use client::command::{
+    AdmissionsView, Agreed, Command, Govern, MemberLine, NewKind, NewRole, RouteLine, Status, Switch,
+};
+use domain::{InviteId, NetworkName, NewInvite, Outsider, Prefix, Route};
 
 /// A peer is an address, a nickname or an id.
 #[derive(Debug, Subcommand)]
@@ -56,10 +58,54 @@ pub(crate) enum Subcommands {
         #[arg(value_enum)]
         role: NewRole,
     },
+    /// Say which members meet: all, or spokes hubs only, or members gateways only, and the networks behind these.
+    Kind {
+        network: NetworkName,
+        #[arg(value_enum)]
+        kind: NewKind,
+    },
+    /// Make a member a hub, or a spoke, in a network of the kind hub.
+    Hub {
+        peer: String,
+        network: NetworkName,
+        #[arg(value_enum)]
+        hub: Switch,
+    },
+    /// Name the networks that a member leads the others to, in a network of the kind gateway. Its own machine has to agree.
+    Gateway {
+        peer: String,
+        network: NetworkName,
+        /// Private prefixes such as 192.168.50.0/24 or fd12:3456:789a::/64; or off, and it leads nowhere any more.
+        #[arg(required = true)]
+        prefixes: Vec<Leads>,
+    },
+    /// Let this machine lead members of a network to networks behind it, or no more.
+    Route {
+        network: NetworkName,
+        #[arg(value_enum)]
+        lead: Switch,
+        /// Where to, and nowhere else; by default what an owner or admin has named by now.
+        prefixes: Vec<Prefix>,
+    },
     /// Make another member the owner.
     Transfer { peer: String, network: NetworkName },
     /// Delete a network for all its members.
     Delete { network: NetworkName },
+}
+
+/// A prefix, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leads {
+    Off,
+    To(Prefix),
+}
+
+impl std::str::FromStr for Leads {
+    type Err = domain::ParsePrefixError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" { Ok(Self::Off) } else { text.parse().map(Self::To) }
+    }
 }
 
 /// Whether somebody has to approve.
@@ -92,6 +138,16 @@ impl Subcommands {
             Self::Unlock { network } => (network, Govern::Unlock),
             Self::Rename { network, name } => (network, Govern::Rename { name }),
             Self::Role { peer, network, role } => (network, Govern::Role { peer, role }),
+            Self::Kind { network, kind } => (network, Govern::Kind { kind }),
+            Self::Hub { peer, network, hub } => (network, Govern::Hub { peer, hub }),
+            Self::Gateway { peer, network, prefixes } => {
+                let prefixes = prefixes.into_iter().filter_map(|leads| match leads {
+                    Leads::Off => None,
+                    Leads::To(prefix) => Some(prefix),
+                });
+                (network, Govern::Gateway { peer, prefixes: prefixes.collect() })
+            }
+            Self::Route { network, lead, prefixes } => return Command::Route { network, lead, prefixes },
             Self::Transfer { peer, network } => (network, Govern::Transfer { peer }),
             Self::Delete { network } => (network, Govern::Delete),
         };
@@ -102,10 +158,33 @@ impl Subcommands {
 pub(crate) fn members_text(members: &[MemberLine]) -> String {
     let lines = members.iter().map(|member| {
         let nick = member.nick.as_ref().map_or("-", |nick| nick.as_str());
+        let hub = if member.hub { "a hub" } else { "" };
         let own = if member.own { "this machine" } else { "" };
-        format!("{} {:<7} {nick:<32} {own}", member.id, super::word(&member.role)).trim_end().to_owned()
+        let leads = member.routes.iter().map(|Route { prefix, agreed }| {
+            if *agreed { format!(" leads to {prefix}") } else { format!(" is to lead to {prefix}") }
+        });
+        let leads: String = leads.collect();
+        format!("{} {:<7} {nick:<32} {hub:<5} {own}{leads}", member.id, super::word(&member.role)).trim_end().to_owned()
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The networks behind members, for the status.
+pub(crate) fn routes_text(status: &Status) -> String {
+    let line = |RouteLine { network, gateway, prefix, state, detail }: &RouteLine| {
+        let by = if *gateway == status.id { "this machine".to_owned() } else { gateway.to_string() };
+        let detail = detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        format!("\nroute     {prefix} by {by}, {network}: {}{detail}", state.text())
+    };
+    status.routes.iter().map(line).collect()
+}
+
+pub(crate) fn agreed_text(agreed: &Agreed) -> String {
+    if agreed.agreed.is_empty() {
+        return "this machine leads nowhere".to_owned();
+    }
+    let prefixes: Vec<_> = agreed.agreed.iter().map(Prefix::to_string).collect();
+    format!("this machine leads to {} and nowhere else", prefixes.join(", "))
 }
 
 pub(crate) fn admissions_text(lists: &AdmissionsView) -> String {

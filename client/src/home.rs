@@ -9,9 +9,10 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use domain::{ClientId, IdentityKey, Signature, TUNNEL_KEY_CONTEXT};
+use domain::{ClientId, IdentityKey, Lineage, Signature, TUNNEL_KEY_CONTEXT};
 use nix::fcntl::{Flock, FlockArg};
 use ring::{
     rand::{SecureRandom as _, SystemRandom},
@@ -19,6 +20,12 @@ use ring::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
+
+mod rotation;
+mod whole;
+
+pub(crate) use rotation::LaterKeys;
+pub use whole::Existing;
 
 const SOCKET: &str = "daemon.sock";
 const LOCK: &str = "daemon.lock";
@@ -40,12 +47,16 @@ pub enum HomeError {
     Locked { path: PathBuf },
     #[error("the system gives no random bytes")]
     Random,
+    #[error("the keys were changed as often as they may be")]
+    KeyLimit,
 }
 
 /// The folder.
 #[derive(Clone, Debug)]
 pub struct Home {
     dir: PathBuf,
+    /// Held while keys are read or replaced, which takes several files: all clones of one home share it.
+    keys: Arc<Mutex<()>>,
 }
 
 /// Held by the daemon that uses the folder.
@@ -59,6 +70,7 @@ pub struct Identity {
     pair: Ed25519KeyPair,
     public: IdentityKey,
     tunnel: Zeroizing<[u8; 32]>,
+    lineage: Lineage,
 }
 
 impl Home {
@@ -68,13 +80,13 @@ impl Home {
     /// [`HomeError::Io`].
     pub fn open(dir: &Path) -> Result<Self, HomeError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| io_error(dir, source))?;
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self::at(dir))
     }
 
     /// The folder `dir`, whether it exists or not.
     #[must_use]
     pub fn at(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self { dir: dir.to_owned(), keys: Arc::default() }
     }
 
     /// Where the daemon listens for commands.
@@ -105,26 +117,41 @@ impl Home {
     /// # Errors
     /// [`HomeError`] when they cannot be read or made.
     pub fn identity(&self) -> Result<Identity, HomeError> {
-        let seed = self.key(IDENTITY)?;
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice())
-            .map_err(|_| HomeError::Broken { path: self.dir.join(IDENTITY) })?;
-        let public = IdentityKey::try_from(pair.public_key().as_ref())
-            .map_err(|_| HomeError::Broken { path: self.dir.join(IDENTITY) })?;
-        Ok(Identity { pair, public, tunnel: self.key(TUNNEL)? })
+        let _alone = self.alone_with_keys();
+        self.identity_now()
+    }
+
+    fn alone_with_keys(&self) -> MutexGuard<'_, ()> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The caller is [`Self::alone_with_keys`].
+    fn identity_now(&self) -> Result<Identity, HomeError> {
+        if let Some(later) = self.later_keys()? {
+            return later.keys().ok_or_else(|| HomeError::Broken { path: self.dir.join(rotation::LATER) });
+        }
+        Identity::from_seeds(&*self.key(IDENTITY)?, &*self.key(TUNNEL)?)
+            .ok_or_else(|| HomeError::Broken { path: self.dir.join(IDENTITY) })
     }
 
     fn key(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, HomeError> {
+        if let Some(key) = self.kept_key(name)? {
+            return Ok(key);
+        }
+        let mut key = Zeroizing::new([0; 32]);
+        SystemRandom::new().fill(key.as_mut_slice()).map_err(|_| HomeError::Random)?;
+        self.save_bytes(name, key.as_slice())?;
+        Ok(key)
+    }
+
+    fn kept_key(&self, name: &str) -> Result<Option<Zeroizing<[u8; 32]>>, HomeError> {
         let path = self.dir.join(name);
         match fs::read(&path).map(Zeroizing::new) {
-            Ok(bytes) => {
-                bytes.as_slice().try_into().map(Zeroizing::new).map_err(|_| HomeError::Broken { path: path.clone() })
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut key = Zeroizing::new([0; 32]);
-                SystemRandom::new().fill(key.as_mut_slice()).map_err(|_| HomeError::Random)?;
-                self.save_bytes(name, key.as_slice())?;
-                Ok(key)
-            }
+            Ok(bytes) => match bytes.as_slice().try_into() {
+                Ok(key) => Ok(Some(Zeroizing::new(key))),
+                Err(_) => Err(HomeError::Broken { path }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(io_error(&path, source)),
         }
     }
@@ -199,6 +226,14 @@ impl Home {
 }
 
 impl Identity {
+    /// The first keys of a client, made of these; `None` when they are none.
+    #[must_use]
+    pub fn from_seeds(identity: &[u8; 32], tunnel: &[u8; 32]) -> Option<Self> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(identity).ok()?;
+        let public = IdentityKey::try_from(pair.public_key().as_ref()).ok()?;
+        Some(Self { pair, public, tunnel: Zeroizing::new(*tunnel), lineage: Lineage::new(public) })
+    }
+
     /// The public key the client is known by.
     #[must_use]
     pub const fn public(&self) -> IdentityKey {
@@ -208,7 +243,13 @@ impl Identity {
     /// The client's id.
     #[must_use]
     pub fn client(&self) -> ClientId {
-        ClientId::of(&self.public)
+        self.lineage.client()
+    }
+
+    /// All the identity keys that the client had, up to this one.
+    #[must_use]
+    pub const fn lineage(&self) -> &Lineage {
+        &self.lineage
     }
 
     /// The private X25519 key of the tunnels.

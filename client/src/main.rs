@@ -1,7 +1,10 @@
 //! The command line of the client: a thin asker of the daemon's local socket, and the daemon itself.
 
 mod account;
+mod chat;
 mod govern;
+mod key;
+mod terminal;
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,13 +16,14 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use client::{
     command::{
-        AccountWish, Command, CommandError, HeldBack, JoinedNetwork, PathWanted, Peer, Pong, Rekeyed, Status, Waited,
+        AccountWish, ChatLine, Command, CommandError, Govern, HeldBack, JoinedNetwork, NewKind, PathWanted, Peer, Pong,
+        Rekeyed, Status, Waited,
     },
     local,
     password::Password,
     settings::Settings,
 };
-use domain::{NetworkName, Nickname, RelayCandidate, RelayChoice};
+use domain::{NetworkKind, NetworkName, Nickname, RelayCandidate, RelayChoice};
 use serde_json::Value;
 
 /// The client of Buri, the zero-configuration virtual LAN.
@@ -41,7 +45,13 @@ enum Action {
     /// Run the client until it is ended.
     Daemon(Settings),
     /// Create a network and become its first member.
-    Create(Membership),
+    Create {
+        #[command(flatten)]
+        membership: Membership,
+        /// Which of its members meet.
+        #[arg(long, value_enum, default_value_t = NewKind::Mesh)]
+        kind: NewKind,
+    },
     /// Join a network, by its password or by an invite.
     Join(Joining),
     /// Leave a network.
@@ -76,9 +86,14 @@ enum Action {
     },
     /// Show why a peer is connected as it is.
     Why { peer: String },
+    /// Talk to peers.
+    Chat(chat::Arguments),
     /// The account that this machine belongs to, if any.
     #[command(subcommand)]
     Account(account::Subcommands),
+    /// The keys of this machine.
+    #[command(subcommand)]
+    Key(key::Subcommands),
     #[command(flatten)]
     Govern(govern::Subcommands),
 }
@@ -108,13 +123,17 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), CommandError> {
+    let mut then = None;
     let command = match cli.action {
         Action::Daemon(settings) => {
             init_logs();
             return Box::pin(client::service::run(Settings { home: cli.home, ..settings })).await;
         }
-        Action::Create(membership) => {
+        Action::Create { membership, kind } => {
             let password = membership.password()?;
+            // Nobody else is in it yet.
+            let network = membership.network.clone();
+            then = (kind != NewKind::Mesh).then(|| Command::Govern { network, wish: Govern::Kind { kind } });
             Command::Create { network: membership.network, password }
         }
         Action::Join(joining) => joining.command()?,
@@ -129,16 +148,24 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Action::Wait { peer, path, timeout } => Command::Wait { peer, path, timeout_ms: millis(timeout) },
         Action::Ping { peer, count, interval } => Command::Ping { peer, count, interval_ms: millis(interval) },
         Action::Why { peer } => Command::Why { peer },
+        Action::Chat(wanted) => wanted.command()?,
         Action::Account(wanted) => wanted.command(),
+        Action::Key(key::Subcommands::Rotate) => Command::RotateKey,
+        Action::Key(wanted) => return key::run(&cli.home, cli.json, wanted),
         Action::Govern(wanted) => wanted.command(),
     };
     let mut pongs = Pongs::default();
     let socket = client::home::Home::at(&cli.home).socket();
-    let last = local::ask(&socket, &command, |part| pongs.show(cli.json, &part)).await?;
+    let follows = matches!(command, Command::FollowChats { .. });
+    let show = |part| if follows { show_news(cli.json, &part) } else { pongs.show(cli.json, &part) };
+    let last = local::ask(&socket, &command, show).await?;
+    if let Some(then) = then {
+        local::ask(&socket, &then, |_| {}).await?;
+    }
     if matches!(command, Command::Ping { .. }) {
         return pongs.end(cli.json);
     }
-    print(&if cli.json { last.to_string() } else { for_people(&command, last) });
+    print(&if cli.json { terminal::json(&last.to_string()) } else { for_people(&command, last) });
     Ok(())
 }
 
@@ -237,6 +264,12 @@ impl Pongs {
     }
 }
 
+/// Shows a message as it comes.
+fn show_news(json: bool, part: &Value) {
+    let line = serde_json::from_value::<ChatLine>(part.clone()).map(|line| chat::line_text(&line));
+    print(&if json { terminal::json(&part.to_string()) } else { line.unwrap_or_else(|_| part.to_string()) });
+}
+
 /// What people see without `--json`.
 fn for_people(command: &Command, answer: Value) -> String {
     let text = match command {
@@ -259,10 +292,18 @@ fn for_people(command: &Command, answer: Value) -> String {
         Command::Account { wish: AccountWish::Status | AccountWish::Attach(_) } => {
             serde_json::from_value(answer.clone()).map(|status| account::status_text(&status))
         }
+        Command::Chat { .. } if answer.is_array() => {
+            serde_json::from_value(answer.clone()).map(|lines: Vec<_>| chat::outcomes_text(&lines))
+        }
+        Command::Chat { .. } => serde_json::from_value(answer.clone()).map(|line| chat::outcome_text(&line)),
+        Command::Chats { .. } => serde_json::from_value(answer.clone()).map(|lines: Vec<_>| chat::history_text(&lines)),
+        Command::Route { .. } => serde_json::from_value(answer.clone()).map(|agreed| govern::agreed_text(&agreed)),
+        Command::RotateKey => serde_json::from_value(answer.clone()).map(|rotated| key::rotated_text(&rotated)),
         Command::Account { wish: AccountWish::Detach }
         | Command::Leave { .. }
         | Command::Nick { .. }
         | Command::Ping { .. }
+        | Command::FollowChats { .. }
         | Command::Govern { .. } => Ok("done".to_owned()),
     };
     text.unwrap_or_else(|_| answer.to_string())
@@ -284,22 +325,33 @@ fn status_text(status: &Status) -> String {
     }
     for network in &status.networks {
         text.push_str(&format!(
-            "\nnetwork   {} ({} members, {}{})",
+            "\nnetwork   {} ({} members, {}{}{})",
             network.name,
             network.members,
             word(&network.role),
+            match (network.terms.kind, network.hub) {
+                (NetworkKind::Mesh, _) => "",
+                (NetworkKind::Hub, true) => ", a hub",
+                (NetworkKind::Hub, false) => ", a spoke",
+                (NetworkKind::Gateway, true) => ", a gateway",
+                (NetworkKind::Gateway, false) => ", behind gateways",
+            },
             if network.terms.locked { ", locked" } else { "" },
         ));
         if network.terms.applicants > 0 {
             text.push_str(&format!(", {} waiting for approval", network.terms.applicants));
         }
     }
+    text.push_str(&govern::routes_text(status));
     for network in &status.awaiting {
         text.push_str(&format!("\nwaiting   {network}"));
     }
     for HeldBack { text: reason, peers, .. } in &status.held_back {
         let of = if *peers == 1 { "peer" } else { "peers" };
         text.push_str(&format!("\nrelay     holds back data of {peers} {of}: {reason}"));
+    }
+    if status.unread_messages > 0 {
+        text.push_str(&format!("\nmessages  {} not read yet: buri chat", status.unread_messages));
     }
     text
 }

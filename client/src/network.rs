@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use domain::Prefix;
 use nix::{
     errno::Errno,
     sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket},
@@ -31,6 +32,8 @@ pub struct Surroundings {
     pub source: Option<Ipv4Addr>,
     /// Where they go.
     pub router: Option<Router>,
+    /// The networks that this machine is in, in order.
+    pub networks: Vec<Prefix>,
     /// Names the network for the user who compares: another one in another network.
     pub place: u32,
 }
@@ -49,7 +52,7 @@ impl Surroundings {
     pub fn look(own: &str) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let router = router(own, &read("/proc/net/route"), &read("/proc/net/arp"));
-        Self { source: source(), ..Self::new(addresses(own), router) }
+        Self { source: source(), networks: networks(own), ..Self::new(addresses(own), router) }
     }
 
     /// Those with these addresses and this router.
@@ -65,7 +68,7 @@ impl Surroundings {
             }),
         }
         let place = u32::try_from(first_bytes(hash) >> 32).unwrap_or_default();
-        Self { addresses, source: None, router, place }
+        Self { addresses, source: None, router, networks: Vec::new(), place }
     }
 
     /// Whether this client is somewhere else than before. To learn more of a router is no move, and to have none for a
@@ -160,6 +163,30 @@ fn all(except: &str) -> impl Iterator<Item = IpAddr> {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
     })
+}
+
+/// The prefixes of all interfaces but `own`.
+fn networks(own: &str) -> Vec<Prefix> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let networks = interfaces.filter(|interface| interface.interface_name != own).filter_map(|interface| {
+        let (address, mask) = (interface.address?, interface.netmask?);
+        match (address.as_sockaddr_in(), mask.as_sockaddr_in()) {
+            (Some(v4), Some(mask)) => Prefix::of(v4.ip().into(), length(&mask.ip().octets())),
+            _ => {
+                let (v6, mask) = (address.as_sockaddr_in6()?, mask.as_sockaddr_in6()?);
+                Prefix::of(v6.ip().into(), length(&mask.ip().octets()))
+            }
+        }
+    });
+    let mut networks: Vec<_> = networks.filter(Prefix::is_routable).collect();
+    networks.sort_unstable();
+    networks.dedup();
+    networks
+}
+
+/// How many bits of a mask are set.
+fn length(mask: &[u8]) -> u8 {
+    mask.iter().map(|byte| byte.count_ones()).sum::<u32>().try_into().unwrap_or(u8::MAX)
 }
 
 /// The router of the default route with the least metric, from the kernel's tables as text.

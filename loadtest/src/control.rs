@@ -2,30 +2,23 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
-use domain::{IdentityKey, Signature, TUNNEL_KEY_CONTEXT, TunnelKey};
 use hdrhistogram::Histogram;
 use rand::{RngCore as _, SeedableRng as _, rngs::StdRng};
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::json;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    sync::Semaphore,
-    task::JoinSet,
-};
-use wire::{
-    control::{ClientFrame, LOGIN_CONTEXT, Login, ServerFrame, VERSION},
-    secure::{Channel, Event},
-    server_url::ServerUrl,
-};
+use tokio::{sync::Semaphore, task::JoinSet};
+use wire::server_url::ServerUrl;
 
-use crate::deployment::{self, Server};
+use crate::{
+    deployment::{self, Server},
+    session::{Session, log_in},
+};
 
 /// No limit of the server is to be measured but its own speed.
-const CONFIG: &str = "[log]\nfilter = \"error\"\n[auth]\nregistrations_per_source = 1000000000\nregistrations = 1000000000\n\
-    [gateway]\nconnections_per_source = 1000000\nunfinished = 100000\naccepts = 1000000000\n";
+pub(crate) const CONFIG: &str = "[log]\nfilter = \"error\"\n[auth]\nregistrations_per_source = 1000000000\nregistrations = 1000000000\n\
+    [auth.ladder]\nfree_per_address = 1000000000\nfree_per_neighbours = 1000000000\nfree_per_site = 1000000000\n\
+    free = 1000000000\n[gateway]\nconnections_per_source = 1000000\nunfinished = 100000\naccepts = 1000000000\n";
 
 /// How many clients log in and stay.
 #[derive(Debug, Args)]
@@ -45,12 +38,6 @@ pub(crate) struct Control {
     /// Print one JSON document.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// One client with its session.
-struct Session {
-    stream: TcpStream,
-    channel: Channel,
 }
 
 /// Runs the scenario against a server of its own.
@@ -123,60 +110,4 @@ async fn log_in_many(
         sessions.push(session);
     }
     Ok(sessions)
-}
-
-/// From the connection to the last word of the first synchronisation.
-async fn log_in(url: &ServerUrl, address: SocketAddr, seed: &[u8; 32]) -> anyhow::Result<Session> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let mut session = Session { stream, channel: Channel::client(url.key()) };
-    session.until(|event| matches!(event, Event::Opened(_)).then_some(())).await?;
-    let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| anyhow::anyhow!("no key"))?;
-    let tunnel = TunnelKey::from_bytes(*seed);
-    let sign = |parts: &[&[u8]]| Signature::try_from(pair.sign(&parts.concat()).as_ref());
-    let hash = *session.channel.handshake_hash().context("no handshake")?;
-    let login = Login {
-        version: VERSION,
-        identity: IdentityKey::try_from(pair.public_key().as_ref())?,
-        tunnel,
-        tunnel_signature: sign(&[TUNNEL_KEY_CONTEXT, tunnel.as_bytes()])?,
-        signature: sign(&[LOGIN_CONTEXT, &hash])?,
-        nick: None,
-        token: None,
-        known: Vec::new(),
-    };
-    session.channel.send(&ClientFrame::Login(Box::new(login)).encode())?;
-    session
-        .until(|event| {
-            let Event::Frame(bytes) = event else { return None };
-            match ServerFrame::decode(&bytes) {
-                Ok(ServerFrame::Synced(..)) => Some(Ok(())),
-                Ok(ServerFrame::Refused(refused)) => Some(Err(anyhow::anyhow!("refused with code {}", refused.code))),
-                _ => None,
-            }
-        })
-        .await??;
-    Ok(session)
-}
-
-impl Session {
-    /// Moves bytes until `wanted` finds what it looks for.
-    async fn until<T>(&mut self, mut wanted: impl FnMut(Event) -> Option<T>) -> anyhow::Result<T> {
-        loop {
-            let count = self.channel.outgoing().len();
-            if count > 0 {
-                self.stream.write_all(self.channel.outgoing()).await?;
-                self.channel.sent(count);
-            }
-            while let Some(event) = self.channel.poll_event()? {
-                if let Some(found) = wanted(event) {
-                    return Ok(found);
-                }
-            }
-            let mut buffer = [0; 4096];
-            let count = self.stream.read(&mut buffer).await?;
-            anyhow::ensure!(count > 0, "the server closed the connection");
-            self.channel.handle_bytes(&buffer[..count]);
-        }
-    }
 }

@@ -11,19 +11,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::socket::{MultiHeaders, SockaddrStorage};
+use nix::sys::socket::{MultiHeaders, SockaddrStorage, setsockopt, sockopt};
 use rand::{Rng as _, RngCore as _, SeedableRng as _, rngs::StdRng};
 use wire::{
     relay::{Cookie, Join, MAX_DATAGRAM, Message, Slot},
     ticket::TICKET_SIZE,
 };
 
-use crate::udp::{BATCH, send_each};
+use crate::udp::{BATCH, send_as_one, send_each};
 
 /// Addresses that they send from.
 const SOURCES: u32 = 16;
 
-/// Of one kind each, in turn.
+/// Each batch of one kind, so that the kernel can carry it as one.
 const PREPARED: usize = 8 * BATCH;
 
 /// Bytes behind a header.
@@ -40,9 +40,11 @@ pub(crate) struct Hostile {
     began: Instant,
 }
 
-/// Where datagrams go that nobody wants: a socket that is not read, with room for nothing.
+/// Where datagrams go that nobody wants: a socket that is not read. It takes merged ones as the relay does.
 pub(crate) fn nowhere() -> io::Result<UdpSocket> {
-    UdpSocket::bind((Ipv4Addr::new(127, 93, 255, 1), 0))
+    let socket = UdpSocket::bind((Ipv4Addr::new(127, 93, 255, 1), 0))?;
+    setsockopt(&socket, sockopt::UdpGroSegment, &true)?;
+    Ok(socket)
 }
 
 impl Hostile {
@@ -74,7 +76,7 @@ impl Hostile {
 
 fn send(to: SocketAddr, slots: &[Slot], per_second: f64, seed: u64, stops: &AtomicBool) -> anyhow::Result<u64> {
     let mut random = StdRng::seed_from_u64(seed);
-    let prepared: Vec<_> = (0..PREPARED).map(|nth| datagram(nth, slots, &mut random)).collect();
+    let prepared: Vec<_> = (0..PREPARED).map(|nth| datagram(nth / BATCH, slots, &mut random)).collect();
     let mut buffers = vec![[0; MAX_DATAGRAM]; PREPARED];
     for (buffer, bytes) in buffers.iter_mut().zip(&prepared) {
         buffer[..bytes.len()].copy_from_slice(bytes);
@@ -87,7 +89,7 @@ fn send(to: SocketAddr, slots: &[Slot], per_second: f64, seed: u64, stops: &Atom
     let sources = sources.collect::<io::Result<Vec<_>>>()?;
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
     let pause = Duration::from_secs_f64(BATCH as f64 / per_second.max(1.0));
-    let (mut due, mut sent) = (Instant::now(), 0);
+    let (mut due, mut sent) = (Instant::now(), 0_u64);
     while !stops.load(Ordering::Relaxed) {
         let now = Instant::now();
         if due > now {
@@ -96,12 +98,14 @@ fn send(to: SocketAddr, slots: &[Slot], per_second: f64, seed: u64, stops: &Atom
         }
         due = (due + pause).max(now - LATE);
         let first = BATCH * random.random_range(0..PREPARED / BATCH);
-        let mut lengths = [0; BATCH];
-        for (length, bytes) in lengths.iter_mut().zip(&prepared[first..]) {
-            *length = bytes.len();
-        }
+        let (length, batch) = (prepared[first].len(), &buffers[first..first + BATCH]);
         let source = &sources[random.random_range(0..sources.len())];
-        send_each(source, &mut headers, &buffers[first..first + BATCH], &lengths)?;
+        // As the network would bring them: one by one, and more of them merged, as one source sends in a row (GRO).
+        if sent.is_multiple_of(4 * BATCH as u64) {
+            send_each(source, &mut headers, batch, &[length; BATCH])?;
+        } else {
+            send_as_one(source, batch, length)?;
+        }
         sent += BATCH as u64;
     }
     Ok(sent)

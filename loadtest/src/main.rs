@@ -8,14 +8,17 @@ mod hostile;
 mod html;
 mod iroh;
 mod joiner;
+mod joins;
 mod legs;
 mod link;
+mod lists;
 mod measure;
 mod nat;
 mod relay;
 mod report;
 mod scenario;
 mod server;
+mod session;
 mod stamp;
 mod svg;
 mod threshold;
@@ -45,6 +48,10 @@ enum Command {
     Relay(relay::Relay),
     /// Many clients log in and stay: what a login costs, and what an idle session weighs.
     Control(control::Control),
+    /// Clients join networks by password: how many a second.
+    Joins(joins::Joins),
+    /// Many clients and networks are registered: how soon the admin API answers with a page of each list.
+    Lists(lists::Lists),
     /// Pairs behind the NATs of a population, simulated: how many of them talk directly, and how soon.
     Nat(nat::Nat),
     /// Forwards until standard input ends.
@@ -68,6 +75,8 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Relay(args) => return relay::run(args),
         Command::Nat(args) => return nat::run(args),
         Command::Control(args) => tokio::runtime::Runtime::new()?.block_on(control::run(args))?,
+        Command::Joins(args) => tokio::runtime::Runtime::new()?.block_on(joins::run(args))?,
+        Command::Lists(args) => tokio::runtime::Runtime::new()?.block_on(lists::run(args))?,
         Command::Forward { kind } => forwarder::run(*kind)?,
     }
     Ok(ExitCode::SUCCESS)

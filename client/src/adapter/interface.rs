@@ -2,22 +2,26 @@
 
 use std::{io, net::Ipv4Addr};
 
+use domain::Prefix;
 use tun_rs::{AsyncDevice, DeviceBuilder, Layer};
 use tunnel::INNER_MTU;
 
-use super::Lan;
+use super::{Lan, routes::Entries};
 
 /// The interface; it goes away with this value.
 pub(super) struct Interface {
     device: AsyncDevice,
+    name: String,
     current: Option<Lan>,
+    followed: Vec<Prefix>,
+    entries: Entries,
 }
 
 impl Interface {
     /// Makes one that carries packets ([`Layer::L3`]) or frames ([`Layer::L2`]), without addresses.
     pub(super) fn open(name: &str, layer: Layer) -> io::Result<Self> {
         let device = DeviceBuilder::new().name(name).layer(layer).mtu(MTU).build_async()?;
-        Ok(Self { device, current: None })
+        Ok(Self { device, name: name.to_owned(), current: None, followed: Vec::new(), entries: Entries::default() })
     }
 
     /// Gives it its addresses in place of those it had.
@@ -37,7 +41,18 @@ impl Interface {
                 tracing::warn!(%error, "the interface got no IPv6 address");
             }
         }
+        if before.is_some_and(|before| before != *lan) {
+            // Entries go with the addresses that they were made for.
+            self.entries.forget(&self.name);
+            self.entries.set(&self.name, &self.followed);
+        }
         Ok(())
+    }
+
+    /// Has the packets for these networks go into the interface. Returns those for which they do not, and why.
+    pub(super) fn follow(&mut self, prefixes: &[Prefix]) -> Vec<(Prefix, io::Error)> {
+        self.followed = prefixes.to_vec();
+        self.entries.set(&self.name, prefixes)
     }
 
     /// Gives an interface of frames its own address.

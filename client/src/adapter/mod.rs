@@ -3,12 +3,13 @@
 mod ethernet;
 mod interface;
 mod memory;
+mod routes;
 mod tap;
 mod tun;
 
 use std::io;
 
-use domain::VirtualAddresses;
+use domain::{Prefix, VirtualAddresses};
 use tunnel::INNER_MTU;
 
 use crate::settings::AdapterKind;
@@ -31,6 +32,17 @@ pub struct Lan {
     /// Prefix lengths of the virtual LAN.
     pub prefix4: u8,
     pub prefix6: u8,
+}
+
+/// Real networks on the way of packets: where members lead this client, and where it leads them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// Packets for these go into the adapter.
+    pub followed: Vec<Prefix>,
+    /// Packets for these come out of it, in order.
+    pub led: Vec<Prefix>,
+    /// Where the packets for `led` come from, if there is any.
+    pub lan: Option<Lan>,
 }
 
 /// Room for one packet, a little more than the MTU because an operating system may not keep to it.
@@ -69,6 +81,19 @@ impl Adapter {
         match self {
             Self::Tap(tap) => tap.set_members(members),
             Self::Tun(_) | Self::Memory(_) => {}
+        }
+    }
+
+    /// Has the packets for these networks go into the adapter. Returns those for which they do not, and why.
+    pub fn follow(&mut self, prefixes: &[Prefix]) -> Vec<(Prefix, io::Error)> {
+        match self {
+            Self::Tun(tun) => tun.follow(prefixes),
+            Self::Tap(_) => {
+                let unsupported = || io::Error::new(io::ErrorKind::Unsupported, "only a TUN interface leads there");
+                prefixes.iter().map(|prefix| (*prefix, unsupported())).collect()
+            }
+            // No operating system has a packet for it.
+            Self::Memory(_) => Vec::new(),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::io;
 
+use domain::Prefix;
 use tun_rs::Layer;
 
 use super::{Lan, ethernet, interface::Interface};
@@ -21,6 +22,10 @@ impl Tun {
 
     pub(crate) fn configure(&mut self, lan: &Lan) -> io::Result<()> {
         self.0.configure(lan)
+    }
+
+    pub(crate) fn follow(&mut self, prefixes: &[Prefix]) -> Vec<(Prefix, io::Error)> {
+        self.0.follow(prefixes)
     }
 
     pub(crate) async fn receive(&self, packet: &mut [u8]) -> io::Result<usize> {

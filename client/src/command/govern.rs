@@ -1,6 +1,6 @@
 //! What owners and admins ask for, as it is typed.
 
-use domain::{ClientId, Invite, InviteId, NetworkName, NetworkOrder, Outsider, Role};
+use domain::{ClientId, Invite, InviteId, NetworkKind, NetworkName, NetworkOrder, Outsider, Prefix, Role, Route};
 use serde::{Deserialize, Serialize};
 
 use crate::invite::InviteLink;
@@ -9,20 +9,82 @@ use crate::invite::InviteLink;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Govern {
-    Evict { peer: String },
-    Ban { peer: String },
-    Unban { peer: String },
-    Role { peer: String, role: NewRole },
-    Transfer { peer: String },
+    Evict {
+        peer: String,
+    },
+    Ban {
+        peer: String,
+    },
+    Unban {
+        peer: String,
+    },
+    Role {
+        peer: String,
+        role: NewRole,
+    },
+    Transfer {
+        peer: String,
+    },
     Lock,
     Unlock,
-    Rename { name: NetworkName },
+    Rename {
+        name: NetworkName,
+    },
     Delete,
     AskApproval,
     WaiveApproval,
-    Approve { peer: String },
-    Reject { peer: String },
-    Revoke { invite: InviteId },
+    Approve {
+        peer: String,
+    },
+    Reject {
+        peer: String,
+    },
+    Revoke {
+        invite: InviteId,
+    },
+    Hub {
+        peer: String,
+        hub: Switch,
+    },
+    Kind {
+        kind: NewKind,
+    },
+    /// Without prefixes it leads nowhere any more.
+    Gateway {
+        peer: String,
+        prefixes: Vec<Prefix>,
+    },
+}
+
+/// Whether a member is to be a hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    On,
+    Off,
+}
+
+/// What a network can be made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum NewKind {
+    /// Everybody meets everybody.
+    #[default]
+    Mesh,
+    /// Spokes meet hubs only.
+    Hub,
+    /// Members meet gateways only, and the networks behind them.
+    Gateway,
+}
+
+impl From<NewKind> for NetworkKind {
+    fn from(kind: NewKind) -> Self {
+        match kind {
+            NewKind::Mesh => Self::Mesh,
+            NewKind::Hub => Self::Hub,
+            NewKind::Gateway => Self::Gateway,
+        }
+    }
 }
 
 /// What a member can be made; the owner is made by a transfer.
@@ -44,14 +106,17 @@ impl Govern {
             | Self::Role { peer, .. }
             | Self::Transfer { peer }
             | Self::Approve { peer }
-            | Self::Reject { peer } => Some(peer),
+            | Self::Reject { peer }
+            | Self::Hub { peer, .. }
+            | Self::Gateway { peer, .. } => Some(peer),
             Self::Lock
             | Self::Unlock
             | Self::Rename { .. }
             | Self::Delete
             | Self::AskApproval
             | Self::WaiveApproval
-            | Self::Revoke { .. } => None,
+            | Self::Revoke { .. }
+            | Self::Kind { .. } => None,
         }
     }
 
@@ -80,6 +145,10 @@ impl Govern {
             Self::Approve { .. } => NetworkOrder::Approve(whom?),
             Self::Reject { .. } => NetworkOrder::Reject(whom?),
             Self::Revoke { invite } => NetworkOrder::Revoke(invite),
+            Self::Hub { hub: Switch::On, .. } => NetworkOrder::Hub(whom?),
+            Self::Hub { hub: Switch::Off, .. } => NetworkOrder::Spoke(whom?),
+            Self::Kind { kind } => NetworkOrder::SetKind(kind.into()),
+            Self::Gateway { prefixes, .. } => NetworkOrder::Route(whom?, prefixes),
         })
     }
 }
@@ -90,6 +159,12 @@ pub struct MemberLine {
     pub id: ClientId,
     pub nick: Option<domain::Nickname>,
     pub role: Role,
+    /// It meets everybody, in a network of the kind `hub` or `gateway`.
+    #[serde(default)]
+    pub hub: bool,
+    /// Where it leads the others, in a network of the kind `gateway`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
     /// This client itself.
     pub own: bool,
 }

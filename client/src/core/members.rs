@@ -12,14 +12,30 @@ impl Core {
     #[must_use]
     pub fn members(&self, network: NetworkId) -> Vec<MemberLine> {
         let Some(about) = self.view.networks().get(&network) else { return Vec::new() };
-        let own = MemberLine { id: self.own, nick: self.view.nick.clone(), role: about.role, own: true };
+        let own = MemberLine {
+            id: self.own,
+            nick: self.view.nick.clone(),
+            role: about.role,
+            hub: about.hub,
+            routes: about.routes.clone(),
+            own: true,
+        };
         let line = |member: &domain::Member| MemberLine {
             id: member.client,
             nick: member.nick.clone(),
             role: member.role,
+            hub: member.hub,
+            routes: member.routes.clone(),
             own: false,
         };
         std::iter::once(own).chain(about.members().map(line)).collect()
+    }
+
+    /// Those of `network` that this client has tunnels with.
+    #[must_use]
+    pub fn met_in(&self, network: NetworkId) -> Vec<ClientId> {
+        let met = self.peers.iter().filter(|(_, peer)| peer.about.networks.contains(&network));
+        met.map(|(id, _)| *id).collect()
     }
 
     /// Which secret of `network` is the newest, as far as the server said.
@@ -35,13 +51,18 @@ impl Core {
         Some((door.epoch, NetworkSecret::from_bytes(*door.secret.as_bytes())))
     }
 
-    /// The member of `network` that `word` names by an address or a nickname.
+    /// The member of `network` that `word` names by an address or a nickname; this client by its address only.
     ///
     /// # Errors
     /// [`NoPeer`].
     pub fn resolve_in(&self, network: NetworkId, word: &str) -> Result<ClientId, NoPeer> {
         let about = self.view.networks().get(&network).ok_or(NoPeer::Unknown)?;
         let address = word.parse::<IpAddr>().ok();
+        let is_own =
+            |own: domain::VirtualAddresses| address.is_some_and(|address| tunnel::inner::belongs(&own, address));
+        if self.view.addresses.is_some_and(is_own) {
+            return Ok(self.own);
+        }
         let mut named = about.members().filter(|member| {
             let at = member.addresses;
             address.is_some_and(|address| at.v4.map(IpAddr::from) == Some(address) || IpAddr::from(at.v6) == address)

@@ -13,6 +13,15 @@
 //! and makes them, `secrets` keeps them. Tunnels move over one by one and lose nothing: `peer` says for how long an older key
 //! is accepted.
 //!
+//! **Networks behind members**, where a member leads others to them: `routes` says who follows and who leads.
+//!
+//! **Removals** hold while no server answers: `membership` says what peers believe of one another.
+//!
+//! **Messages** between users travel in the tunnels alone: `chat`.
+//!
+//! **Later keys.** A member may change its keys, and so may this client: `lineages` says which are believed, `rotation` has tunnels
+//! go over to them.
+//!
 //! Data takes the relay at first and the direct way as soon as that works. Neither the loss of the control connection nor
 //! that of all servers ends a tunnel; see `peer` for how liveness is decided then. What a restarted client needs to find its
 //! peers without any server is in [`Saved`].
@@ -22,12 +31,15 @@
 
 mod awaited;
 mod canary;
+pub mod chat;
 mod cookies;
 mod fanout;
 mod index;
 mod leg;
+mod lineages;
 mod mapping;
 mod members;
+mod membership;
 mod nat;
 mod notice;
 mod offers;
@@ -36,6 +48,8 @@ mod peer;
 mod relays;
 mod renewal;
 mod roster;
+mod rotation;
+mod routes;
 mod saved;
 mod secrets;
 mod streams;
@@ -47,7 +61,8 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -70,15 +85,18 @@ use crate::{
 };
 pub use awaited::Awaited;
 use canary::Canary;
+use chat::Chats;
 use cookies::Cookies;
 use fanout::Fanout;
 use index::Index;
+use membership::Memberships;
 use nat::Nat;
 pub use output::{NoPeer, Output, PeerView, Place};
 use peer::{Endpoint, Origin, Peer, Turn};
 use relays::Relays;
 use renewal::Renewal;
 pub use renewal::{Materials, Task};
+use routes::Routes;
 pub use saved::Saved;
 pub use secrets::Secrets;
 use streams::Streams;
@@ -111,7 +129,7 @@ use turn;
 #[derive(Debug)]
 pub struct Core {
     own: ClientId,
-    local: Local,
+    local: Arc<Local>,
     policy: PathPolicy,
     start: Instant,
     view: View,
@@ -146,6 +164,9 @@ pub struct Core {
     pings: u64,
     random: StdRng,
     cookies: Cookies,
+    memberships: Memberships,
+    chats: Chats,
+    routes: Routes,
 }
 
 impl Core {
@@ -159,7 +180,7 @@ impl Core {
         let nat = Nat::new(own, mapping::nonce(&private), random.random(), choices);
         Self {
             own,
-            local: Local::new(private),
+            local: Arc::new(Local::new(private)),
             policy: choices.path,
             start: now,
             view: View::new(own),
@@ -188,6 +209,9 @@ impl Core {
             pings: 0,
             random,
             cookies,
+            memberships: Memberships::default(),
+            chats: Chats::new(now),
+            routes: Routes::default(),
         }
     }
 
@@ -196,8 +220,11 @@ impl Core {
         self.view.addresses = saved.addresses;
         self.view.nick = saved.nick;
         self.prefixes = (saved.prefix4, saved.prefix6);
+        self.view.restore_lineages(saved.lineages);
         self.view.restore(saved.networks);
         self.awaited = saved.awaited;
+        self.memberships.restore(now, saved.memberships);
+        self.restore_agreements(saved.agreements);
         self.records = saved.records.into_iter().map(|record| (other(&record, self.own), record)).collect();
         self.reconcile(now);
         // Peers may not have the newest secrets, and no server may be there to give them those.
@@ -217,6 +244,7 @@ impl Core {
     /// Where this machine is, and the port of the main socket, at first or after a change.
     pub fn handle_network(&mut self, now: Instant, surroundings: Surroundings, port: u16) {
         let first = std::mem::replace(&mut self.port, port) == 0;
+        self.handle_local_networks(surroundings.networks.clone());
         let moved = self.nat.handle_network(now, surroundings, port, &mut self.outputs);
         self.gather_hints(now);
         if moved && !first {
@@ -253,8 +281,10 @@ impl Core {
         self.relays.handle_session(now, welcome.tag, &welcome.relays);
         self.canary.handle_session(welcome.tag, &welcome.reflectors, &welcome.relays);
         self.cookies.handle_session(now);
+        self.memberships.handle_session(now, welcome.now, &welcome.membership_keys);
         self.renew_session();
         self.name_relays(now);
+        self.handle_servers(welcome.reflectors.iter().map(SocketAddr::ip).collect());
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.with(now, peer, |peer, turn| peer.handle_session(turn));
         }
@@ -264,6 +294,8 @@ impl Core {
     pub fn handle_disconnected(&mut self, now: Instant) {
         if std::mem::replace(&mut self.online, false) {
             self.cookies.handle_session_lost();
+            self.memberships.handle_alone(now);
+            self.chats.handle_alone(now);
             self.doubt_all(now);
         }
     }
@@ -282,6 +314,7 @@ impl Core {
                 self.changed = true;
                 self.reconcile(now);
                 self.tend_secrets(now);
+                self.tend_memberships(now);
                 self.choose_eager(now);
             }
             ServerFrame::PeerUp(peer) => self.handle_presence(now, peer, PeerPresence::Online),
@@ -313,7 +346,9 @@ impl Core {
                 self.relays.handle_places(now, &places);
                 self.name_relays(now);
                 self.canary.handle_places(&places);
+                self.tend_routes();
             }
+            ServerFrame::Removals(removals) => self.handle_removals(now, &removals),
             ServerFrame::RelaySilent(relay) => {
                 for peer in self.peers.keys().copied().collect::<Vec<_>>() {
                     self.with(now, peer, |peer, turn| peer.handle_silent_relay(turn, relay));
@@ -322,6 +357,7 @@ impl Core {
             // Others than the core care for these.
             ServerFrame::Welcome(_)
             | ServerFrame::Refused(_)
+            | ServerFrame::Work(_)
             | ServerFrame::Pong(_)
             | ServerFrame::Ping(_)
             | ServerFrame::Reply(..)
@@ -342,6 +378,7 @@ impl Core {
         }
         self.reconcile(now);
         self.tend_secrets(now);
+        self.tend_memberships(now);
     }
 
     /// This client left a network.
@@ -452,9 +489,12 @@ impl Core {
         self.drain_relays(now);
         self.ask_for_cookies(now);
         self.handle_renewal_deadline(now);
+        self.handle_membership_deadline(now);
+        self.handle_chat_deadline(now);
         if self.choose <= now {
             self.choose_eager(now);
             self.tend_secrets(now);
+            self.tend_memberships(now);
         }
         if self.save.is_some_and(|save| save <= now) {
             self.save = None;
@@ -467,7 +507,12 @@ impl Core {
     #[must_use]
     pub fn poll_deadline(&self) -> Instant {
         let peers = self.index.deadlines.first().map(|(due, _)| *due);
-        let relays = [self.relays.poll_deadline(), self.cookies.poll_deadline(), self.poll_renewal_deadline()];
+        let relays = [self.relays.poll_deadline(), self.cookies.poll_deadline()];
+        let relays = relays.into_iter().chain([
+            self.poll_renewal_deadline(),
+            self.poll_membership_deadline(),
+            self.chats.poll_deadline(),
+        ]);
         let own = [self.nat.poll_deadline(), self.streams.poll_deadline(), self.save, peers];
         own.into_iter().chain(relays).flatten().fold(self.choose, Instant::min)
     }
@@ -477,8 +522,7 @@ impl Core {
         loop {
             let output = self.outputs.pop_front()?;
             // Whoever names an address inside of the LAN as the way to a peer would have tunnels run through tunnels.
-            if !matches!(&output, Output::Send { to, .. } | Output::Call { peer: to, .. } if self.index.addresses.contains_key(&to.ip()))
-            {
+            if !matches!(&output, Output::Send { to, .. } | Output::Call { peer: to, .. } if self.is_inside(to.ip())) {
                 return Some(output);
             }
         }
@@ -516,6 +560,9 @@ impl Core {
             peers: peers.filter(|peer| !peer.endpoints.is_empty() || peer.offer.is_some()).collect(),
             records: self.records.values().cloned().collect(),
             awaited: self.awaited.clone(),
+            memberships: self.memberships.save(),
+            lineages: self.view.save_lineages(),
+            agreements: self.saved_agreements(),
         }
     }
 
@@ -549,8 +596,18 @@ impl Core {
         self.nat.view()
     }
 
+    /// Whether packets for `address` come back as packets for a tunnel.
+    fn is_inside(&self, address: IpAddr) -> bool {
+        self.index.addresses.contains_key(&address) || self.routes.follow(address).is_some()
+    }
+
     fn handle_presence(&mut self, now: Instant, peer: ClientId, presence: PeerPresence) {
         self.with(now, peer, |peer, turn| peer.handle_presence(turn, presence));
+        if presence == PeerPresence::Online {
+            self.chats.handle_up(now, peer);
+        } else {
+            self.memberships.handle_away(now, peer);
+        }
         self.choose = now;
     }
 
@@ -593,6 +650,10 @@ impl Core {
         let unused = self.index.update(now, id, peer, self.online);
         for socket in unused {
             self.nat.release(socket, &mut self.outputs);
+        }
+        if peer.take_established() {
+            self.memberships.handle_established(now, id);
+            self.chats.handle_up(now, id);
         }
         if std::mem::replace(&mut self.changed, false) {
             self.save.get_or_insert(now + SAVE_AFTER);

@@ -14,7 +14,7 @@ use wire::{
 use super::Core;
 use super::{Saved, Task};
 use crate::{
-    adapter::Lan,
+    adapter::{Lan, Routing},
     command::PathKind,
     portmap::Wish,
     sockets::{Call, SocketId},
@@ -37,6 +37,8 @@ pub enum Output {
     Ask(Request),
     /// The adapter's addresses.
     Configure(Lan),
+    /// Where members lead, for the adapter, and where this client leads them.
+    Route(Routing),
     /// Who else is in the LAN, for the adapter.
     Members(Vec<VirtualAddresses>),
     Open(SocketId),
@@ -61,6 +63,8 @@ pub enum Output {
     WantKeys(NetworkId),
     /// What was sealed for this client is to be asked of the server; the answer goes to [`Core::handle_sealed`].
     WantSeal(NetworkId),
+    /// What proves this client's membership is to be asked of the server; the answer goes to [`Core::handle_membership`].
+    WantMembership(NetworkId),
     /// The server is to be told; then [`Core::handle_proved`].
     Prove(NetworkId, SecretEpoch, SecretProof),
     /// A secret is to be made of [`Core::materials`]; then [`Core::take_secrets`], [`Core::handle_handed`] or
@@ -75,6 +79,8 @@ pub enum Output {
     },
     /// To be kept over restarts.
     Save(Box<Saved>),
+    /// Messages to be kept, with [`Core::handle_chats_kept`] when they are, or cannot be.
+    KeepChats(Vec<u8>),
 }
 
 /// One peer for the command line.

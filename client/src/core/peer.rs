@@ -11,6 +11,7 @@ mod liveness;
 mod overlap;
 mod relaying;
 mod silence;
+mod standing;
 mod ways;
 
 use std::{
@@ -70,6 +71,11 @@ pub(crate) struct Peer {
     pings: VecDeque<u64>,
     copies: Copies,
     overlap: Overlap,
+    /// Until when packets pass although it is not proven that it is a member.
+    unproven: Option<Instant>,
+    /// What it said that is for the core: about memberships, and to the user.
+    rumours: VecDeque<Frame>,
+    established: bool,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
 }
@@ -155,6 +161,9 @@ impl Peer {
             pings: VecDeque::new(),
             copies: Copies::new(turn.now),
             overlap: Overlap::default(),
+            unproven: None,
+            rumours: VecDeque::new(),
+            established: false,
             received_bytes: 0,
             sent_bytes: 0,
         }
@@ -179,6 +188,17 @@ impl Peer {
             self.session.restart(turn.now);
             self.flush(turn, None);
         }
+    }
+
+    /// The ends lead each other to these networks from now on.
+    pub(crate) fn route(&mut self, routes: tunnel::Routes) {
+        self.session.route(routes);
+    }
+
+    /// One of the ends has a later tunnel key.
+    pub(crate) fn succeed(&mut self, turn: &mut Turn<'_>, local: &Local) {
+        self.session.succeed(turn.now, local, self.about.member.tunnel);
+        self.flush(turn, None);
     }
 
     #[cfg(test)]
@@ -218,6 +238,7 @@ impl Peer {
             self.copies.handle_handshake();
         }
         match received {
+            Received::Packet(_) if self.is_barred(turn.now) => return Err(Refusal::Unproven),
             Received::Packet(packet) => {
                 self.received_bytes += packet.len() as u64;
                 self.used = Some(turn.now);
@@ -235,6 +256,14 @@ impl Peer {
     /// Sends a packet of the adapter.
     pub(crate) fn handle_packet(&mut self, turn: &mut Turn<'_>, packet: &[u8]) -> Result<(), Refusal> {
         self.used = Some(turn.now);
+        if self.is_barred(turn.now) {
+            if !self.session.is_established() {
+                self.session.initiate(turn.now);
+            }
+            self.flush(turn, None);
+            self.wish_soon(turn);
+            return Err(Refusal::Unproven);
+        }
         let sealed = self.session.handle_packet(turn.now, packet)?;
         match sealed {
             Some(datagram) => {
@@ -424,11 +453,8 @@ impl Peer {
 
     /// Asks for an answer with this number on the way that is used; false when there is no tunnel.
     pub(crate) fn ping(&mut self, turn: &mut Turn<'_>, number: u64) -> bool {
-        self.used = Some(turn.now);
-        self.wish_soon(turn);
+        self.call(turn);
         if !self.session.is_established() {
-            self.session.initiate(turn.now);
-            self.flush(turn, None);
             return false;
         }
         let sends = self.path.sends();
@@ -538,6 +564,9 @@ impl Peer {
             }
             Frame::Key(handed) => self.handle_key(turn, origin, &handed),
             Frame::KeyTaken(id) => self.handle_key_taken(id),
+            frame @ (Frame::Standing { .. } | Frame::Removals(_) | Frame::Message(_) | Frame::MessageTaken(_)) => {
+                self.keep_rumour(frame);
+            }
             Frame::Farewell => {
                 self.presence = PeerPresence::Offline;
                 self.forget_ways(turn);

@@ -71,6 +71,11 @@ impl Relays {
     }
 
     /// A control session began, and named these.
+    /// Where the relays are that were named.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = std::net::IpAddr> {
+        self.places.iter().flat_map(|place| &place.endpoints).map(std::net::SocketAddr::ip)
+    }
+
     pub(crate) fn handle_session(&mut self, now: Instant, tag: SessionTag, places: &[RelayPlace]) {
         self.tag = Some(tag);
         self.trips = RelayTrips::NONE;

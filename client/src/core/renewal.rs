@@ -32,6 +32,13 @@ pub(super) struct Renewal {
     warnings: BTreeMap<NetworkId, Code>,
 }
 
+impl Renewal {
+    /// Proofs under way are for another tunnel key.
+    pub(super) fn forget_proofs(&mut self) {
+        self.proving.clear();
+    }
+}
+
 /// What is to be made for a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -219,15 +226,15 @@ impl Core {
         let secrets = self.view.secrets(network).ok_or(SealError::OtherSecret)?;
         let holds = secrets.of(header.from).ok_or(SealError::OtherSecret)?;
         let maker = if header.maker == self.own {
-            self.view.identity()
+            self.view.keys().cloned()
         } else {
             about
                 .members()
                 .find(|member| member.client == header.maker && member.role >= Role::Admin)
-                .map(|member| &member.identity)
+                .map(domain::Member::keys)
         };
         let to = Addressee { network, member: self.own, tunnel: self.local.public(), holds };
-        let opened = self.local.open_seal(&seal.bytes, to, maker.ok_or(SealError::Unsigned)?)?;
+        let opened = self.local.open_seal(&seal.bytes, to, &maker.ok_or(SealError::Unsigned)?)?;
         if opened.newest.epoch > secrets.newest().epoch { Ok(opened) } else { Err(SealError::OtherSecret) }
     }
 }

@@ -3,16 +3,18 @@
 use std::{
     collections::BTreeSet,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use domain::{ClientId, NetworkChange, NetworkId, PairRecord, PeerPresence};
+use domain::{ClientId, NetworkChange, NetworkId, PairRecord, PeerPresence, Revision};
 use tunnel::Party;
 use wire::control::Request;
 
 use super::{
     Core, NoPeer, Output, PeerView, Place, Turn,
     peer::Peer,
+    rotation::Keys,
     turn,
     view::{self, Applied},
 };
@@ -26,10 +28,11 @@ impl Core {
             name: network.name.clone(),
             members: network.size(),
             role: network.role,
+            hub: network.hub,
             terms: network.terms,
             secret_epoch: network.secret.epoch,
             secret_proved: self.view.secrets(id).is_some_and(|known| known.proved == Some(network.secret.epoch)),
-            warning: self.secret_warning(id).map(|code| code.name().to_owned()),
+            warning: self.membership_warning(id).or(self.secret_warning(id)).map(|code| code.name().to_owned()),
         };
         self.view.networks().iter().map(view)
     }
@@ -98,6 +101,7 @@ impl Core {
                 self.changed = true;
                 self.reconcile(now);
                 self.tend_secrets(now);
+                self.tend_memberships(now);
             }
         }
         for (peer, presence) in presences {
@@ -117,11 +121,15 @@ impl Core {
             self.outputs.push_back(Output::Configure(lan));
         }
         let mut known = self.view.acquaintances();
+        let networks = self.view.networks();
+        self.memberships.filter(&mut known, |id| networks.get(&id).map_or(Revision::ZERO, view::Network::revision));
         let gone: Vec<_> = self.peers.keys().filter(|id| !known.contains_key(id)).copied().collect();
         for id in gone {
             self.peers.remove(&id);
             self.records.remove(&id);
             self.streams.forget(now, id, &mut self.outputs);
+            self.memberships.forget(id);
+            self.chats.handle_parted(id);
             for socket in self.index.forget(id) {
                 self.nat.release(socket, &mut self.outputs);
             }
@@ -135,10 +143,16 @@ impl Core {
             let common = common.map(|(network, composition)| (*network, *composition)).collect();
             self.index.addresses.extend(about.member.addresses.v4.map(|v4| (v4.into(), id)));
             self.index.addresses.insert(about.member.addresses.v6.into(), id);
-            let same_key = self.peers.get(&id).is_some_and(|peer| peer.about.member.tunnel == about.member.tunnel);
-            if same_key {
+            let keys = Keys::of(self.peers.get(&id), &about);
+            if keys != Keys::Other {
                 let before = self.view.previous_pair_key(id, &about.networks);
-                self.with(now, id, |peer, turn| peer.update(turn, own, about, &key, before.as_ref()));
+                let local = Arc::clone(&self.local);
+                self.with(now, id, |peer, turn| {
+                    peer.update(turn, own, about, &key, before.as_ref());
+                    if keys == Keys::Later {
+                        peer.succeed(turn, &local);
+                    }
+                });
             } else {
                 let presence = about.member.presence.unwrap_or(PeerPresence::Offline);
                 let party = Party { client: self.own, addresses: own };
@@ -158,6 +172,7 @@ impl Core {
         for (id, presence) in fresh {
             if self.online && presence != PeerPresence::Offline {
                 self.with(now, id, |peer, turn| peer.handle_presence(turn, presence));
+                self.chats.handle_up(now, id);
             }
         }
         self.early_offers.retain(|(came, _)| now.saturating_duration_since(*came) < EARLY_OFFER);
@@ -168,6 +183,8 @@ impl Core {
                 self.early_offers.push_back((came, offer));
             }
         }
+        self.tend_routes();
+        self.judge(now);
         self.choose = now;
     }
 

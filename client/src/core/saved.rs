@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use domain::{ClientId, Nickname, PairRecord, RelayOffer, VirtualAddresses};
+use domain::{ClientId, Lineage, NetworkId, Nickname, PairRecord, Prefix, RelayOffer, VirtualAddresses};
 use minicbor::{Decode, Encode};
 
-use super::{awaited::Awaited, view::SavedNetwork};
+use super::{awaited::Awaited, membership::SavedMemberships, view::SavedNetwork};
 
 /// What a restarted client needs to find its peers while no server answers. Secret: it holds the networks' secrets.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
@@ -30,6 +30,17 @@ pub struct Saved {
     #[n(8)]
     #[cbor(default)]
     pub(crate) awaited: Vec<Awaited>,
+    #[n(9)]
+    #[cbor(default)]
+    pub(crate) memberships: SavedMemberships,
+    /// Keys of members that changed them, also of members who left.
+    #[n(10)]
+    #[cbor(default)]
+    pub(crate) lineages: Vec<Lineage>,
+    /// What the user of this machine agreed to lead members to.
+    #[n(11)]
+    #[cbor(default)]
+    pub(crate) agreements: Vec<(NetworkId, Vec<Prefix>)>,
 }
 
 /// Where a peer was.
@@ -52,6 +63,12 @@ impl Saved {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         minicbor::to_vec(self).expect("writing to a vector does not fail")
+    }
+
+    /// What of it is true wherever the client is; on another machine its user has not agreed to anything.
+    #[must_use]
+    pub(crate) fn without_places(self) -> Self {
+        Self { port: 0, peers: Vec::new(), records: Vec::new(), agreements: Vec::new(), ..self }
     }
 
     /// Reads what was kept.

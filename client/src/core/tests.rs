@@ -1,12 +1,16 @@
 //! Two cores back to back, with a relay between them and a clock of their own.
 
+mod chatting;
 mod first;
 mod hostile;
+mod leading;
 mod losing;
 mod moving;
 mod punching;
+mod removing;
 mod renewing;
 mod roaming;
+mod rotating;
 mod streaming;
 
 use std::cmp::Reverse;
@@ -400,6 +404,7 @@ struct Lab {
     slot: Slot,
     challenged: u32,
     opening: first::Opening,
+    weather: Option<chatting::Weather>,
 }
 
 /// A datagram on its way: when it arrives, in order of sending, from, to.
@@ -413,6 +418,8 @@ struct Node {
     said: Vec<ClientFrame>,
     requests: Vec<Request>,
     pongs: Vec<(u64, Duration, Route)>,
+    /// The messages that it kept.
+    disk: Vec<u8>,
 }
 
 impl Node {
@@ -422,7 +429,8 @@ impl Node {
         let choices = Choices { path: policy, port_mapping: false, loopback: false };
         let mut core = Core::new(now, id, private, choices, [number; 32]);
         core.handle_network(now, Surroundings::new(vec![endpoint(side).ip()], None), endpoint(side).port());
-        Self { id, core, alive: true, received: Vec::new(), said: Vec::new(), requests: Vec::new(), pongs: Vec::new() }
+        let (received, said, requests, pongs) = Default::default();
+        Self { id, core, alive: true, received, said, requests, pongs, disk: Vec::new() }
     }
 
     fn log_in(&mut self, now: Instant) {
@@ -437,6 +445,7 @@ impl Node {
             prefix4: 10,
             prefix6: 48,
             relays: Vec::new(),
+            membership_keys: Vec::new(),
         };
         self.core.handle_connected(now, &welcome);
         let members = [Side::Alice, Side::Bob].map(|side| member(key(side).0, &key(side).1)).to_vec();
@@ -463,11 +472,13 @@ impl Node {
                 | Output::Deliver(_)
                 | Output::WantKeys(_)
                 | Output::WantSeal(_)
+                | Output::WantMembership(_)
                 | Output::Prove(..)
                 | Output::MakeSecret(..)
                 | Output::Say(_)
                 | Output::Configure(_)
                 | Output::Members(_)
+                | Output::Route(_)
                 | Output::Open(_)
                 | Output::Close(_)
                 | Output::Call { .. }
@@ -475,6 +486,7 @@ impl Node {
                 | Output::OpenStream { .. }
                 | Output::CloseStream(_)
                 | Output::Pong { .. }
+                | Output::KeepChats(_)
                 | Output::Save(_)) => rest.push_back(other),
             }
         }
@@ -508,6 +520,7 @@ impl Lab {
             slot: Slot(77),
             challenged: 0,
             opening: first::Opening::default(),
+            weather: None,
         };
         lab.alice.log_in(now);
         lab.bob.log_in(now);
@@ -593,8 +606,13 @@ impl Lab {
 
     fn restart_bob(&mut self) {
         let saved = Saved::decode(&self.bob.core.saved().encode()).unwrap();
+        let disk = std::mem::take(&mut self.bob.disk);
         self.bob = Node::new(self.now, Side::Bob, PathPolicy::Any);
         self.bob.core.restore(self.now, saved);
+        if !disk.is_empty() {
+            self.bob.core.restore_chats(self.now, &disk).unwrap();
+            self.bob.disk = disk;
+        }
     }
 
     /// Bob's last datagrams leave, then he is gone.
@@ -657,13 +675,16 @@ impl Lab {
                 Output::Say(frame) => self.node_mut(side).said.push(frame),
                 Output::Ask(request) => self.node_mut(side).requests.push(request),
                 Output::Pong { number, rtt, route, .. } => self.node_mut(side).pongs.push((number, rtt, route)),
+                Output::KeepChats(bytes) => self.keep_chats(side, bytes),
                 Output::Send { .. }
                 | Output::WantKeys(_)
                 | Output::WantSeal(_)
+                | Output::WantMembership(_)
                 | Output::Prove(..)
                 | Output::MakeSecret(..)
                 | Output::Configure(_)
                 | Output::Members(_)
+                | Output::Route(_)
                 | Output::Open(_)
                 | Output::Close(_)
                 | Output::Call { .. }
@@ -686,7 +707,9 @@ impl Lab {
             self.sent += 1;
             self.carried += 1;
             let delay = if relayed { self.leg_delay(from, to) } else { self.delays.1 };
-            self.wire.push(Reverse((self.now + delay, self.sent, from, to, datagram)));
+            for more in self.weather.as_mut().map_or_else(|| vec![Duration::ZERO], chatting::Weather::fate) {
+                self.wire.push(Reverse((self.now + delay + more, self.sent, from, to, datagram.clone())));
+            }
         }
     }
 

@@ -16,13 +16,18 @@ impl Core {
     /// The adapter has a packet for the LAN.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
         let Some(inner) = InnerPacket::parse(packet) else { return };
+        let to = self.index.addresses.get(&inner.destination).copied();
         if !self.view.addresses.is_some_and(|own| inner.is_from(&own)) {
-            tracing::trace!("a packet of the adapter has a source that is not ours");
+            // From behind this client, to whom it leads there.
+            match to.filter(|_| self.routes.leads_to(inner.source)) {
+                Some(peer) => self.send(now, peer, packet),
+                None => tracing::trace!("a packet of the adapter has a source that is not ours"),
+            }
             return;
         }
         match self.flood.handle_outgoing(now, &inner) {
             Verdict::Unicast => {
-                if let Some(&peer) = self.index.addresses.get(&inner.destination) {
+                if let Some(peer) = to.or_else(|| self.routes.follow(inner.destination)) {
                     self.send(now, peer, packet);
                 }
             }
@@ -66,16 +71,20 @@ impl Core {
         let Some(id) = peer else { return };
         let received = self.with(now, id, |peer, turn| peer.handle_datagram(turn, origin, incoming));
         match received {
-            Some(Ok(Some(packet))) => self.deliver(now, packet),
+            Some(Ok(Some(packet))) => self.deliver(now, id, packet),
             Some(Err(refusal)) => tracing::trace!(peer = %id, %refusal, "a datagram was refused"),
-            Some(Ok(None)) | None => {}
+            Some(Ok(None)) => self.handle_rumours(now, id),
+            None => {}
         }
     }
 
-    pub(super) fn deliver(&mut self, now: Instant, packet: BytesMut) {
+    /// Takes a packet of `peer` whose source the tunnel has looked at: the peer's own address or, only in what is for this
+    /// client, an address that the peer leads to.
+    fn deliver(&mut self, now: Instant, peer: ClientId, packet: BytesMut) {
         let Some(inner) = InnerPacket::parse(&packet) else { return };
         let ours = self.view.addresses.is_some_and(|own| inner.is_to(&own));
-        if ours || self.flood.handle_incoming(now, &inner) {
+        let behind = || self.peers.get(&peer).is_some_and(|peer| self.routes.takes(&peer.about.networks, &inner));
+        if ours || behind() || self.flood.handle_incoming(now, &inner) {
             self.outputs.push_back(Output::Deliver(packet));
         }
     }

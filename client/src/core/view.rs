@@ -1,5 +1,8 @@
 //! The networks of this client and their members: what the server told, checked as far as it can be.
 //!
+//! Spokes of a network meet its hubs only: whom this client does not meet there it has no tunnel with, whatever the other end
+//! tries, and both ends decide that by themselves.
+//!
 //! The server may order and withhold, but it cannot introduce a member whose tunnel key its identity did not sign.
 
 use std::{
@@ -8,13 +11,16 @@ use std::{
 };
 
 use domain::{
-    ClientId, IdentityKey, KnownNetwork, Member, NetworkChange, NetworkId, NetworkName, NetworkTerms, Nickname,
-    Revision, Role, SecretEpoch, SecretState, VirtualAddresses,
+    ClientId, KnownNetwork, Lineage, Member, NetworkChange, NetworkId, NetworkName, NetworkTerms, Nickname, Revision,
+    Role, Route, SecretEpoch, SecretState, VirtualAddresses,
 };
 use minicbor::{Decode, Encode};
 use tunnel::{NetworkSecret, PairKey, SealedSecrets};
 
-use super::secrets::{SavedSecrets, Secrets};
+use super::{
+    lineages::Lineages,
+    secrets::{SavedSecrets, Secrets},
+};
 
 /// What is known without asking the server.
 #[derive(Debug)]
@@ -25,8 +31,9 @@ pub struct View {
     networks: BTreeMap<NetworkId, Network>,
     /// Also of networks whose members are not known yet.
     secrets: BTreeMap<NetworkId, Secrets>,
-    /// This client's own, as soon as a network names it.
-    identity: Option<IdentityKey>,
+    /// This client's own, as soon as a network names them.
+    keys: Option<Lineage>,
+    lineages: Lineages,
 }
 
 /// One network.
@@ -35,6 +42,10 @@ pub struct Network {
     pub name: NetworkName,
     /// Of this client.
     pub role: Role,
+    /// This client meets everybody, where not all do.
+    pub hub: bool,
+    /// Where this client is to lead the others.
+    pub routes: Vec<Route>,
     pub terms: NetworkTerms,
     pub secret: SecretState,
     revision: Revision,
@@ -84,6 +95,12 @@ pub struct SavedNetwork {
     /// What an older version kept is the fourth field alone.
     #[n(8)]
     secrets: Option<SavedSecrets>,
+    #[n(9)]
+    #[cbor(default)]
+    hub: bool,
+    #[n(10)]
+    #[cbor(default)]
+    routes: Vec<Route>,
 }
 
 impl std::fmt::Debug for SavedNetwork {
@@ -95,8 +112,9 @@ impl std::fmt::Debug for SavedNetwork {
 impl View {
     /// No networks.
     #[must_use]
-    pub const fn new(own: ClientId) -> Self {
-        Self { own, addresses: None, nick: None, networks: BTreeMap::new(), secrets: BTreeMap::new(), identity: None }
+    pub fn new(own: ClientId) -> Self {
+        let (networks, secrets, lineages) = (BTreeMap::new(), BTreeMap::new(), Lineages::default());
+        Self { own, addresses: None, nick: None, networks, secrets, keys: None, lineages }
     }
 
     /// Takes one change. Members that cannot vouch for their keys are left out.
@@ -119,6 +137,8 @@ impl View {
         let network = self.networks.entry(change.network).or_insert_with(|| Network {
             name: change.name.clone(),
             role: Role::Member,
+            hub: false,
+            routes: Vec::new(),
             terms: change.terms,
             secret: change.secret,
             revision: Revision::ZERO,
@@ -129,8 +149,9 @@ impl View {
         let moved = change.members.iter().filter(|member| member.client != self.own);
         let moved = moved.filter(|member| member.gone == before.contains(&member.client));
         let composition = moved.map(|member| member.revision).max();
+        let mut known_before = BTreeMap::new();
         if change.since == Revision::ZERO {
-            network.members.clear();
+            known_before = std::mem::take(&mut network.members);
         }
         network.name = change.name;
         network.revision = change.revision;
@@ -138,16 +159,20 @@ impl View {
         network.secret = change.secret;
         for member in change.members {
             if member.client == self.own {
-                self.identity = Some(member.identity).filter(|identity| ClientId::of(identity) == self.own);
+                self.keys = Some(member.keys()).filter(|_| self.lineages.check(&member).is_ok());
                 self.nick = member.nick.or_else(|| self.nick.take());
                 if !member.gone {
                     network.role = member.role;
+                    network.hub = member.hub;
+                    network.routes = member.routes;
                     self.addresses = Some(member.addresses);
                 }
             } else if member.gone {
                 network.members.remove(&member.client);
-            } else if !is_genuine(&member) {
-                tracing::warn!(member = %member.client, "the server named a member with a key of somebody else");
+            } else if let Err(doubt) = self.lineages.check(&member) {
+                tracing::warn!(member = %member.client, "{doubt}");
+                // Who it was is still in the network, with the keys that are known.
+                network.members.extend(known_before.remove(&member.client).map(|known| (member.client, known)));
             } else if network.members.len() < MAX_MEMBERS || network.members.contains_key(&member.client) {
                 network.members.insert(member.client, member);
             }
@@ -202,10 +227,17 @@ impl View {
         self.secrets.get(&network).map(|secrets| &secrets.newest().secret)
     }
 
-    /// The identity of this client, if a network named it.
+    /// The identity keys of this client, if a network named it.
     #[must_use]
-    pub const fn identity(&self) -> Option<&IdentityKey> {
-        self.identity.as_ref()
+    pub const fn keys(&self) -> Option<&Lineage> {
+        self.keys.as_ref()
+    }
+
+    /// What was proved is proved no more: this client has another tunnel key.
+    pub fn unprove(&mut self) {
+        for secrets in self.secrets.values_mut() {
+            secrets.proved = None;
+        }
     }
 
     /// What the server need not send again.
@@ -234,18 +266,23 @@ impl View {
         self.networks.iter().find(|(_, network)| network.name.key() == key).map(|(id, _)| *id)
     }
 
-    /// Everybody in any of the networks, without this client. Of two who claim one address the first by id keeps it.
+    /// Everybody whom this client meets in any of the networks. Of two who claim one address the first by id keeps it.
     #[must_use]
     pub fn acquaintances(&self) -> BTreeMap<ClientId, Acquaintance> {
         let mut all = BTreeMap::<ClientId, Acquaintance>::new();
         for (id, network) in &self.networks {
-            for member in network.members.values() {
+            for member in network.met() {
                 let known = all
                     .entry(member.client)
                     .or_insert_with(|| Acquaintance { member: member.clone(), networks: BTreeSet::new() });
                 known.networks.insert(*id);
                 // Revisions of two networks cannot be compared; the address is permanent once it is there.
-                known.member.addresses.v4 = known.member.addresses.v4.or(member.addresses.v4);
+                let v4 = known.member.addresses.v4.or(member.addresses.v4);
+                // One network tells of a later key before the other.
+                if member.weight() > known.member.weight() {
+                    known.member = member.clone();
+                }
+                known.member.addresses.v4 = v4;
             }
         }
         let own =
@@ -278,6 +315,17 @@ impl View {
         Some(PairKey::derive(&secrets.previous()?.secret, network, self.own, peer))
     }
 
+    /// The keys of members that were seen, for the next start.
+    #[must_use]
+    pub fn save_lineages(&self) -> Vec<Lineage> {
+        self.lineages.save()
+    }
+
+    /// Takes those of the last run; to be called before [`View::restore`].
+    pub fn restore_lineages(&mut self, saved: Vec<Lineage>) {
+        self.lineages.restore(saved);
+    }
+
     /// The networks for the next start.
     #[must_use]
     pub fn save(&self) -> Vec<SavedNetwork> {
@@ -288,6 +336,8 @@ impl View {
             secret: self.secrets.get(&id).map(|secrets| *secrets.newest().secret.as_bytes()),
             members: network.members.values().cloned().collect(),
             role: network.role,
+            hub: network.hub,
+            routes: network.routes.clone(),
             terms: network.terms,
             state: network.secret,
             secrets: self.secrets.get(&id).map(Secrets::save),
@@ -301,10 +351,13 @@ impl View {
             let older =
                 network.secret.map(|secret| Secrets::of_door(SecretEpoch::FIRST, NetworkSecret::from_bytes(secret)));
             self.secrets.extend(network.secrets.map(Secrets::restore).or(older).map(|secrets| (network.id, secrets)));
-            let genuine = network.members.into_iter().filter(is_genuine).map(|member| (member.client, member));
+            let genuine = network.members.into_iter().filter(|member| self.lineages.check(member).is_ok());
+            let genuine = genuine.map(|member| (member.client, member));
             let restored = Network {
                 name: network.name,
                 role: network.role,
+                hub: network.hub,
+                routes: network.routes,
                 terms: network.terms,
                 secret: network.state,
                 revision: network.revision,
@@ -335,6 +388,11 @@ impl Network {
         self.composition
     }
 
+    /// Those of the others that this client meets.
+    pub fn met(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| self.terms.kind.joins([self.hub, member.hub]))
+    }
+
     /// The others.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values()
@@ -346,18 +404,12 @@ impl Network {
     }
 }
 
-/// Whether the identity belongs to the id and vouches for the tunnel key.
-fn is_genuine(member: &Member) -> bool {
-    ClientId::of(&member.identity) == member.client
-        && member.identity.verify_tunnel_key(&member.tunnel, &member.tunnel_signature).is_ok()
-}
-
 /// More than any plan allows, so that a hostile server cannot fill the memory.
 const MAX_MEMBERS: usize = 4096;
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use domain::{IdentityKey, Signature, TUNNEL_KEY_CONTEXT, TunnelKey};
+    use domain::{IdentityKey, NetworkKind, Signature, TUNNEL_KEY_CONTEXT, TunnelKey};
     use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
     use super::*;
@@ -392,6 +444,32 @@ pub(crate) mod tests {
         stolen.client = ClientId::from_bytes([3; 16]);
         view.apply(change(0, 1, vec![forged, stolen]));
         assert!(view.acquaintances().is_empty());
+    }
+
+    #[test]
+    fn a_spoke_meets_hubs_only_also_after_a_restart() {
+        let own = member(1, &[1; 32]);
+        let mut view = View::new(own.client);
+        let hub = |member: Member, hub| Member { hub, revision: Revision(2), ..member };
+        let (bob, carol) = (member(2, &[2; 32]), member(3, &[3; 32]));
+        let met = |view: &View| view.acquaintances().into_keys().collect::<BTreeSet<_>>();
+        let wheel = |since, revision, members| NetworkChange {
+            terms: NetworkTerms { kind: NetworkKind::Hub, ..NetworkTerms::default() },
+            ..change(since, revision, members)
+        };
+        view.apply(change(0, 1, vec![own.clone(), bob.clone(), carol.clone()]));
+        assert_eq!(met(&view).len(), 2);
+        view.apply(wheel(1, 2, vec![hub(carol.clone(), true)]));
+        assert_eq!(met(&view), BTreeSet::from([carol.client]));
+        let mut restored = View::new(own.client);
+        restored.restore(minicbor::decode(&minicbor::to_vec(view.save()).unwrap()).unwrap());
+        assert_eq!(met(&restored), met(&view));
+        view.apply(wheel(2, 3, vec![hub(own, true)]));
+        assert_eq!(met(&view).len(), 2, "a hub meets everybody");
+        assert_eq!(view.networks()[&NETWORK].size(), 3);
+        let mut restored = View::new(member(1, &[1; 32]).client);
+        restored.restore(minicbor::decode(&minicbor::to_vec(view.save()).unwrap()).unwrap());
+        assert_eq!(met(&restored).len(), 2);
     }
 
     #[test]
@@ -475,6 +553,9 @@ pub(crate) mod tests {
             gone: false,
             presence: Some(domain::PeerPresence::Online),
             role: Role::Member,
+            lineage: None,
+            hub: false,
+            routes: Vec::new(),
         }
     }
 }

@@ -27,7 +27,7 @@ impl Daemon {
         let Asked { command, answers } = asked;
         match command {
             Command::Status => drop(answers.try_send(Ok(Answer::Status(Box::new(self.status()))))),
-            Command::Peers => drop(answers.try_send(Ok(Answer::Peers(self.core.peers().map(shown).collect())))),
+            Command::Peers => drop(answers.try_send(Ok(Answer::Peers(self.peers())))),
             Command::Create { network, password } => {
                 if self.needs_server(&answers) {
                     let request = self.requests.create(at, network, &password, answers);
@@ -79,6 +79,8 @@ impl Daemon {
                     self.ask(request);
                 }
             }
+            Command::Route { network, lead, prefixes } => self.lead(&network, lead, &prefixes, answers),
+            Command::RotateKey => self.rotate_key(at, answers),
             Command::Members { network } => self.show_members(&network, &answers),
             Command::Wait { peer, path, timeout_ms } => {
                 self.watches.wait(at, peer, path, Duration::from_millis(timeout_ms), answers);
@@ -88,6 +90,11 @@ impl Daemon {
                     self.watches.ping(at, peer, count, Duration::from_millis(interval_ms), answers);
                 }
             }
+            Command::Chat { to, text, patience_ms } => {
+                self.chat(at, &to, text, Duration::from_millis(patience_ms), answers);
+            }
+            Command::Chats { with, last } => self.show_chats(with.as_deref(), last, &answers),
+            Command::FollowChats { with } => self.follow_chats(with.as_deref(), answers),
             Command::Why { peer } => {
                 if let Some(peer) = self.resolve(&peer, &answers) {
                     if self.core.is_online() {
@@ -138,7 +145,7 @@ impl Daemon {
 
     /// Why there is no session: what the server said, if it said something.
     fn unreached(&self) -> CommandError {
-        let (_, detail) = &self.standing;
+        let (_, detail, _) = &self.standing;
         let said = detail.as_deref().and_then(|detail| {
             let (word, _) = detail.split_once(':')?;
             wire::Code::ALL.iter().find(|code| code.name() == word)
@@ -149,7 +156,7 @@ impl Daemon {
         }
     }
 
-    fn resolve(&self, peer: &str, answers: &requests::Answers) -> Option<ClientId> {
+    pub(super) fn resolve(&self, peer: &str, answers: &requests::Answers) -> Option<ClientId> {
         match self.core.resolve(peer) {
             Ok(peer) => Some(peer),
             Err(error @ NoPeer::Unknown) => {
@@ -174,11 +181,23 @@ impl Daemon {
             server: self.settings.server.clone(),
             control,
             control_detail: self.standing.1.clone(),
+            refusal: self.standing.2.as_deref().cloned().filter(|_| control != ControlState::Connected),
             nat: self.core.nat(),
             networks: self.core.networks().collect(),
+            routes: self.routes(),
             awaiting: self.core.awaited().map(|(_, name)| name.clone()).collect(),
             held_back: self.held_back(),
+            unread_messages: self.core.chats().filter(|entry| entry.unread).count(),
         }
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        let routes = self.routes();
+        let of = |peer: &PeerView<'_>| {
+            let theirs = routes.iter().filter(|route| route.gateway == peer.member.client);
+            theirs.cloned().collect()
+        };
+        self.core.peers().map(|peer| Peer { routes: of(&peer), ..shown(peer) }).collect()
     }
 
     fn held_back(&self) -> Vec<HeldBack> {
@@ -208,6 +227,7 @@ fn shown(peer: PeerView<'_>) -> Peer {
         rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
         rx_bytes: peer.received_bytes,
         tx_bytes: peer.sent_bytes,
+        routes: Vec::new(),
     }
 }
 

@@ -4,15 +4,18 @@
 //! order: events of the server, datagrams, streams, packets of the adapter, commands, deadlines. So a flood on one of them delays the
 //! others by a budget, not for ever. Nothing in a turn blocks: datagrams that do not fit are lost, as on any link.
 
+mod chat;
 mod commands;
 mod govern;
 mod renewal;
 mod requests;
+mod rotation;
+mod routes;
 mod watches;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
-use domain::ClientId;
+use domain::{ClientId, Prefix};
 use rand::Rng as _;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -29,13 +32,16 @@ use crate::{
     adapter::{Adapter, PACKET_ROOM},
     command::{Answer, Asked, CommandError, ControlState},
     core::{Core, Output, Saved},
+    forwarding::{self, Forwarding},
     home::{Home, HomeError},
     network::{self, Surroundings},
     portmap::{self, Granted, Wish},
-    settings::Settings,
+    refusal::ControlRefusal,
+    settings::{AdapterKind, Settings},
     sockets::{Arrival, Arrived, DATAGRAM_ROOM, Sockets},
     streams::{StreamEvent, Streams},
 };
+use chat::Chatting;
 use requests::Requests;
 use watches::Watches;
 
@@ -60,8 +66,11 @@ pub enum ControlEvent {
     Frame(ServerFrame),
     /// The session ended.
     Lost,
-    /// Whether the connection is being tried while there is no session, and how that goes, in words.
-    Standing(ControlState, Option<String>),
+    /// The server knows this client by the next keys, which the home has taken over.
+    KeysTaken,
+    /// Whether the connection is being tried while there is no session, how that goes in words, and what the server said when
+    /// it refused.
+    Standing(ControlState, Option<String>, Option<Box<ControlRefusal>>),
 }
 
 /// What the daemon is connected to.
@@ -88,9 +97,14 @@ pub struct Daemon {
     sockets: Sockets,
     streams: Streams,
     adapter: Adapter,
+    /// `None` where no interface of the system is used.
+    forwarding: Option<Forwarding>,
+    /// Networks that the system does not lead into the adapter, and why.
+    unrouted: BTreeMap<Prefix, String>,
     ends: Ends,
     requests: Requests,
     watches: Watches,
+    chatting: Chatting,
     /// Work that would hold up a turn: hashing, writing to disk.
     work: JoinSet<Work>,
     /// Questions to the router. They end with the daemon, whatever comes of them.
@@ -109,7 +123,7 @@ pub struct Daemon {
     /// Tells of changes; `None` where the system does not.
     watch: Option<network::Watch>,
     /// Of the control connection, while there is no session.
-    standing: (ControlState, Option<String>),
+    standing: (ControlState, Option<String>, Option<Box<ControlRefusal>>),
     /// When the interfaces are looked at next, and when they were last.
     look: Instant,
     looked: Instant,
@@ -123,6 +137,8 @@ enum Work {
     Hashed(Box<requests::Hashed>),
     Sealed(Result<Box<renewal::Made>, (requests::Answers, crate::password::PasswordError)>),
     Saved(Result<(), HomeError>, Vec<Promise>),
+    ChatsKept(Result<(), HomeError>),
+    Forwarded(forwarding::Made),
 }
 
 type Promise = (requests::Answers, Result<Answer, CommandError>);
@@ -146,6 +162,8 @@ impl Daemon {
         let streams = Streams::new(settings.proxy.as_deref());
         let sockets = Sockets::bind(port).map_err(Error::Sockets)?;
         let adapter = Adapter::open(settings.adapter, &settings.interface).map_err(Error::Adapter)?;
+        let has_interface = settings.adapter == AdapterKind::Tun;
+        let forwarding = has_interface.then(|| Forwarding::new(&settings.interface));
         let now = Instant::now();
         let own = identity.client();
         let mut core = Core::new(now.into_std(), own, *identity.tunnel(), settings.choices(), rand::rng().random());
@@ -158,6 +176,7 @@ impl Daemon {
         if let Some(saved) = saved {
             core.restore(now.into_std(), saved);
         }
+        chat::restore(&mut core, &home, now.into_std())?;
         ends.known.send_replace(core.known());
         Ok(Self {
             home,
@@ -167,9 +186,12 @@ impl Daemon {
             sockets,
             streams,
             adapter,
+            forwarding,
+            unrouted: BTreeMap::new(),
             ends,
             requests: Requests::default(),
             watches: Watches::default(),
+            chatting: Chatting::default(),
             work: JoinSet::new(),
             asking: JoinSet::new(),
             saving: None,
@@ -180,7 +202,7 @@ impl Daemon {
             patience: None,
             surroundings,
             watch: watch.ok(),
-            standing: (ControlState::Connecting, None),
+            standing: (ControlState::Connecting, None, None),
             look: now + LOOK,
             looked: now,
             sign: None,
@@ -222,7 +244,9 @@ impl Daemon {
             portmap::release(wish).await;
         }
         while self.work.join_next().await.is_some() {}
+        self.stop_forwarding().await;
         self.home.save_bytes(VIEW, &self.core.saved().encode())?;
+        self.keep_last_chats()?;
         Ok(())
     }
 
@@ -283,6 +307,7 @@ impl Daemon {
 
     fn look_around(&mut self, now: Instant) {
         self.looked = now;
+        self.core.handle_clock(now.into_std(), chat::wall_clock());
         let found = Surroundings::look(&self.settings.interface);
         match self.sign.map(|sign| sign + network::SETTLE).filter(|settled| now < *settled) {
             Some(settled) => {
@@ -314,7 +339,9 @@ impl Daemon {
     /// Does all that the core wants, and tells those who wait.
     fn settle(&mut self) -> Result<(), Error> {
         self.drain();
+        self.forward();
         self.watches.look(Instant::now(), &self.core);
+        self.look_at_chats();
         if !self.is_saving
             && let Some(saved) = self.saving.take()
         {
@@ -351,6 +378,7 @@ impl Daemon {
                         tracing::error!(%error, "the network interface could not be configured");
                     }
                 }
+                Output::Route(routing) => self.route(&routing),
                 Output::Members(members) => self.adapter.set_members(&members),
                 Output::Open(socket) => {
                     if let Err(error) = self.sockets.open(socket) {
@@ -365,6 +393,10 @@ impl Daemon {
                     let (number, request) = self.requests.sealed(Instant::now(), network);
                     self.say(ClientFrame::Request(number, request));
                 }
+                Output::WantMembership(network) => {
+                    let (number, request) = self.requests.membership(Instant::now(), network);
+                    self.say(ClientFrame::Request(number, request));
+                }
                 Output::Prove(network, epoch, proof) => {
                     let (number, request) = self.requests.prove(Instant::now(), network, epoch, proof);
                     self.say(ClientFrame::Request(number, request));
@@ -377,6 +409,7 @@ impl Daemon {
                 Output::Call { port, peer, call } => self.sockets.call(port, peer, call),
                 Output::Pong { number, rtt, route, .. } => self.watches.handle_pong(number, rtt, route),
                 Output::Save(saved) => self.saving = Some(saved),
+                Output::KeepChats(bytes) => self.keep_chats(bytes),
             }
         }
     }
@@ -411,8 +444,9 @@ impl Daemon {
         let now = now();
         match event {
             ControlEvent::Connected(welcome) => {
-                self.standing = (ControlState::Connecting, None);
+                self.standing = (ControlState::Connecting, None, None);
                 self.core.handle_connected(now, &welcome);
+                self.go_on_rotating();
                 self.serve_early();
             }
             ControlEvent::Frame(ServerFrame::Reply(number, reply)) => {
@@ -425,13 +459,17 @@ impl Daemon {
                 }
             }
             ControlEvent::Frame(frame) => self.core.handle_frame(now, frame),
+            ControlEvent::KeysTaken => {
+                let waiting = self.requests.take_rotations();
+                self.key_rotated(waiting);
+            }
             ControlEvent::Lost => {
                 self.core.handle_disconnected(now);
                 self.requests.handle_lost();
             }
-            ControlEvent::Standing(state, detail) => {
+            ControlEvent::Standing(state, detail, refusal) => {
                 let offline = state == ControlState::Offline;
-                self.standing = (state, detail);
+                self.standing = (state, detail, refusal);
                 if offline {
                     self.serve_early();
                 }
@@ -473,10 +511,14 @@ impl Daemon {
             requests::Outcome::Seal(making) => self.seal_secret(*making),
             requests::Outcome::Handed(made) => self.hand_on(made),
             requests::Outcome::Sealed { network, seal } => self.core.handle_sealed(now(), network, seal.as_deref()),
+            requests::Outcome::Membership { ticket, removals } => {
+                self.core.handle_membership(now(), &ticket, &removals);
+            }
             requests::Outcome::Proved { network, epoch } => self.core.handle_proved(network, epoch),
             requests::Outcome::Outsiders { network, wish, lists, answers } => {
                 self.govern_outsider(network, wish, &lists, answers);
             }
+            requests::Outcome::KeyRotated { answers } => self.key_rotated(vec![answers]),
             requests::Outcome::Left { network, answers } => {
                 self.core.handle_left(now(), network);
                 drop(answers.try_send(Ok(Answer::DONE)));
@@ -495,13 +537,15 @@ impl Daemon {
     }
 
     fn handle_work(&mut self, done: Result<Work, tokio::task::JoinError>) {
-        self.is_saving &= matches!(done, Ok(Work::Hashed(_) | Work::Sealed(_)));
+        let other = matches!(done, Ok(Work::Hashed(_) | Work::Sealed(_) | Work::ChatsKept(_) | Work::Forwarded(_)));
+        self.is_saving &= other;
         match done {
             Ok(Work::Hashed(hashed)) => {
                 if let Some((number, request)) = self.requests.handle_hashed(Instant::now(), *hashed) {
                     self.say(ClientFrame::Request(number, request));
                 }
             }
+            Ok(Work::Forwarded(made)) => self.handle_forwarded(made),
             Ok(Work::Sealed(Ok(made))) => self.hand_on(made),
             Ok(Work::Sealed(Err((answers, error)))) => {
                 requests::refuse(&answers, CommandError::new(CommandError::FAILED, error.to_string()));
@@ -517,6 +561,7 @@ impl Daemon {
                     requests::refuse(&answers, CommandError::new(CommandError::FAILED, error.to_string()));
                 }
             }
+            Ok(Work::ChatsKept(kept)) => self.chats_kept(kept),
             Err(error) => tracing::error!(%error, "work in the background failed"),
         }
     }
@@ -524,7 +569,14 @@ impl Daemon {
     fn poll_deadline(&self) -> Instant {
         let watches = self.watches.poll_deadline();
         let again = self.renewals.iter().map(|(due, ..)| *due).min();
-        let others = [self.requests.poll_deadline(), watches, Some(self.look), self.patience, again];
+        let others = [
+            self.requests.poll_deadline(),
+            watches,
+            Some(self.look),
+            self.patience,
+            again,
+            self.chatting.poll_deadline(),
+        ];
         others.into_iter().flatten().fold(self.core.poll_deadline().into(), Instant::min)
     }
 }
@@ -541,7 +593,7 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-const VIEW: &str = "view.cbor";
+pub(crate) const VIEW: &str = "view.cbor";
 /// Of each source in a turn.
 const BUDGET: usize = 64;
 /// How long a command waits for the session that it needs.

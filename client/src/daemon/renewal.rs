@@ -200,6 +200,7 @@ impl Daemon {
                 self.give_up(network, &answers, wire::Code::SecretPassed.into());
             }
             requests::Refusal::Secret { network } => self.core.handle_not_renewed(now(), network),
+            requests::Refusal::KeyKept { code } => self.keep_keys(code),
             requests::Refusal::Keys { network, code } => self.core.handle_no_keys(network, code),
         }
     }

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use domain::{
-    Admissions, ClientId, NetworkId, NetworkName, NetworkOrder, NewInvite, Nickname, Seal, SecretEpoch, SecretProof,
+    Admissions, ClientId, KeyRotation, MembershipTicket, NetworkId, NetworkName, NetworkOrder, NewInvite, Nickname,
+    Removals, Seal, SecretEpoch, SecretProof, Signed,
 };
 use tokio::{sync::mpsc, time::Instant};
 use wire::{
@@ -97,7 +98,10 @@ enum Step {
         network: NetworkId,
         epoch: SecretEpoch,
     },
+    /// For the core.
+    Membership,
     Account,
+    RotateKey,
 }
 
 /// Hashing to be done away from the daemon's task; then [`Requests::handle_hashed`].
@@ -138,6 +142,10 @@ pub(super) enum Refusal {
         again: Option<Again>,
         answers: Answers,
     },
+    /// This client's key stays as it is.
+    KeyKept {
+        code: Option<Code>,
+    },
 }
 
 /// What a reply led to.
@@ -176,10 +184,18 @@ pub(super) enum Outcome {
         network: NetworkId,
         epoch: SecretEpoch,
     },
+    Membership {
+        ticket: Box<Signed<MembershipTicket>>,
+        removals: Box<Signed<Removals>>,
+    },
     Outsiders {
         network: NetworkId,
         wish: Govern,
         lists: Box<Admissions>,
+        answers: Answers,
+    },
+    /// This client's next keys count.
+    KeyRotated {
         answers: Answers,
     },
     Left {
@@ -246,6 +262,12 @@ impl Requests {
     ) -> (u32, Request) {
         let (nobody, _) = mpsc::channel(1);
         (self.begin(now, nobody, Step::Prove { network, epoch }), Request::Prove(network, epoch, proof))
+    }
+
+    /// For the core: no user waits.
+    pub(super) fn membership(&mut self, now: Instant, network: NetworkId) -> (u32, Request) {
+        let (nobody, _) = mpsc::channel(1);
+        (self.begin(now, nobody, Step::Membership), Request::Membership(network))
     }
 
     /// A request whose reply does not matter.
@@ -351,6 +373,16 @@ impl Requests {
         Some((self.begin(now, answers, step), request))
     }
 
+    pub(super) fn rotate_key(&mut self, now: Instant, rotation: KeyRotation, answers: Answers) -> (u32, Request) {
+        (self.begin(now, answers, Step::RotateKey), Request::RotateKey(Box::new(rotation)))
+    }
+
+    /// Those who wait for other keys: it turned out that these count.
+    pub(super) fn take_rotations(&mut self) -> Vec<Answers> {
+        let waiting = self.pending.extract_if(.., |_, pending| matches!(pending.step, Step::RotateKey));
+        waiting.map(|(_, pending)| pending.answers).collect()
+    }
+
     /// For the core: no user waits.
     pub(super) fn keys(&mut self, now: Instant, network: NetworkId) -> (u32, Request) {
         let (nobody, _) = mpsc::channel(1);
@@ -420,6 +452,8 @@ impl Requests {
             (Step::Hand { made }, Reply::Done) => Outcome::Handed(made),
             (Step::Sealed { network }, Reply::Sealed(seal)) => Outcome::Sealed { network, seal },
             (Step::Prove { network, epoch }, Reply::Done) => Outcome::Proved { network, epoch },
+            (Step::Membership, Reply::Membership(ticket, removals)) => Outcome::Membership { ticket, removals },
+            (Step::RotateKey, Reply::Done) => Outcome::KeyRotated { answers },
             (Step::Leave { network }, Reply::Done) => Outcome::Left { network, answers },
             (Step::Nick { nick }, Reply::Done) => Outcome::Renamed { nick, answers },
             (Step::Account, Reply::Account(account)) => {
@@ -440,6 +474,7 @@ impl Requests {
                 | Reply::Keys(..)
                 | Reply::Holders(..)
                 | Reply::Sealed(_)
+                | Reply::Membership(..)
                 | Reply::Account(_),
             ) => {
                 refuse(&answers, CommandError::from(wire::Code::Malformed));
@@ -460,6 +495,7 @@ impl Requests {
                 return Some(Refusal::Passed { network, again, answers });
             }
             Step::Hand { made } => Some(Refusal::Secret { network: made.network }),
+            Step::RotateKey => Some(Refusal::KeyKept { code }),
             Step::CreateStart { .. }
             | Step::CreateFinish { .. }
             | Step::JoinStart { .. }
@@ -474,6 +510,7 @@ impl Requests {
             | Step::SetPassStart { .. }
             | Step::Sealed { .. }
             | Step::Prove { .. }
+            | Step::Membership
             | Step::Account => None,
         };
         refuse(&answers, CommandError::from(refused));

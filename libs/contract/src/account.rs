@@ -102,6 +102,7 @@ calls! {
     "auth.person.change-password": ChangePassword => Done,
     "auth.person.ask-reset": AskReset => Done,
     "auth.person.reset": Reset => Done,
+    "auth.provider.offered": OfferedProvider => Offered,
     "auth.provider.start": StartProvider => StartedProvider,
     "auth.provider.finish": FinishProvider => PersonLoggedIn,
     "auth.account.accept": Accept => AccountId,
@@ -118,6 +119,8 @@ calls! {
     "auth.operator.erase": OperatorErase => Done,
     "auth.operator.plan": AssignAccountPlan => Done,
     "auth.operator.suspend": SuspendAccount => Done,
+    "auth.operator.transfer": TransferAccount => Done,
+    "auth.operator.detach": DetachFromAccount => Done,
 }
 
 /// It is done.
@@ -212,6 +215,9 @@ pub struct MyAccount {
     pub plan: String,
     #[n(3)]
     pub suspended: bool,
+    /// The e-mail address of its owner.
+    #[n(4)]
+    pub owner: Option<EmailAddress>,
 }
 
 /// Ends all other sessions of the person.
@@ -245,6 +251,17 @@ pub struct Reset {
     pub password: Passphrase,
     #[n(2)]
     pub source: SourcePrefix,
+}
+
+/// Whether people can log in through a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OfferedProvider;
+
+/// The provider that people can log in through, by its issuer; `None`: there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Offered {
+    #[n(0)]
+    pub issuer: Option<String>,
 }
 
 /// Somebody wants to log in through the provider, or, with a session, to connect it.
@@ -379,13 +396,27 @@ pub struct Belongs {
     pub account: Option<ClientAccount>,
 }
 
+/// Which accounts are looked for.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum AccountSearch {
+    /// Those whose id lies between the two, both included.
+    #[n(0)]
+    Ids(#[n(0)] AccountId, #[n(1)] AccountId),
+    /// Those of the person with this address.
+    #[n(1)]
+    Email(#[n(0)] EmailAddress),
+}
+
 /// A page of accounts by id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ListAccounts {
     #[n(0)]
     pub after: Option<AccountId>,
     #[n(1)]
     pub limit: u16,
+    /// `None`: all of them.
+    #[n(2)]
+    pub search: Option<AccountSearch>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -447,4 +478,22 @@ pub struct SuspendAccount {
     /// Or lets it act again.
     #[n(1)]
     pub suspended: bool,
+}
+
+/// Makes somebody in the account its owner; the old one becomes an admin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TransferAccount {
+    #[n(0)]
+    pub account: AccountId,
+    #[n(1)]
+    pub heir: PersonId,
+}
+
+/// Takes a client out of the account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DetachFromAccount {
+    #[n(0)]
+    pub account: AccountId,
+    #[n(1)]
+    pub client: ClientId,
 }

@@ -1,4 +1,5 @@
-//! Events to admin: what processes tell of themselves for the overview of operators. Relays tell theirs in their beats.
+//! Events to admin: what processes tell of themselves for the overview of operators, and what happens, for their programs.
+//! Relays tell theirs in their beats.
 
 use std::time::Duration;
 
@@ -42,6 +43,18 @@ impl Event for RendezvousFigures {
     const DELIVERY: Delivery = Delivery::Everyone;
 }
 
+/// Something happened that stands in no database: admin numbers and keeps it. Told once; what is not told is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Happened {
+    #[n(0)]
+    pub events: Vec<domain::Event>,
+}
+
+impl Event for Happened {
+    const TOPIC: &'static str = "admin.happened";
+    const DELIVERY: Delivery = Delivery::Work;
+}
+
 /// How many attempts of such pairs ended so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Ended {
@@ -56,4 +69,20 @@ pub struct Ended {
     pub outcome: PairOutcome,
     #[n(4)]
     pub count: u64,
+}
+
+/// How many sessions of one gateway come from the prefix that it was asked about: a number, never whose they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SessionsFrom {
+    #[n(0)]
+    pub question: u64,
+    #[n(1)]
+    pub instance: InstanceId,
+    #[n(2)]
+    pub sessions: u64,
+}
+
+impl Event for SessionsFrom {
+    const TOPIC: &'static str = "admin.sessions-from";
+    const DELIVERY: Delivery = Delivery::Everyone;
 }

@@ -1,14 +1,19 @@
 //! Calls to auth.
 
+pub mod blocks;
 pub mod operators;
+mod rotation;
 
 use std::time::Duration;
 
 use bus::Call;
 use domain::{
-    ClientId, IdentityKey, Nickname, RelayGrant, RelayReport, Signature, SourcePrefix, TunnelKey, UnixMillis,
+    AddressPrefix, BlockNotice, ClientId, IdentityKey, Nickname, RelayGrant, RelayReport, Signature, SourcePrefix,
+    TunnelKey, UnixMillis,
 };
 use minicbor::{Decode, Encode};
+
+pub use rotation::{KeyRetired, RetiredKey, RotateKey, RotateRefusal};
 
 /// A client whose signature the gateway has checked logs in; a key never seen before is registered.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -26,6 +31,16 @@ pub struct Login {
     /// What limits on registrations count by.
     #[n(4)]
     pub source: SourcePrefix,
+    /// Whose key it is, when it is not the client's first: never registered.
+    #[n(5)]
+    pub client: Option<ClientId>,
+    /// The narrowest prefix that is told apart (IPv4 /32, IPv6 /64): what blocks and the ladder of limits look at. Of an
+    /// older gateway there is none; new keys are not registered without.
+    #[n(6)]
+    pub from: Option<AddressPrefix>,
+    /// How hard the work was that the client did for this login, in bits; checked by the gateway.
+    #[n(7)]
+    pub worked: Option<u8>,
 }
 
 /// The client is known.
@@ -69,6 +84,37 @@ pub enum LoginRefusal {
     /// Storage has too much to do; nothing was done.
     #[n(4)]
     Busy,
+    /// The key is not, or no longer, that of its client.
+    #[n(9)]
+    Rotated,
+    /// The client is to solve a puzzle of so many bits first.
+    #[n(10)]
+    WorkNeeded {
+        #[n(0)]
+        bits: u8,
+    },
+    /// An operator holds something against the client or its account.
+    #[n(11)]
+    Withheld {
+        #[n(0)]
+        notice: Box<BlockNotice>,
+        #[n(1)]
+        retry_after_ms: u32,
+    },
+    /// An operator lets no new clients in from there.
+    #[n(12)]
+    RegistrationWithheld {
+        #[n(0)]
+        notice: Box<BlockNotice>,
+        #[n(1)]
+        retry_after_ms: u32,
+    },
+    /// This key logs in too often.
+    #[n(13)]
+    LoginLimited {
+        #[n(0)]
+        retry_after_ms: u32,
+    },
 }
 
 impl Call for Login {
@@ -114,6 +160,10 @@ pub struct Keys;
 pub struct KeysReply {
     #[n(0)]
     pub jwks: String,
+    /// Identity keys that were given up so lately that tokens for them may still be valid.
+    #[n(1)]
+    #[cbor(default)]
+    pub retired: Vec<RetiredKey>,
 }
 
 impl Call for Keys {

@@ -1,7 +1,10 @@
 //! What other roles have a gateway tell its clients.
 
 use bus::{Delivery, Event};
-use domain::{ClientId, Epoch, NetworkChange, PairRecord, PunchId, PunchOrder, PunchPreparation, RelayOffer};
+use domain::{
+    AddressPrefix, ClientId, Epoch, NetworkChange, PairRecord, PunchId, PunchOrder, PunchPreparation, RelayOffer,
+    Removals, Signed,
+};
 use minicbor::{Decode, Encode};
 
 /// A message for sessions of one gateway. Sessions that ended meanwhile are skipped.
@@ -50,6 +53,24 @@ pub enum Notice {
     /// An operator ends the session; the client may come back after so many milliseconds.
     #[n(10)]
     Ended(#[n(0)] u32),
+    /// Who is a member no more, as it was when a network changed.
+    #[n(11)]
+    Removals(#[n(0)] Signed<Removals>),
+}
+
+/// Asks every gateway how many of its sessions come from a prefix; answered by `admin::SessionsFrom`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CountSessions {
+    /// Names the question in the answers.
+    #[n(0)]
+    pub question: u64,
+    #[n(1)]
+    pub from: AddressPrefix,
+}
+
+impl Event for CountSessions {
+    const TOPIC: &'static str = "gateway.count-sessions";
+    const DELIVERY: Delivery = Delivery::Everyone;
 }
 
 impl Event for Push {

@@ -7,6 +7,7 @@ pub mod account;
 pub mod admin;
 pub mod auth;
 pub mod gateway;
+pub mod membership;
 pub mod network;
 pub mod relay;
 pub mod rendezvous;

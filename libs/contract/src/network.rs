@@ -1,21 +1,24 @@
 //! Calls to network.
 
 pub mod operators;
+mod outbox;
 
 use std::time::Duration;
 
 use bus::Call;
 use domain::{
-    ClientId, Epoch, Holder, InstanceId, InviteToken, KnownNetwork, NatClass, NetworkChange, NetworkId, NetworkName,
-    NetworkOrder, NewSecret, Nickname, RelayId, Revision, Seal, SecretEpoch, SecretProof, SourcePrefix, UnixMillis,
-    VirtualAddresses,
+    BlockNotice, ClientId, Epoch, Holder, InstanceId, InviteToken, KnownNetwork, MembershipKey, MembershipTicket,
+    NatClass, NetworkChange, NetworkId, NetworkKind, NetworkName, NetworkOrder, NewSecret, Nickname, RelayId, Removals,
+    Revision, Seal, SecretEpoch, SecretProof, Signed, SourcePrefix, UnixMillis, VirtualAddresses,
 };
 use minicbor::{Decode, Encode};
+
+pub use outbox::Unannounced;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why a membership call is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Refusal {
     /// No such network or a wrong password: which of them is not said.
     #[n(0)]
@@ -82,6 +85,29 @@ pub enum Refusal {
     /// The secret or the members changed since the caller looked.
     #[n(21)]
     SecretPassed,
+    /// The network has no gateways.
+    #[n(22)]
+    NoGateways,
+    /// A prefix is public, or part of the virtual LAN.
+    #[n(23)]
+    NotRoutable,
+    /// A prefix overlaps with another one that is routed.
+    #[n(24)]
+    RouteTaken,
+    /// An operator lets nobody join the network.
+    #[n(40)]
+    Blocked {
+        #[n(0)]
+        notice: Box<BlockNotice>,
+    },
+    /// An operator lets clients join the network one at a time.
+    #[n(41)]
+    Slowed {
+        #[n(0)]
+        notice: Box<BlockNotice>,
+        #[n(1)]
+        retry_after_ms: u32,
+    },
 }
 
 macro_rules! call {
@@ -121,6 +147,10 @@ pub struct Snapped {
     pub prefix4: u8,
     #[n(4)]
     pub prefix6: u8,
+    /// What memberships are verified with.
+    #[n(5)]
+    #[cbor(default)]
+    pub membership_keys: Vec<MembershipKey>,
 }
 call!(Snapshot, "network.snapshot", Snapped);
 
@@ -394,6 +424,25 @@ pub struct Prove {
 }
 call!(Prove, "network.prove", ());
 
+/// A member wants to show that it is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Membership {
+    #[n(0)]
+    pub client: ClientId,
+    #[n(1)]
+    pub network: NetworkId,
+}
+
+/// The answer to [`Membership`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MembershipProof {
+    #[n(0)]
+    pub ticket: Signed<MembershipTicket>,
+    #[n(1)]
+    pub removals: Signed<Removals>,
+}
+call!(Membership, "network.membership", MembershipProof);
+
 /// A client changes its nickname in all its networks.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SetNick {
@@ -509,5 +558,8 @@ pub struct NetworkRow {
     pub revision: Revision,
     #[n(6)]
     pub created: UnixMillis,
+    #[n(7)]
+    #[cbor(default)]
+    pub kind: NetworkKind,
 }
 call!(Networks, "network.networks", NetworksPage);

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use bus::{Call, Delivery, Event};
 use domain::{Bandwidth, ClientId, PairRecord, PayerId, PunchReady, PunchReport, RelayId, StreamEndpoint};
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Encode, bytes::ByteArray};
 
 use crate::relay::RelayOrder;
 
@@ -128,6 +128,27 @@ impl RelayBeat {
 
 impl Event for RelayBeat {
     const TOPIC: &'static str = "rendezvous.beat";
+    const DELIVERY: Delivery = Delivery::Everyone;
+}
+
+/// A relay holds back what these pairs send: it is more than the rate of their plan or what is left of a quota. Told of each pair
+/// at most once an hour.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PairsHeldBack {
+    #[n(0)]
+    pub relay: RelayId,
+    /// What their tickets name them by; at most [`Self::MOST`].
+    #[n(1)]
+    pub pairs: Vec<ByteArray<16>>,
+}
+
+impl PairsHeldBack {
+    /// Pairs in one message.
+    pub const MOST: usize = 64;
+}
+
+impl Event for PairsHeldBack {
+    const TOPIC: &'static str = "rendezvous.held-back";
     const DELIVERY: Delivery = Delivery::Everyone;
 }
 

@@ -10,6 +10,9 @@ use crate::{
 /// People of one account, those who are invited included.
 pub const MAX_ACCOUNT_PEOPLE: u32 = 64;
 
+/// Months whose relayed bytes an account shows.
+pub const MAX_ACCOUNT_MONTHS: u16 = 12;
+
 /// What can be done to an account or to somebody in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccountAction {
@@ -166,6 +169,42 @@ pub struct AccountView {
     pub clients: Vec<AccountClient>,
     #[n(7)]
     pub networks: Vec<AccountNetwork>,
+    /// What the plan allows.
+    #[n(8)]
+    #[cbor(default)]
+    pub limits: AccountLimits,
+    /// What was relayed for all of its clients, newest month first, at most [`MAX_ACCOUNT_MONTHS`].
+    #[n(9)]
+    #[cbor(default)]
+    pub relayed: Vec<AccountMonth>,
+}
+
+/// What the plan of an account allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
+pub struct AccountLimits {
+    #[n(0)]
+    pub clients: u32,
+    /// Of a network that a client of the account owns, its owner included.
+    #[n(1)]
+    pub members_per_network: u32,
+    #[n(2)]
+    pub networks_per_client: u32,
+    /// For one pair; `None`: no limit.
+    #[n(3)]
+    pub relay_bytes_per_second: Option<u64>,
+    /// `None`: no limit.
+    #[n(4)]
+    pub relay_bytes_per_month: Option<u64>,
+}
+
+/// What was relayed for an account in a calendar month.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
+pub struct AccountMonth {
+    /// Twelve times the year plus the months before this one.
+    #[n(0)]
+    pub month: u32,
+    #[n(1)]
+    pub bytes: u64,
 }
 
 /// Somebody in an account.

@@ -174,6 +174,13 @@ impl SourcePrefix {
         }
     }
 
+    /// The prefix around it that holds its neighbours: /24 of IPv4, /48 of IPv6. Its numbers are apart from those of
+    /// [`Self::of`] in a table of their own only.
+    #[must_use]
+    pub const fn neighbours(self) -> Self {
+        if self.0 >> 32 == 0 { Self(self.0 & !0xff) } else { Self(self.0 >> 16 << 16 | 0xff) }
+    }
+
     /// The prefix as a number, to be a key in a table.
     #[must_use]
     pub const fn bits(self) -> u64 {
@@ -211,6 +218,16 @@ mod tests {
         assert_eq!(AddressPool::new(net, false), Err(PoolError::Collides));
         assert!(AddressPool::new(net, true).is_ok());
         assert_eq!(AddressPool::new("100.64.0.0/31".parse().unwrap(), true), Err(PoolError::Size));
+    }
+
+    #[test]
+    fn neighbours_share_a_prefix_and_strangers_do_not() {
+        let of = |text: &str| SourcePrefix::of(text.parse().unwrap()).neighbours();
+        assert_eq!(of("192.0.2.1"), of("192.0.2.254"));
+        assert_ne!(of("192.0.2.1"), of("192.0.3.1"));
+        assert_eq!(of("2001:db8:1:ff00::1"), of("2001:db8:1::1"));
+        assert_ne!(of("2001:db8:1::1"), of("2001:db8:2::1"));
+        assert_ne!(of("192.0.2.1"), of("::c000:201"));
     }
 
     #[test]

@@ -131,11 +131,15 @@ bytes_id! {
     PersonId
 }
 bytes_id! {
+    /// A message from one client to another, drawn by its sender.
+    MessageId
+}
+bytes_id! {
     /// One relay process.
     RelayId
 }
 bytes_id! {
-    /// Who pays for what is relayed: a client, until there are accounts.
+    /// Who pays for what is relayed: a client. Which quota it draws on, its own or its account's, is for the owner of the count.
     PayerId
 }
 bytes_id! {
@@ -149,6 +153,19 @@ bytes_id! {
 bytes_id! {
     /// A token of the API, by what may be shown of it. Drawn at random.
     TokenId
+}
+bytes_id! {
+    /// What an operator holds against somebody. Drawn at random.
+    BlockId
+}
+
+bytes_id! {
+    /// An event. Ids of later milliseconds are greater.
+    EventId
+}
+bytes_id! {
+    /// A webhook. Drawn at random.
+    WebhookId
 }
 
 /// A gateway process is named by its instance.
@@ -176,6 +193,17 @@ impl ClientId {
         context.update(key.as_bytes());
         let mut id = [0; 16];
         id.copy_from_slice(&context.finish().as_ref()[..16]);
+        Self(id)
+    }
+}
+
+impl EventId {
+    /// The id of an event at `at`: its milliseconds, and then what was drawn at random.
+    #[must_use]
+    pub fn drawn(at: UnixMillis, drawn: [u8; 10]) -> Self {
+        let mut id = [0; 16];
+        id[..6].copy_from_slice(&at.0.to_be_bytes()[2..]);
+        id[6..].copy_from_slice(&drawn);
         Self(id)
     }
 }

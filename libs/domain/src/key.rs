@@ -61,8 +61,22 @@ bytes_value! {
     TunnelKey, 32
 }
 bytes_value! {
+    /// An Ed25519 public key that a deployment signs memberships with.
+    MembershipKey, 32
+}
+bytes_value! {
     /// An Ed25519 signature.
     Signature, 64
+}
+
+impl MembershipKey {
+    /// Checks that the owner of this key signed `message`.
+    ///
+    /// # Errors
+    /// [`KeyError`] when it did not, or when key or signature are not canonical.
+    pub fn verify(&self, message: &[u8], signature: &Signature) -> Result<(), KeyError> {
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(message, &signature.0).map_err(|_| KeyError)
+    }
 }
 
 impl IdentityKey {

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 /// One part of what the API can do. No scope implies another: a token that also reads says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ApiScope {
-    /// See clients, networks, sessions, relays, pairs, plans and usage.
+    /// See clients, networks, sessions, relays, pairs, plans, usage and what happens.
     Read,
     /// Change networks and their members, and end sessions.
     Write,
@@ -19,12 +19,22 @@ pub enum ApiScope {
     Tokens,
     /// Read and check the audit log.
     Audit,
+    /// See, make and change webhooks, and send again what they did not take.
+    Webhooks,
 }
 
 impl ApiScope {
     /// Every scope.
-    pub const ALL: [Self; 7] =
-        [Self::Read, Self::Write, Self::Relays, Self::Blocks, Self::Accounts, Self::Tokens, Self::Audit];
+    pub const ALL: [Self; 8] = [
+        Self::Read,
+        Self::Write,
+        Self::Relays,
+        Self::Blocks,
+        Self::Accounts,
+        Self::Tokens,
+        Self::Audit,
+        Self::Webhooks,
+    ];
 
     /// The word that people write.
     #[must_use]
@@ -37,6 +47,7 @@ impl ApiScope {
             Self::Accounts => "accounts",
             Self::Tokens => "tokens",
             Self::Audit => "audit",
+            Self::Webhooks => "webhooks",
         }
     }
 
@@ -47,7 +58,7 @@ impl ApiScope {
 
 /// A word that names no scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a scope: read, write, relays, blocks, accounts, tokens and audit are")]
+#[error("not a scope: read, write, relays, blocks, accounts, tokens, audit and webhooks are")]
 pub struct ParseScopeError;
 
 impl FromStr for ApiScope {

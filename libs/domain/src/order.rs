@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::{Action, ClientId, Invite, InviteId, NetworkName, NewInvite, Nickname, UnixMillis};
+use crate::{Action, ClientId, Invite, InviteId, NetworkKind, NetworkName, NewInvite, Nickname, Prefix, UnixMillis};
 
 /// Something to be done to a network or to somebody in it, by a member who [may](crate::may).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -51,6 +51,22 @@ pub enum NetworkOrder {
     Invite(#[n(0)] NewInvite),
     #[n(15)]
     Revoke(#[n(0)] InviteId),
+    /// Makes a member a hub: it meets everybody.
+    #[n(16)]
+    Hub(#[n(0)] ClientId),
+    /// Makes a member a spoke again.
+    #[n(17)]
+    Spoke(#[n(0)] ClientId),
+    /// Says which members meet. In a network of hubs and spokes its owner is a hub from then on.
+    #[n(18)]
+    SetKind(#[n(0)] NetworkKind),
+    /// Makes these the prefixes that a member leads the others to, in a network of the kind [`NetworkKind::Gateway`]; without
+    /// any it is an ordinary member again. Of those that it had before it has agreed to what it had agreed to.
+    #[n(19)]
+    Route(#[n(0)] ClientId, #[n(1)] Vec<Prefix>),
+    /// Of whoever orders it: the prefixes among its own that its machine leads to, and no others.
+    #[n(20)]
+    Agree(#[n(0)] Vec<Prefix>),
 }
 
 impl NetworkOrder {
@@ -68,6 +84,10 @@ impl NetworkOrder {
             Self::Delete => Action::Delete,
             Self::Approve(_) | Self::Reject(_) => Action::Admit,
             Self::Invite(_) | Self::Revoke(_) => Action::Invite,
+            Self::Hub(_) | Self::Spoke(_) => Action::SetHub,
+            Self::SetKind(_) => Action::SetKind,
+            Self::Route(..) => Action::SetRoutes,
+            Self::Agree(_) => Action::Agree,
         }
     }
 
@@ -82,7 +102,10 @@ impl NetworkOrder {
             | Self::Demote(client)
             | Self::Transfer(client)
             | Self::Approve(client)
-            | Self::Reject(client) => Some(*client),
+            | Self::Reject(client)
+            | Self::Hub(client)
+            | Self::Spoke(client)
+            | Self::Route(client, _) => Some(*client),
             Self::Lock
             | Self::Unlock
             | Self::AskApproval
@@ -90,7 +113,9 @@ impl NetworkOrder {
             | Self::Rename(_)
             | Self::Delete
             | Self::Invite(_)
-            | Self::Revoke(_) => None,
+            | Self::Revoke(_)
+            | Self::SetKind(_)
+            | Self::Agree(_) => None,
         }
     }
 }

@@ -6,6 +6,9 @@
 //! once, whatever the messages do. Bytes that a relay forwarded and never reported (it crashed, or was cut off for longer
 //! than a lease is remembered) are not counted at all: an error in favour of who pays, bounded by the open part of the lease.
 //!
+//! A machine that belongs to an account draws on the account's quota, together with the others, from the report on that follows its
+//! joining, until the one that follows its leaving; what its leases hold goes along. Its own quota waits meanwhile.
+//!
 //! A byte counts in the month in which its report arrives: minutes after it was sent.
 
 use std::{fmt, time::Duration};

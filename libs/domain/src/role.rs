@@ -34,6 +34,14 @@ pub enum Action {
     /// Make or revoke an invite.
     Invite,
     Rename,
+    /// Say which members meet.
+    SetKind,
+    /// Make a member a hub, or a spoke.
+    SetHub,
+    /// Say where a member leads the others.
+    SetRoutes,
+    /// Lead the others where an owner or admin said, on one's own machine.
+    Agree,
     /// Change the password, or make a newer secret for those who are still in.
     Rekey,
     /// Make a member an admin, or an admin a member.
@@ -47,7 +55,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Evict,
         Self::Ban,
         Self::Unban,
@@ -55,6 +63,10 @@ impl Action {
         Self::Lock,
         Self::Invite,
         Self::Rename,
+        Self::SetKind,
+        Self::SetHub,
+        Self::SetRoutes,
+        Self::Agree,
         Self::Rekey,
         Self::SetRole,
         Self::Transfer,
@@ -66,11 +78,17 @@ impl Action {
     const fn rule(self) -> (Role, Reach) {
         match self {
             Self::Evict | Self::Ban => (Role::Admin, Reach::Below),
-            Self::Unban | Self::Admit | Self::Lock | Self::Invite | Self::Rekey | Self::SeeAdmissions => {
-                (Role::Admin, Reach::Anybody)
-            }
+            Self::Unban
+            | Self::Admit
+            | Self::Lock
+            | Self::Invite
+            | Self::Rekey
+            | Self::SetHub
+            | Self::SetRoutes
+            | Self::SeeAdmissions => (Role::Admin, Reach::Anybody),
+            Self::Agree => (Role::Member, Reach::Anybody),
             Self::SetRole | Self::Transfer => (Role::Owner, Reach::Below),
-            Self::Rename | Self::Delete => (Role::Owner, Reach::Anybody),
+            Self::Rename | Self::SetKind | Self::Delete => (Role::Owner, Reach::Anybody),
         }
     }
 }
@@ -126,6 +144,18 @@ mod tests {
         (Action::Rename, Role::Member, [false, false, false, false]),
         (Action::Rename, Role::Admin, [false, false, false, false]),
         (Action::Rename, Role::Owner, [true, true, true, true]),
+        (Action::SetKind, Role::Member, [false, false, false, false]),
+        (Action::SetKind, Role::Admin, [false, false, false, false]),
+        (Action::SetKind, Role::Owner, [true, true, true, true]),
+        (Action::SetHub, Role::Member, [false, false, false, false]),
+        (Action::SetHub, Role::Admin, [true, true, true, true]),
+        (Action::SetHub, Role::Owner, [true, true, true, true]),
+        (Action::SetRoutes, Role::Member, [false, false, false, false]),
+        (Action::SetRoutes, Role::Admin, [true, true, true, true]),
+        (Action::SetRoutes, Role::Owner, [true, true, true, true]),
+        (Action::Agree, Role::Member, [true, true, true, true]),
+        (Action::Agree, Role::Admin, [true, true, true, true]),
+        (Action::Agree, Role::Owner, [true, true, true, true]),
         (Action::Rekey, Role::Member, [false, false, false, false]),
         (Action::Rekey, Role::Admin, [true, true, true, true]),
         (Action::Rekey, Role::Owner, [true, true, true, true]),

@@ -2,18 +2,30 @@
 
 use async_trait::async_trait;
 use domain::{
-    ClientId, IdentityKey, Month, Nickname, PayerId, Plan, RelayGrant, RelayReport, Signature, TunnelKey, UlaPrefix,
-    UnixMillis,
+    AccountId, ClientId, IdentityKey, Lineage, Month, Nickname, PayerId, Plan, RelayGrant, RelayReport, Signature,
+    TunnelKey, UlaPrefix, UnixMillis,
 };
 
-use crate::{ClientSearch, Error, FoundClients, MonthUsage, Place, PlanError, ReassignError};
+use crate::{
+    Blocks, ClientSearch, Error, FoundClients, GivenUp, LoginError, MonthUsage, Place, PlanError, ReassignError,
+    RotateError, Rotated, Rotation,
+};
 
-/// Clients, their keys, plans and standing.
+/// Clients, their keys, plans and standing, and what is held against them.
 #[async_trait]
-pub trait Accounts: Send + Sync {
+pub trait Accounts: Blocks {
     /// Registers a key never seen before, or notes what a known client brought along; a new tunnel key becomes a change of
     /// all its networks, which the outbox announces.
-    async fn login(&self, login: Login, at: UnixMillis) -> Result<LoggedIn, Error>;
+    async fn login(&self, login: Login, at: UnixMillis) -> Result<LoggedIn, LoginError>;
+
+    /// Gives a client other keys, as a change of all its networks, which the outbox announces. The caller checked the signatures.
+    async fn rotate(&self, rotation: Rotation, at: UnixMillis) -> Result<Rotated, RotateError>;
+
+    /// All identity keys of `client`; `None` when it is not registered.
+    async fn lineage(&self, client: ClientId) -> Result<Option<Lineage>, Error>;
+
+    /// Identity keys that were given up at `since` or later, newest first.
+    async fn given_up_since(&self, since: UnixMillis, limit: u16) -> Result<Vec<GivenUp>, Error>;
 
     /// Puts `client` on another plan. Nothing is taken away from it: limits count for what comes next.
     async fn assign_plan(&self, client: ClientId, plan: &str) -> Result<(), UnknownPlan>;
@@ -47,7 +59,7 @@ pub trait Accounts: Send + Sync {
         limit: u16,
     ) -> Result<FoundClients, Error>;
 
-    /// What was relayed for `payer`, newest month first.
+    /// What was relayed for `payer`, newest month first; also for an account, by its id, all its machines together.
     async fn usage_of(&self, payer: PayerId, limit: u16) -> Result<Vec<MonthUsage>, Error>;
 
     /// A page of what was relayed in `month`, by payer.
@@ -58,6 +70,9 @@ pub trait Accounts: Send + Sync {
 
     /// Bytes that were relayed for `payer` in `month`, as far as they were reported.
     async fn relayed(&self, payer: PayerId, month: Month) -> Result<u64, Error>;
+
+    /// Bytes that were relayed for the machines of `account` in `month` while they belonged to it, as far as they were reported.
+    async fn relayed_on(&self, account: AccountId, month: Month) -> Result<u64, Error>;
 
     /// What all processes of the deployment share.
     fn deployment(&self) -> Deployment;
@@ -77,6 +92,8 @@ pub struct Login {
     pub tunnel_signature: Signature,
     /// Used when the client is new.
     pub nick: Option<Nickname>,
+    /// Whose key it is, which has to be said when it is not the first: then no client is made for it.
+    pub client: Option<ClientId>,
 }
 
 /// What the database knows of a client that logs in.

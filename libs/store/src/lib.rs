@@ -1,8 +1,8 @@
 //! Durable state: clients, plans, people and their accounts, networks, members, addresses, guess budgets, what was relayed
 //! for whom, and what operators did, in SQLite or Postgres.
 //!
-//! One method of [`Accounts`], [`Networks`], [`Operations`] or [`People`] is one use case and one transaction. The SQL in `sql/` is compiled twice,
-//! once for each engine; what differs (how to connect, how to begin, how to lock) is in `postgres.rs` and `sqlite.rs`.
+//! One method of [`Accounts`], [`Networks`], [`Operations`], [`People`], [`Events`] or [`Webhooks`] is one use case and one transaction. The
+//! SQL in `sql/` is compiled twice, once for each engine; what differs (how to connect, how to begin, how to lock) is in `postgres.rs` and `sqlite.rs`.
 //!
 //! # Rules
 //! - **Bump first.** Every write to a network or an account begins with raising its revision, which locks its row. Locks are
@@ -16,10 +16,14 @@
 //!   unknown to the caller, and repeating the use case finds out.
 //! - **Addresses** are guarded by two unique indexes (address, client) and retried; never read and then written.
 //! - **Outbox.** `revision` says what is true, `announced` what members were told; what lies between is announced again.
+//! - **Events** for programs of operators are written by the transaction that makes them true, to an outbox without numbers; the
+//!   admin role numbers them under one lock, because a reader who goes on after the highest number it saw must miss none.
 
 mod accounts;
+mod blocks;
 mod directory;
 mod error;
+mod events;
 mod governing;
 mod migrate;
 mod networks;
@@ -27,18 +31,24 @@ mod operations;
 mod people;
 mod plans;
 mod postgres;
+mod rotation;
 mod seats;
 #[expect(clippy::duplicate_mod, reason = "one SQL body is compiled for two engines")]
 mod sqlite;
 mod values;
+mod webhooks;
 
 use std::{fmt, sync::Arc};
 
 use domain::AddressPool;
 
 pub use accounts::{Accounts, Deployment, LoggedIn, Login, SettleError, Standing, UnknownPlan};
+pub use blocks::{
+    BlockChange, Blocks, ChangeBlockError, HeldAgainst, MAX_BLOCKS, MakeBlockError, NewBlock, SLOW_JOINS,
+};
 pub use directory::{ClientSearch, ClientSummary, Found, FoundClients, FoundNetworks, MonthUsage, Place};
 pub use error::{Error, SchemaError};
+pub use events::{EVENT_MEMORY, EventPage, Events, MAX_EVENT_PAGE, MAX_EVENTS, Numbered};
 pub use governing::{GovernError, NetworkDetails, NetworkMember};
 pub use migrate::{Migration, migrate, migrations};
 pub use networks::{
@@ -50,10 +60,15 @@ pub use operations::{
     RepeatableRequest, Token,
 };
 pub use people::{
-    AccountError, AccountSummary, Actor, AttachError, Attachment, Belonging, Credentials, Fresh, MAX_SESSIONS, Mail,
-    MailKind, NewSession, PasswordHash, People, Person, ProviderError, Sessions, Vouched,
+    AccountError, AccountSearch, AccountSummary, Actor, AttachError, Attachment, Belonging, Credentials, Fresh,
+    MAX_SESSIONS, Mail, MailKind, NewSession, PasswordHash, People, Person, ProviderError, Sessions, Vouched,
 };
 pub use plans::{MAX_PLANS, PlanError, ReassignError};
+pub use rotation::{GivenUp, LoginError, RotateError, Rotated, Rotation};
+pub use webhooks::{
+    ChangeWebhookError, DeliveryState, Due, DueDeliveries, Held, KEPT_DELIVERIES, KeptDelivery, MAX_DEAD_LETTERS,
+    MAX_WEBHOOKS, MakeWebhookError, Then, Tried, Webhook, WebhookState, WebhookTerms, Webhooks,
+};
 
 /// How a deployment hands out what the store owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +94,8 @@ pub struct Stores {
     pub people: Arc<dyn People>,
     pub networks: Arc<dyn Networks>,
     pub operations: Arc<dyn Operations>,
+    pub events: Arc<dyn Events>,
+    pub webhooks: Arc<dyn Webhooks>,
 }
 
 impl fmt::Debug for Stores {

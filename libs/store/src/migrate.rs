@@ -31,6 +31,18 @@ pub fn migrations() -> &'static [Migration] {
         Migration { version: 6, name: "directory", sql: include_str!("../../../migrations/0006_directory.sql") },
         Migration { version: 7, name: "secrets", sql: include_str!("../../../migrations/0007_secrets.sql") },
         Migration { version: 8, name: "accounts", sql: include_str!("../../../migrations/0008_accounts.sql") },
+        Migration { version: 9, name: "kinds", sql: include_str!("../../../migrations/0009_kinds.sql") },
+        Migration { version: 10, name: "blocks", sql: include_str!("../../../migrations/0010_blocks.sql") },
+        Migration { version: 11, name: "events", sql: include_str!("../../../migrations/0011_events.sql") },
+        Migration { version: 12, name: "webhooks", sql: include_str!("../../../migrations/0012_webhooks.sql") },
+        Migration { version: 13, name: "keys", sql: include_str!("../../../migrations/0013_keys.sql") },
+        Migration {
+            version: 14,
+            name: "account_quota",
+            sql: include_str!("../../../migrations/0014_account_quota.sql"),
+        },
+        Migration { version: 15, name: "gateways", sql: include_str!("../../../migrations/0015_gateways.sql") },
+        Migration { version: 16, name: "block_events", sql: include_str!("../../../migrations/0016_block_events.sql") },
     ]
 }
 

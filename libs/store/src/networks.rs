@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    Admissions, Bandwidth, ClientId, Holder, InviteId, KnownNetwork, NetworkChange, NetworkId, NetworkName,
-    NetworkOrder, NewSecret, Nickname, PayerId, Plan, Revision, Role, Seal, SecretEpoch, SecretProof, UnixMillis,
-    VirtualAddresses,
+    Admissions, Bandwidth, BlockNotice, ClientId, Holder, InviteId, KnownNetwork, NetworkChange, NetworkId,
+    NetworkKind, NetworkName, NetworkOrder, NewSecret, Nickname, PayerId, Plan, Removals, Revision, Role, Seal,
+    SecretEpoch, SecretProof, UnixMillis, VirtualAddresses,
 };
 
 use crate::{Error, FoundNetworks, GovernError, NetworkDetails, NetworkMember, Place};
@@ -130,6 +130,13 @@ pub trait Networks: Send + Sync {
 
     /// All networks of `client`: all their members, and those who left since the revisions in `known`.
     async fn snapshot(&self, client: ClientId, known: &[KnownNetwork]) -> Result<Snapshot, Error>;
+
+    /// Who is a member of `network` no more, as of its newest revision and `at`; `None` when there is no such network.
+    async fn removals(&self, network: NetworkId, at: UnixMillis) -> Result<Option<Removals>, Error>;
+
+    /// The same, if `client` is a member.
+    async fn membership(&self, network: NetworkId, client: ClientId, at: UnixMillis)
+    -> Result<Option<Removals>, Error>;
 
     /// Everybody who shares a network with `client`, by id.
     async fn peers(&self, client: ClientId) -> Result<Vec<Peer>, Error>;
@@ -309,6 +316,7 @@ pub struct NetworkSummary {
     pub seats: u32,
     pub revision: Revision,
     pub created: UnixMillis,
+    pub kind: NetworkKind,
 }
 
 /// What attempts are counted by.
@@ -338,11 +346,15 @@ pub enum BudgetKind {
     MailSource = 10,
     /// Codes shown by one client to become part of an account.
     Attach = 11,
+    /// Passwords tried from one source prefix and its neighbours.
+    Neighbours = 12,
+    /// Networks made, or tried to be, from one source prefix and its neighbours.
+    CreationNeighbours = 13,
 }
 
 impl BudgetKind {
     /// Every kind, in the order of the numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Network,
         Self::Client,
         Self::Source,
@@ -355,6 +367,8 @@ impl BudgetKind {
         Self::Mail,
         Self::MailSource,
         Self::Attach,
+        Self::Neighbours,
+        Self::CreationNeighbours,
     ];
 }
 
@@ -405,6 +419,10 @@ pub enum JoinError {
     Locked,
     #[error("too many wait for approval")]
     TooManyApplicants,
+    #[error("an operator lets nobody join the network")]
+    Blocked { notice: Box<BlockNotice> },
+    #[error("an operator lets clients join the network one at a time")]
+    Slowed { notice: Box<BlockNotice>, retry_after: Duration },
     #[error("there is no such invite")]
     InviteUnknown,
     #[error("the invite has expired")]
@@ -438,6 +456,10 @@ pub enum OrderError {
     PlanLimit { networks: u32 },
     #[error("the secret or the members changed meanwhile")]
     SecretPassed,
+    #[error("the network has no gateways")]
+    NoGateways,
+    #[error("the prefixes cannot be a member's")]
+    Routes(#[from] domain::RouteError),
     #[error("storage failed")]
     Store(#[from] Error),
 }
@@ -468,6 +490,8 @@ from_database!(
     OrderError,
     crate::UnknownPlan,
     crate::MakeTokenError,
+    crate::MakeWebhookError,
+    crate::ChangeWebhookError,
     crate::PlanError,
     crate::ReassignError,
     crate::AccountError,

@@ -86,17 +86,35 @@ pub trait People: Send + Sync {
     /// The account of `client`.
     async fn attachment(&self, client: ClientId) -> Result<Option<Attachment>, Error>;
 
-    /// Takes `client` out of its account; `false` when it is in none.
-    async fn detach(&self, client: ClientId) -> Result<bool, Error>;
+    /// Takes `client` out of its account; `false` when it is in none. Not while operators hold something against the account:
+    /// that would be a way around it.
+    async fn detach(&self, client: ClientId, at: UnixMillis) -> Result<bool, AccountError>;
 
     /// A page of accounts by id.
-    async fn accounts(&self, after: Option<AccountId>, limit: u16) -> Result<Vec<AccountSummary>, Error>;
+    async fn accounts(
+        &self,
+        search: AccountSearch,
+        after: Option<AccountId>,
+        limit: u16,
+    ) -> Result<Vec<AccountSummary>, Error>;
+
+    /// Makes `heir`, who is in the account, its owner; the old one becomes an admin. An operator's doing: also while the account
+    /// is suspended.
+    async fn transfer_account(&self, account: AccountId, heir: PersonId) -> Result<(), AccountError>;
+
+    /// Takes `client` out of `account`. An operator's doing.
+    async fn detach_from(&self, account: AccountId, client: ClientId) -> Result<(), AccountError>;
 
     /// Puts an account, its clients and its networks on another plan.
     async fn assign_account_plan(&self, account: AccountId, plan: &str) -> Result<(), AccountError>;
 
     /// Lets people act for the account, or no more.
-    async fn set_account_standing(&self, account: AccountId, standing: crate::Standing) -> Result<(), AccountError>;
+    async fn set_account_standing(
+        &self,
+        account: AccountId,
+        standing: crate::Standing,
+        at: UnixMillis,
+    ) -> Result<(), AccountError>;
 
     /// Keeps that somebody is about to log in at a provider: `person` to connect it, or nobody yet.
     async fn start_provider(&self, flow: TokenHash, person: Option<PersonId>, expires: UnixMillis)
@@ -184,6 +202,22 @@ pub struct Belonging {
     pub role: Role,
     pub plan: String,
     pub suspended: bool,
+    /// Of the account's owner.
+    pub owner: Option<EmailAddress>,
+}
+
+/// Which accounts are looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccountSearch {
+    /// Those whose id lies between the two, both included.
+    Ids(AccountId, AccountId),
+    /// Those of the person with this address.
+    Email(EmailAddress),
+}
+
+impl AccountSearch {
+    /// All of them.
+    pub const ALL: Self = Self::Ids(AccountId::from_bytes([0; 16]), AccountId::from_bytes([0xff; 16]));
 }
 
 /// Who asks.

@@ -16,8 +16,12 @@ mod backend {
     pub(crate) const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     /// Held until the transaction ends. The number means nothing, but is the same in every program.
     pub(crate) const LOCK_SCHEMA: &str = "SELECT pg_advisory_xact_lock(5284013177)";
+    /// Behind a query: keeps its rows from being changed by others.
+    pub(crate) const LOCK_ROWS: &str = " FOR UPDATE";
 }
 
+#[path = "sql/account_allowance.rs"]
+mod account_allowance;
 #[path = "sql/account_orders.rs"]
 mod account_orders;
 #[path = "sql/account_views.rs"]
@@ -26,16 +30,24 @@ mod account_views;
 mod accounts;
 #[path = "sql/addresses.rs"]
 mod addresses;
+#[path = "sql/blocks.rs"]
+mod blocks;
 #[path = "sql/budgets.rs"]
 mod budgets;
+#[path = "sql/deliveries.rs"]
+mod deliveries;
 #[path = "sql/directory.rs"]
 mod directory;
 #[path = "sql/engine.rs"]
 mod engine;
+#[path = "sql/events.rs"]
+mod events;
 #[path = "sql/governing.rs"]
 mod governing;
 #[path = "sql/invites.rs"]
 mod invites;
+#[path = "sql/kinds.rs"]
+mod kinds;
 #[path = "sql/mails.rs"]
 mod mails;
 #[path = "sql/membership.rs"]
@@ -58,12 +70,20 @@ mod providers;
 mod quota;
 #[path = "sql/reading.rs"]
 mod reading;
+#[path = "sql/removals.rs"]
+mod removals;
+#[path = "sql/rotation.rs"]
+mod rotation;
+#[path = "sql/routes.rs"]
+mod routes;
 #[path = "sql/schema.rs"]
 mod schema;
 #[path = "sql/secrets.rs"]
 mod secrets;
 #[path = "sql/signing_up.rs"]
 mod signing_up;
+#[path = "sql/webhooks.rs"]
+mod webhooks;
 
 /// A connection idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);

@@ -14,8 +14,12 @@ mod backend {
     pub(crate) const BEGIN_READ: &str = "BEGIN DEFERRED";
     /// The write lock is the lock.
     pub(crate) const LOCK_SCHEMA: &str = "SELECT 1";
+    /// Behind a query: keeps its rows from being changed by others.
+    pub(crate) const LOCK_ROWS: &str = "";
 }
 
+#[path = "sql/account_allowance.rs"]
+mod account_allowance;
 #[path = "sql/account_orders.rs"]
 mod account_orders;
 #[path = "sql/account_views.rs"]
@@ -24,16 +28,24 @@ mod account_views;
 mod accounts;
 #[path = "sql/addresses.rs"]
 mod addresses;
+#[path = "sql/blocks.rs"]
+mod blocks;
 #[path = "sql/budgets.rs"]
 mod budgets;
+#[path = "sql/deliveries.rs"]
+mod deliveries;
 #[path = "sql/directory.rs"]
 mod directory;
 #[path = "sql/engine.rs"]
 mod engine;
+#[path = "sql/events.rs"]
+mod events;
 #[path = "sql/governing.rs"]
 mod governing;
 #[path = "sql/invites.rs"]
 mod invites;
+#[path = "sql/kinds.rs"]
+mod kinds;
 #[path = "sql/mails.rs"]
 mod mails;
 #[path = "sql/membership.rs"]
@@ -56,12 +68,20 @@ mod providers;
 mod quota;
 #[path = "sql/reading.rs"]
 mod reading;
+#[path = "sql/removals.rs"]
+mod removals;
+#[path = "sql/rotation.rs"]
+mod rotation;
+#[path = "sql/routes.rs"]
+mod routes;
 #[path = "sql/schema.rs"]
 mod schema;
 #[path = "sql/secrets.rs"]
 mod secrets;
 #[path = "sql/signing_up.rs"]
 mod signing_up;
+#[path = "sql/webhooks.rs"]
+mod webhooks;
 
 /// How long one process waits for the write lock of another.
 const BUSY_DEADLINE: Duration = Duration::from_secs(4);

@@ -3,11 +3,28 @@
 use std::net::Ipv4Addr;
 
 use domain::{
-    AccountId, Bandwidth, ClientId, EmailAddress, NetworkId, NetworkName, Nickname, PersonId, Plan, Quota, Revision,
-    Role, SecretEpoch, UnixMillis,
+    AccountId, Bandwidth, ClientId, EmailAddress, NetworkId, NetworkKind, NetworkName, Nickname, PersonId, Plan,
+    Prefix, Quota, Revision, Role, SecretEpoch, UnixMillis,
 };
 
 use crate::Error;
+
+/// Which members of a network meet, and whether some of them are gateways.
+pub(crate) fn kind(number: i64, routed: bool) -> Result<NetworkKind, Error> {
+    let kind = NetworkKind::ALL.into_iter().find(|kind| *kind as i64 == number);
+    Ok(NetworkKind::of(kind.ok_or(Error::Corrupt { what: "kind" })?, routed))
+}
+
+/// Prefixes, parted by blanks.
+pub(crate) fn prefixes(text: &str) -> Result<Vec<Prefix>, Error> {
+    let prefixes = text.split_ascii_whitespace().map(str::parse);
+    prefixes.collect::<Result<_, _>>().map_err(|_| Error::Corrupt { what: "prefix" })
+}
+
+/// The inverse of [`prefixes`].
+pub(crate) fn prefixes_text(prefixes: &[Prefix]) -> String {
+    prefixes.iter().map(Prefix::to_string).collect::<Vec<_>>().join(" ")
+}
 
 /// A counter or instant as a BIGINT; what lies beyond is the end of time.
 pub(crate) fn bigint(value: u64) -> i64 {

@@ -6,9 +6,9 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use domain::{ClientId, NetworkId, Revision};
+use domain::{ClientId, MembershipTicket, MessageId, NetworkId, Removals, Revision, Signed};
 
-use crate::{Handed, InnerPacket, KeyId, SenderSecret, echo::header6};
+use crate::{Handed, InnerPacket, KeyId, MessagePart, SenderSecret, echo::header6};
 
 /// One statement between two clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,14 @@ pub enum Frame {
     Key(Handed),
     /// The key with this name will open what comes.
     KeyTaken(KeyId),
+    /// Of which revision the sender's [`Frame::Removals`] of a network are, and what proves that it is a member.
+    Standing { network: NetworkId, revision: Revision, ticket: Option<Box<Signed<MembershipTicket>>> },
+    /// Who is a member of a network no more, as the deployment signed it. Asks for a [`Frame::Standing`].
+    Removals(Box<Signed<Removals>>),
+    /// What a user says to the other. Whole, it asks for a [`Frame::MessageTaken`].
+    Message(MessagePart),
+    /// The message with this id is kept where it was sent to.
+    MessageTaken(MessageId),
 }
 
 /// The way a probe took.
@@ -68,6 +76,24 @@ impl Frame {
             Self::KeyTaken(id) => {
                 body.extend([KEY_TAKEN, 0, 0, 0]);
                 body.extend(id);
+            }
+            Self::Standing { network, revision, ticket } => {
+                body.extend([STANDING, 0, 0, 0]);
+                body.extend(network.as_bytes());
+                body.extend(revision.0.to_be_bytes());
+                body.extend(ticket.iter().flat_map(|ticket| ticket.to_bytes()));
+            }
+            Self::Removals(removals) => {
+                body.extend([REMOVALS, 0, 0, 0]);
+                body.extend(removals.to_bytes());
+            }
+            Self::Message(part) => {
+                body.extend([MESSAGE, 0, 0, 0]);
+                part.put(&mut body);
+            }
+            Self::MessageTaken(id) => {
+                body.extend([MESSAGE_TAKEN, 0, 0, 0]);
+                body.extend(id.as_bytes());
             }
         }
         let mut packet = header6(link_local(from), link_local(to), EXPERIMENT, body.len()).unwrap_or_default();
@@ -122,6 +148,19 @@ impl Frame {
                 }))
             }
             KEY_TAKEN => fields.first_chunk().map(|id| Self::KeyTaken(*id)),
+            STANDING => {
+                let (network, rest) = fields.split_first_chunk()?;
+                let (revision, rest) = rest.split_first_chunk()?;
+                let ticket = match rest {
+                    [] => None,
+                    bytes => Some(Box::new(Signed::from_bytes(bytes).ok()?)),
+                };
+                let revision = Revision(u64::from_be_bytes(*revision));
+                Some(Self::Standing { network: NetworkId::from_bytes(*network), revision, ticket })
+            }
+            REMOVALS => Some(Self::Removals(Box::new(Signed::from_bytes(fields).ok()?))),
+            MESSAGE => MessagePart::read(fields).map(Self::Message),
+            MESSAGE_TAKEN => fields.first_chunk().map(|id| Self::MessageTaken(MessageId::from_bytes(*id))),
             _ => None,
         }
     }
@@ -164,9 +203,15 @@ const HINTS: u8 = 3;
 const FAREWELL: u8 = 4;
 const KEY: u8 = 5;
 const KEY_TAKEN: u8 = 6;
+const STANDING: u8 = 7;
+const REMOVALS: u8 = 8;
+const MESSAGE: u8 = 9;
+const MESSAGE_TAKEN: u8 = 10;
 
 #[cfg(test)]
 mod tests {
+    use domain::{MembershipKey, Removal, Signature, UnixMillis};
+
     use super::*;
 
     #[test]
@@ -180,10 +225,35 @@ mod tests {
             Frame::Farewell,
             Frame::Key(handed()),
             Frame::KeyTaken([7; 8]),
+            Frame::Standing { network: handed().network, revision: Revision(3), ticket: None },
+            Frame::Standing { network: handed().network, revision: Revision(3), ticket: Some(Box::new(ticket())) },
+            Frame::Removals(Box::new(removals(0))),
+            Frame::Removals(Box::new(removals(32))),
+            Frame::MessageTaken(MessageId::from_bytes([7; 16])),
         ] {
             let packet = frame.encode(ALICE, BOB);
+            assert!(packet.len() <= crate::INNER_MTU);
             assert_eq!(Frame::decode(&InnerPacket::parse(&packet).unwrap()), Some(frame));
         }
+    }
+
+    #[test]
+    fn what_the_deployment_signed_is_whole_or_not_there() {
+        for frame in [
+            Frame::Standing { network: handed().network, revision: Revision(3), ticket: Some(Box::new(ticket())) },
+            Frame::Removals(Box::new(removals(2))),
+        ] {
+            let packet = frame.encode(ALICE, BOB);
+            for shorter in 1..100 {
+                let mut cut = packet[..packet.len() - shorter].to_vec();
+                let length = u16::try_from(cut.len() - 40).unwrap().to_be_bytes();
+                cut[4..6].copy_from_slice(&length);
+                assert_eq!(Frame::decode(&InnerPacket::parse(&cut).unwrap()), None, "{shorter}");
+            }
+        }
+        let standing = Frame::Standing { network: handed().network, revision: Revision(3), ticket: None };
+        let text: String = standing.encode(ALICE, BOB)[40..].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text, "07000000070707070707070707070707070707070000000000000003");
     }
 
     #[test]
@@ -220,6 +290,25 @@ mod tests {
         let packet = Frame::Hints(hints).encode(ALICE, BOB);
         let decoded = Frame::decode(&InnerPacket::parse(&packet).unwrap());
         assert!(matches!(decoded, Some(Frame::Hints(hints)) if hints.len() == Frame::MAX_HINTS));
+    }
+
+    fn ticket() -> Signed<MembershipTicket> {
+        let (network, client) = (handed().network, ALICE);
+        let [issued, expires] = [1, 2].map(UnixMillis);
+        let ticket = MembershipTicket { network, client, revision: Revision(3), issued, expires };
+        Signed::sign(ticket, &MembershipKey::from_bytes([1; 32]), |_| Signature::from_bytes([5; 64]))
+    }
+
+    fn removals(count: u8) -> Signed<Removals> {
+        let one = |number| Removal { client: ClientId::from_bytes([number; 16]), revision: Revision(9) };
+        let removals = Removals {
+            network: handed().network,
+            revision: Revision(9),
+            floor: Revision(1),
+            issued: UnixMillis(1),
+            removed: (0..count).map(one).collect(),
+        };
+        Signed::sign(removals, &MembershipKey::from_bytes([1; 32]), |_| Signature::from_bytes([5; 64]))
     }
 
     fn handed() -> Handed {

@@ -27,10 +27,12 @@
 
 mod echo;
 pub mod flood;
+mod former;
 mod frame;
 pub mod inner;
 mod keyring;
 mod local;
+mod message;
 mod pair_key;
 mod seal;
 mod sender_key;
@@ -41,10 +43,11 @@ pub use flood::Flood;
 pub use frame::{Frame, Route};
 pub use inner::InnerPacket;
 pub use local::{Claim, Incoming, Local, Opened, is_tunnel_datagram};
+pub use message::MessagePart;
 pub use pair_key::{NetworkSecret, PairKey};
 pub use seal::{Addressee, NumberedSecret, SealError, SealHeader, SealedSecrets, seal};
 pub use sender_key::{Handed, HeardKey, KeyId, SenderKey, SenderSecret};
-pub use session::{Event, Party, Received, Refusal, Session};
+pub use session::{Event, Party, Received, Refusal, Routes, Session};
 
 /// The largest inner packet: the smallest MTU that IPv6 allows, so that it fits everywhere.
 pub const INNER_MTU: usize = 1280;

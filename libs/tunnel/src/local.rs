@@ -68,6 +68,12 @@ impl Local {
         Self { private, public, indices: IndexTable::from_os_rng(), limiter }
     }
 
+    /// The same end with another private key. Its sessions go on, so the numbers that they are found by stay theirs.
+    #[must_use]
+    pub fn followed_by(&self, private: [u8; 32]) -> Self {
+        Self { indices: self.indices.clone(), ..Self::new(private) }
+    }
+
     /// The public key.
     #[must_use]
     pub fn public(&self) -> TunnelKey {

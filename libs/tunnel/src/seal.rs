@@ -8,7 +8,7 @@
 //! What this does not withstand: a server that conspires with somebody who knows the older secret can call that one an admin,
 //! because roles are the server's word. A change of the password shuts such a one out, as far as it was removed before.
 
-use domain::{ClientId, IdentityKey, NetworkId, SecretEpoch, SecretProof, Signature, TunnelKey};
+use domain::{ClientId, Lineage, NetworkId, SecretEpoch, SecretProof, Signature, TunnelKey};
 use gotatun::x25519;
 use ring::{
     aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -120,20 +120,20 @@ impl SealHeader {
 }
 
 impl Local {
-    /// Opens a seal for this client, `to.member`, by the maker whose identity key this is.
+    /// Opens a seal for this client, `to.member`, by the maker whose keys these are. One by an earlier key counts, too: it lay
+    /// there while its maker changed keys; and whoever got hold of that key still lacks the older secret.
     ///
     /// # Errors
     /// [`SealError`].
-    pub fn open_seal(&self, bytes: &[u8], to: Addressee<'_>, maker: &IdentityKey) -> Result<SealedSecrets, SealError> {
+    pub fn open_seal(&self, bytes: &[u8], to: Addressee<'_>, maker: &Lineage) -> Result<SealedSecrets, SealError> {
         let header = SealHeader::read(bytes)?;
         if header.from != to.holds.epoch {
             return Err(SealError::OtherSecret);
         }
         let (rest, signature) = bytes.split_at(SIZE - SIGNATURE);
         let signature = Signature::try_from(signature).map_err(|_| SealError::Malformed)?;
-        if ClientId::of(maker) != header.maker
-            || maker.verify(&signed(to.network, to.member, rest), &signature).is_err()
-        {
+        let signed = signed(to.network, to.member, rest);
+        if maker.client() != header.maker || maker.keys().all(|key| key.verify(&signed, &signature).is_err()) {
             return Err(SealError::Unsigned);
         }
         let (head, body) = rest.split_at(HEAD);
@@ -216,6 +216,7 @@ const SIZE: usize = HEAD + BODY + TAG + SIGNATURE;
 
 #[cfg(test)]
 mod tests {
+    use domain::IdentityKey;
     use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
     use super::*;
@@ -231,12 +232,12 @@ mod tests {
         assert_eq!((header.from, header.to, header.maker), (SecretEpoch(3), SecretEpoch(5), lab.maker));
         // Another member that has the older secret, too: whoever was removed.
         let evicted = Local::new([8; 32]);
-        assert_eq!(evicted.open_seal(&bytes, lab.to(&lab.holds), &lab.identity), Err(SealError::Unopened));
+        assert_eq!(evicted.open_seal(&bytes, lab.to(&lab.holds), &lab.lineage), Err(SealError::Unopened));
         // The member without the older secret, as the server would have made it.
         let guess = NumberedSecret { secret: NetworkSecret::from_bytes([0; 32]), ..lab.holds.clone() };
-        assert_eq!(lab.member.open_seal(&bytes, lab.to(&guess), &lab.identity), Err(SealError::Unopened));
+        assert_eq!(lab.member.open_seal(&bytes, lab.to(&guess), &lab.lineage), Err(SealError::Unopened));
         let older = NumberedSecret { epoch: SecretEpoch(2), ..lab.holds.clone() };
-        assert_eq!(lab.member.open_seal(&bytes, lab.to(&older), &lab.identity), Err(SealError::OtherSecret));
+        assert_eq!(lab.member.open_seal(&bytes, lab.to(&older), &lab.lineage), Err(SealError::OtherSecret));
     }
 
     #[test]
@@ -244,10 +245,10 @@ mod tests {
         let lab = Lab::new();
         let bytes = lab.seal();
         let elsewhere = Addressee { network: NetworkId::from_bytes([9; 16]), ..lab.to(&lab.holds) };
-        assert_eq!(lab.member.open_seal(&bytes, elsewhere, &lab.identity), Err(SealError::Unsigned));
+        assert_eq!(lab.member.open_seal(&bytes, elsewhere, &lab.lineage), Err(SealError::Unsigned));
         let stranger = Ed25519KeyPair::from_seed_unchecked(&[6; 32]).unwrap();
         let stranger = IdentityKey::try_from(stranger.public_key().as_ref()).unwrap();
-        assert_eq!(lab.member.open_seal(&bytes, lab.to(&lab.holds), &stranger), Err(SealError::Unsigned));
+        assert_eq!(lab.member.open_seal(&bytes, lab.to(&lab.holds), &Lineage::new(stranger)), Err(SealError::Unsigned));
     }
 
     #[test]
@@ -313,7 +314,7 @@ mod tests {
         member: Local,
         client: ClientId,
         pair: Ed25519KeyPair,
-        identity: IdentityKey,
+        lineage: Lineage,
         maker: ClientId,
         holds: NumberedSecret,
     }
@@ -328,7 +329,7 @@ mod tests {
                 client: ClientId::from_bytes([2; 16]),
                 maker: ClientId::of(&identity),
                 pair,
-                identity,
+                lineage: Lineage::new(identity),
                 holds: NumberedSecret { epoch: SecretEpoch(3), secret: NetworkSecret::from_bytes([3; 32]) },
             }
         }
@@ -350,7 +351,7 @@ mod tests {
         }
 
         fn open(&self, bytes: &[u8]) -> Result<SealedSecrets, SealError> {
-            self.member.open_seal(bytes, self.to(&self.holds), &self.identity)
+            self.member.open_seal(bytes, self.to(&self.holds), &self.lineage)
         }
     }
 

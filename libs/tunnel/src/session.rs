@@ -7,13 +7,15 @@ use std::{
 };
 
 use bytes::BytesMut;
-use domain::{ClientId, TunnelKey, VirtualAddresses};
+use domain::{ClientId, Prefix, TunnelKey, VirtualAddresses};
 use gotatun::{
     noise::{Tunn, TunnResult},
     packet::{Packet, WgKind},
 };
 
-use crate::{Frame, INNER_MTU, Incoming, InnerPacket, Local, PairKey, keyring::Keyring, local::is_foreign};
+use crate::{
+    Frame, INNER_MTU, Incoming, InnerPacket, Local, PairKey, former::Former, keyring::Keyring, local::is_foreign,
+};
 
 /// The encrypted channel to one peer.
 ///
@@ -22,9 +24,12 @@ use crate::{Frame, INNER_MTU, Incoming, InnerPacket, Local, PairKey, keyring::Ke
 /// whatever way leads to the peer.
 pub struct Session {
     tunnel: Tunn,
+    /// Under the static keys before, while the tunnel under the new ones is not there.
+    former: Option<Former>,
     keys: Keyring,
     own: Party,
     peer: Party,
+    routes: Routes,
     phase: Phase,
     /// Packets that wait for a handshake.
     waiting: VecDeque<Vec<u8>>,
@@ -41,6 +46,25 @@ pub struct Session {
 pub struct Party {
     pub client: ClientId,
     pub addresses: VirtualAddresses,
+}
+
+/// The networks behind the ends of a tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// Behind this client.
+    pub own: Vec<Prefix>,
+    /// Behind the peer.
+    pub peer: Vec<Prefix>,
+}
+
+impl Routes {
+    fn own_has(&self, packet: &InnerPacket<'_>) -> bool {
+        self.own.iter().any(|prefix| prefix.contains(packet.source))
+    }
+
+    fn peer_has(&self, packet: &InnerPacket<'_>) -> bool {
+        self.peer.iter().any(|prefix| prefix.contains(packet.source))
+    }
 }
 
 /// What a session tells its owner.
@@ -76,6 +100,8 @@ pub enum Refusal {
     SpoofedSource,
     #[error("more than the sender may flood with")]
     TooMany,
+    #[error("not proven to be a member any more")]
+    Unproven,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,9 +122,11 @@ impl Session {
     pub fn new(now: Instant, local: &Local, own: Party, peer: Party, key: TunnelKey, pair: &PairKey) -> Self {
         Self {
             tunnel: local.tunnel_to(key, *pair.as_bytes()),
+            former: None,
             keys: Keyring::new(pair),
             own,
             peer,
+            routes: Routes::default(),
             phase: Phase::Idle,
             waiting: VecDeque::new(),
             transmits: VecDeque::new(),
@@ -124,7 +152,12 @@ impl Session {
             WgKind::Data(_) => (true, false),
         };
         let data = if let WgKind::Data(data) = &incoming.0 { Some(data.header.receiver_idx.get()) } else { None };
-        let result = self.handle_incoming(incoming.0);
+        let (result, is_former) = match (&mut self.former, data) {
+            (Some(former), Some(index)) if former.owns(index) => {
+                (former.tunnel.handle_incoming_packet(incoming.0), true)
+            }
+            _ => (self.handle_incoming(incoming.0), false),
+        };
         if let Some(index) = data.filter(|_| !matches!(result, TunnResult::Err(_))) {
             self.keys.handle_proof(index);
         }
@@ -140,6 +173,9 @@ impl Session {
         };
         if proves {
             self.heard = Some(now);
+            if let Some(former) = self.former.as_mut().filter(|_| !is_former) {
+                former.retire(now);
+            }
             self.establish(now, ends_handshake);
         }
         received
@@ -153,7 +189,8 @@ impl Session {
     /// [`Refusal::Malformed`] and [`Refusal::SpoofedSource`].
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Result<Option<BytesMut>, Refusal> {
         let inner = InnerPacket::parse(packet).filter(|_| packet.len() <= INNER_MTU).ok_or(Refusal::Malformed)?;
-        if !inner.is_from(&self.own.addresses) {
+        let answers = || self.routes.own_has(&inner) && inner.is_to(&self.peer.addresses);
+        if !inner.is_from(&self.own.addresses) && !answers() {
             return Err(Refusal::SpoofedSource);
         }
         if self.phase == Phase::Established
@@ -253,6 +290,25 @@ impl Session {
         self.keys.add(pair)
     }
 
+    /// One of the ends has another static key. Packets go on under the keys that were agreed on before, until the handshake
+    /// that begins now is done.
+    pub fn succeed(&mut self, now: Instant, local: &Local, key: TunnelKey) {
+        let tunnel = std::mem::replace(&mut self.tunnel, local.tunnel_to(key, *self.keys.newest().as_bytes()));
+        let indices = std::mem::take(&mut self.indices);
+        if self.phase == Phase::Established && !self.is_under_former_keys() {
+            self.former = Some(Former::new(now, tunnel, indices));
+        }
+        if self.phase == Phase::Established || !self.waiting.is_empty() {
+            self.restart(now);
+        }
+    }
+
+    /// Whether packets still go under the static keys before.
+    #[must_use]
+    pub fn is_under_former_keys(&self) -> bool {
+        self.former.as_ref().is_some_and(Former::sends)
+    }
+
     /// The newest key of the pair.
     #[must_use]
     pub fn newest_key(&self) -> &PairKey {
@@ -281,6 +337,11 @@ impl Session {
         self.peer.addresses = peer;
     }
 
+    /// The ends lead each other to these networks from now on: whoever does may pass on what comes from there for the other end.
+    pub fn route(&mut self, routes: Routes) {
+        self.routes = routes;
+    }
+
     /// Whether packets pass.
     #[must_use]
     pub fn is_established(&self) -> bool {
@@ -296,7 +357,7 @@ impl Session {
     /// Whether a datagram for this receiver index is for this session.
     #[must_use]
     pub fn owns(&self, index: u32) -> bool {
-        self.indices.contains(&index)
+        self.indices.contains(&index) || self.former.as_ref().is_some_and(|former| former.owns(index))
     }
 
     /// Lets the Noise core look at a datagram, with whichever of the pair's keys fits.
@@ -360,7 +421,8 @@ impl Session {
         if Frame::is_in(&inner) {
             return Frame::decode(&inner).map_or(Received::Nothing, Received::Frame);
         }
-        if !inner.is_from(&self.peer.addresses) {
+        let answers = || self.routes.peer_has(&inner) && inner.is_to(&self.own.addresses);
+        if !inner.is_from(&self.peer.addresses) && !answers() {
             return Received::Refused(Refusal::SpoofedSource);
         }
         let length = inner.bytes.len();
@@ -370,7 +432,9 @@ impl Session {
 
     fn seal(&mut self, packet: &[u8]) -> Option<BytesMut> {
         let packet = Packet::from_bytes(BytesMut::from(packet));
-        let sealed = self.tunnel.encapsulate_with_session(packet).ok()?;
+        let former = self.former.as_mut().filter(|former| former.sends());
+        let tunnel = former.map_or(&mut self.tunnel, |former| &mut former.tunnel);
+        let sealed = tunnel.encapsulate_with_session(packet).ok()?;
         Some(sealed.into_bytes().buf_mut().split())
     }
 
@@ -395,19 +459,30 @@ impl Session {
         self.transmits.push_back(Packet::from(datagram).buf_mut().split());
     }
 
+    /// The keys before are not heard under any more, or they are too old and the peer did not take up the new ones.
+    fn end_former(&mut self, now: Instant) {
+        if self.former.take_if(|former| former.is_over(now)).is_some_and(|former| former.sends()) {
+            self.phase = Phase::Idle;
+            self.events.push_back(Event::Lapsed);
+        }
+    }
+
     /// Lets the Noise core look at its own clock.
     fn tick(&mut self, now: Instant) {
         if now < self.next_tick {
             return;
         }
         self.next_tick = now + TICK;
+        self.end_former(now);
         match self.tunnel.update_timers() {
             Ok(Some(datagram)) => self.transmit(datagram),
             Ok(None) => {}
             // Neither key nor handshake is left. The core stays in that state until it is told to begin anew.
             Err(_) => {
                 self.tunnel.reset();
-                if self.phase == Phase::Established {
+                if self.is_under_former_keys() {
+                    self.send_initiation();
+                } else if self.phase == Phase::Established {
                     self.phase = Phase::Idle;
                     self.events.push_back(Event::Lapsed);
                 }

@@ -97,12 +97,27 @@ codes! {
     SecretPassed = 80, "secret-passed", "the secret or the members of the network changed in the meantime; try again";
     SecretUnverified = 81, "secret-unverified", "the network has a newer secret, and what was handed to this client does not prove itself; the old one is kept";
     SecretLacking = 82, "secret-lacking", "the network has a newer secret; this client gets it as soon as an owner or admin is online";
+    MembershipEnded = 83, "membership-ended", "other members say that this client was removed from the network; the servers decide when they are back";
+    NoGateways = 84, "no-gateways", "only networks of the kind gateway lead to networks behind their members";
+    NotRoutable = 85, "not-routable", "a routed prefix is private address space, and no part of the virtual LAN";
+    RouteTaken = 86, "route-taken", "the prefix overlaps with another one that is routed in this network";
     // 90..: accounts.
     AttachCodeInvalid = 90, "attach-code-invalid", "the code is wrong, used or expired; make a new one";
     AttachedElsewhere = 91, "attached-elsewhere", "this client belongs to another account; detach it first";
     AccountFull = 92, "account-full", "the plan of the account does not allow more clients";
     AccountSuspended = 93, "account-suspended", "the account is suspended";
     NotAttached = 94, "not-attached", "this client belongs to no account";
+    // 95..: keys of clients.
+    KeyRotated = 95, "key-rotated", "this is no longer the key of its client: a newer one followed it";
+    KeyTaken = 96, "key-taken", "the new key is or was in use; make another one";
+    KeyLimit = 97, "key-limit", "the key of this client was changed as often as it may be";
+    // 100..: abuse and what is held against somebody.
+    WorkRequired = 100, "work-required", "so many new clients come that each has to do some work first, which this version cannot; update the client, or try again later";
+    WorkInvalid = 101, "work-invalid", "the work that the server asked for was not done, or too late; try again";
+    Slowed = 102, "slowed", "an operator slowed this client down; come back after the named delay";
+    RegistrationBlocked = 103, "registration-blocked", "an operator lets no new clients in from this address for a while; clients that are known already are not affected";
+    NetworkBlocked = 104, "network-blocked", "an operator lets nobody join this network for a while; its members are not affected";
+    NetworkSlowed = 105, "network-slowed", "an operator lets clients join this network one at a time; try again after the named delay";
 }
 
 impl std::fmt::Display for Code {

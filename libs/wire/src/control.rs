@@ -7,20 +7,27 @@
 use std::net::SocketAddr;
 
 use domain::{
-    Admissions, AttachCode, ClientAccount, ClientId, Holder, IdentityKey, InviteToken, KnownNetwork, NatProfile,
-    NetworkChange, NetworkId, NetworkName, NetworkOrder, NewSecret, Nickname, Observation, PairRecord, PunchId,
-    PunchOrder, PunchPreparation, PunchReady, PunchReport, RelayId, RelayOffer, RelayPlace, RelayTrips, Revision, Seal,
-    SecretEpoch, SecretProof, SessionTag, Signature, TunnelKey, UnixMillis, VirtualAddresses,
+    Admissions, AttachCode, BlockNotice, ClientAccount, ClientId, Holder, IdentityKey, InviteToken, KeyRotation,
+    KnownNetwork, MembershipKey, MembershipTicket, NatProfile, NetworkChange, NetworkId, NetworkName, NetworkOrder,
+    NewSecret, Nickname, Observation, PairRecord, PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport,
+    RelayId, RelayOffer, RelayPlace, RelayTrips, Removals, Revision, Seal, SecretEpoch, SecretProof, SessionTag,
+    Signature, Signed, TunnelKey, UnixMillis, VirtualAddresses,
 };
 use minicbor::{Decode, Encode};
 
-use crate::Code;
+use crate::{
+    Code,
+    work::{Puzzle, Solution},
+};
 
 /// What a control connection asks for when its stream becomes a WebSocket.
 pub const PATH: &str = "/control";
 
 /// The protocol version that this code speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+
+/// From this version on clients solve puzzles, see [`ServerFrame::Work`].
+pub const WORKING_VERSION: u16 = 2;
 
 /// The oldest version that this code still understands.
 pub const OLDEST_VERSION: u16 = 1;
@@ -76,6 +83,9 @@ pub enum ClientFrame {
     /// How far the relays are that were named; answered by [`ServerFrame::Relays`] when others are to be measured.
     #[n(9)]
     RelayTrips(#[n(0)] Box<RelayTrips>),
+    /// The answer to [`ServerFrame::Work`].
+    #[n(11)]
+    Worked(#[n(0)] Box<Solution>),
 }
 
 /// Proves who the client is.
@@ -101,6 +111,9 @@ pub struct Login {
     pub token: Option<String>,
     #[n(7)]
     pub known: Vec<KnownNetwork>,
+    /// Whose key it is, when it is not the client's first: such a key is never registered as a new client.
+    #[n(8)]
+    pub client: Option<ClientId>,
 }
 
 /// Something a client wants to have done. Safe to repeat.
@@ -168,6 +181,9 @@ pub enum Request {
     /// This client has the secret of this epoch.
     #[n(25)]
     Prove(#[n(0)] NetworkId, #[n(1)] SecretEpoch, #[n(2)] SecretProof),
+    /// What this client shows other members to prove that it is one.
+    #[n(26)]
+    Membership(#[n(0)] NetworkId),
     /// Makes this client part of the account that made the code; answered like `Account`.
     #[n(40)]
     AttachAccount(#[n(0)] AttachCode),
@@ -177,6 +193,10 @@ pub enum Request {
     /// Asks to which account this client belongs.
     #[n(42)]
     Account,
+    /// Another identity key and tunnel key for this client. Sessions under the old key end with [`Code::KeyRotated`], this one
+    /// too, after the answer or before it.
+    #[n(43)]
+    RotateKey(#[n(0)] Box<KeyRotation>),
 }
 
 /// The successful answer to a [`Request`].
@@ -216,6 +236,9 @@ pub enum Reply {
     /// To `Sealed`; `None` when nothing does.
     #[n(20)]
     Sealed(#[n(0)] Option<Box<Seal>>),
+    /// To `Membership`.
+    #[n(21)]
+    Membership(#[n(0)] Box<Signed<MembershipTicket>>, #[n(1)] Box<Signed<Removals>>),
     /// To `AttachAccount` and `Account`; `None` for a client without an account.
     #[n(40)]
     Account(#[n(0)] Option<Box<ClientAccount>>),
@@ -311,6 +334,12 @@ pub enum ServerFrame {
     /// The server does not hear of this relay any more: look whether it carries, if something goes that way.
     #[n(20)]
     RelaySilent(#[n(0)] RelayId),
+    /// Who is a member of a network no more, for other members who cannot hear it from a server.
+    #[n(21)]
+    Removals(#[n(0)] Box<Signed<Removals>>),
+    /// Instead of an answer to the login: to be solved first.
+    #[n(23)]
+    Work(#[n(0)] Box<Puzzle>),
 }
 
 /// The server's side of a login.
@@ -341,6 +370,10 @@ pub struct Welcome {
     #[n(9)]
     #[cbor(default)]
     pub relays: Vec<RelayPlace>,
+    /// What memberships are verified with.
+    #[n(10)]
+    #[cbor(default)]
+    pub membership_keys: Vec<MembershipKey>,
 }
 
 /// A coded refusal or end.
@@ -355,13 +388,16 @@ pub struct Refused {
     /// Find it in the server's logs.
     #[n(2)]
     pub incident: Option<u64>,
+    /// What an operator holds against the client, when that is why.
+    #[n(3)]
+    pub block: Option<Box<BlockNotice>>,
 }
 
 impl Refused {
     /// A refusal with nothing but its code.
     #[must_use]
     pub const fn because(code: Code) -> Self {
-        Self { code: code.number(), retry_after_ms: None, incident: None }
+        Self { code: code.number(), retry_after_ms: None, incident: None, block: None }
     }
 
     /// The same, naming when to come back.

@@ -14,5 +14,6 @@ pub mod secure;
 pub mod server_url;
 pub mod stream;
 pub mod ticket;
+pub mod work;
 
 pub use code::Code;

@@ -19,6 +19,8 @@ pub(crate) struct Asked {
     pub(crate) query: BTreeMap<String, String>,
     pub(crate) body: Value,
     pub(crate) precondition: Precondition,
+    /// Of somebody who reads a stream on: the last event that was seen.
+    pub(crate) last_event: Option<u64>,
 }
 
 impl Asked {

@@ -42,9 +42,9 @@ pub(crate) async fn around(operation: &Operation, asked: Asked, object: String, 
         ..entry
     };
     let status = status.as_u16();
-    tracing::info!(who, action = operation.id, request = request_id, status, "an operator asked for a change");
+    tracing::info!(who, action = operation.id, request = request_id, status, "an operator asked for something");
     if let Err(error) = operations.record(outcome).await {
-        telemetry::incident::log("writing the outcome of a change to the audit log", &error);
+        telemetry::incident::log("writing an outcome to the audit log", &error);
     }
     answer
 }

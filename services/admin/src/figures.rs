@@ -18,6 +18,8 @@ use contract::{
 use domain::{InstanceId, NatClass, PairOutcome, RelayId, Strategy, UnixMillis};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::events::relays::Watch;
+
 /// Between two samples of the history.
 pub(crate) const EVERY: Duration = Duration::from_secs(10);
 
@@ -86,6 +88,13 @@ impl Figures {
         let bytes_per_second = beat.rate.bytes_per_second();
         let RelayBeat { slots, max_slots, draining, .. } = *beat;
         self.known().relays.insert(beat.relay, (now, Relay { slots, max_slots, bytes_per_second, draining }));
+    }
+
+    /// The gateways that live, and their sessions.
+    pub(crate) fn gateways(&self, now: Instant) -> BTreeMap<InstanceId, u64> {
+        let mut known = self.known();
+        known.forget(now);
+        known.gateways.iter().map(|(&gateway, &(_, sessions))| (gateway, sessions)).collect()
     }
 
     /// Adds to the history.
@@ -172,7 +181,8 @@ const fn kind(one: &Ended) -> Kind {
 }
 
 /// Hears what processes tell of themselves.
-pub(crate) async fn listen(bus: &Bus, figures: &Arc<Figures>) -> Result<[Served; 3], bus::Error> {
+pub(crate) async fn listen(bus: &Bus, figures: &Arc<Figures>, watch: &Arc<Watch>) -> Result<[Served; 3], bus::Error> {
+    let watch = Arc::clone(watch);
     let heard = |figures: &Arc<Figures>| Arc::clone(figures);
     let (gateways, rendezvous, relays) = (heard(figures), heard(figures), heard(figures));
     Ok([
@@ -188,6 +198,7 @@ pub(crate) async fn listen(bus: &Bus, figures: &Arc<Figures>) -> Result<[Served;
         .await?,
         bus.subscribe(1, move |beat: RelayBeat| {
             relays.relay(Instant::now(), &beat);
+            watch.handle_beat(Instant::now(), beat.relay, beat.draining);
             std::future::ready(Ok::<_, Infallible>(()))
         })
         .await?,

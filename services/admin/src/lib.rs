@@ -14,15 +14,24 @@
 //! - **Scopes.** A token has scopes ([`domain::ApiScope`]), a name and an end; only its digest is kept. It makes tokens with no
 //!   more than it has. The root token is a file, has every scope and does not end: it is for the first operator, and for the
 //!   day when all others are lost.
-//! - **Audit.** Every change is written down before it is made and after it, in a chain of digests. No secret is: no document
-//!   that is taken here holds one.
+//! - **Audit.** Every change is written down before it is made and after it, in a chain of digests, and so is every export of an
+//!   account. No secret is: no document that is taken here holds one.
 //! - **Repeats.** Every POST takes `Idempotency-Key`; kept answers are sealed under the token that asked.
 //! - **Races.** Objects with an `ETag` are changed by compare-and-swap in the transaction of whoever owns them: of any number
 //!   of writers that have seen the same version one wins, the others get 412.
 //! - **Pages.** No list is ever read whole; cursors are opaque.
+//! - **Blocks.** How many sessions come from a prefix is asked of every gateway, which answer with a number: whose they are is not
+//!   asked. Whom a block would touch is told before it is made, and bounded when it is.
 //! - **Overview.** What processes tell of themselves on the bus is kept here in memory, for an hour. Every process hears it all.
+//! - **Events.** What happens is numbered in one log that all processes read; a stream is told from there and keeps nothing for its
+//!   reader. What a transaction did is never missing, what was only told on the bus (who is online, how a pair is connected)
+//!   may be. The log has 100,000 events of 7 days, of ids only.
+//! - **Webhooks.** Programs that are told what happens, in order, signed, at least once, from the same log by one process at a time:
+//!   see `webhooks`. Their secrets are in no log or audit entry, and in no table or answer but the one that makes it and its
+//!   kept, sealed repetition.
 //! - **Console.** `/console/` serves the page for operators from what is compiled in. It is a client of this API like any other:
 //!   it has no rights of its own, and needs a token for everything but itself.
+//! - **Self-service.** People have a listener of their own with a page of its own (`self_service`), made of the same parts.
 //! - **Limits.** So many requests a minute for every token, at each process; bodies up to 64 KiB.
 //! - **Secrets** of users (password records, sealed secrets, keys) never get here: the calls of the bus do not carry them.
 //!   Addresses of users are not shown.
@@ -35,7 +44,9 @@ mod audit;
 mod auth;
 mod blast;
 mod console;
+mod counting;
 mod error;
+mod events;
 mod figures;
 pub mod metrics;
 mod openapi;
@@ -48,8 +59,10 @@ mod routes;
 mod schema;
 pub mod self_service;
 mod serve;
+mod site;
 mod throttle;
 pub mod token;
+mod webhooks;
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -63,15 +76,17 @@ use std::{
 
 use actix_web::web;
 use bus::Bus;
-use domain::UnixMillis;
+use domain::{InstanceId, UnixMillis};
 use serde::{Deserialize, Serialize};
-use store::Operations;
+use store::{Events, Operations, Webhooks};
 use telemetry::ops::Ops;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use events::EventsConfig;
 pub use metrics::Metrics;
 pub use routes::{Declared, declared};
 pub use self_service::SelfService;
+pub use webhooks::{KeyError, WebhooksConfig};
 
 /// How this role behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -83,6 +98,10 @@ pub struct Config {
     pub token_file: PathBuf,
     /// Requests a minute that one token may make at one process.
     pub requests_per_minute: NonZeroU32,
+    /// What happens, for programs.
+    pub events: EventsConfig,
+    /// Programs that are told what happens.
+    pub webhooks: WebhooksConfig,
     /// Where people reach their accounts.
     pub self_service: SelfService,
 }
@@ -93,6 +112,8 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 12980)),
             token_file: PathBuf::new(),
             requests_per_minute: const { NonZeroU32::new(600).unwrap() },
+            events: EventsConfig::default(),
+            webhooks: WebhooksConfig::default(),
             self_service: SelfService::default(),
         }
     }
@@ -103,6 +124,10 @@ impl Default for Config {
 pub struct Seams {
     pub bus: Bus,
     pub operations: Arc<dyn Operations>,
+    pub events: Arc<dyn Events>,
+    pub webhooks: Arc<dyn Webhooks>,
+    /// This process.
+    pub instance: InstanceId,
     pub metrics: Arc<Metrics>,
     /// Health, readiness and metrics, which this listener serves, too.
     pub ops: Ops,
@@ -121,6 +146,10 @@ pub enum Error {
     Listen { address: SocketAddr, source: io::Error },
     #[error("the operator's token cannot be read")]
     Token(#[from] token::TokenError),
+    #[error("no key for webhooks")]
+    Webhooks(#[from] webhooks::KeyError),
+    #[error("TLS cannot be used")]
+    Tls(#[from] rustls::Error),
     #[error("the bus refuses")]
     Bus(#[from] bus::Error),
     #[error("the server failed")]
@@ -133,9 +162,11 @@ pub struct Bound {
     listener: TcpListener,
     root: token::Digest,
     requests_per_minute: NonZeroU32,
+    events: EventsConfig,
+    webhooks: (WebhooksConfig, webhooks::SecretKey, outbound::Fetcher),
 }
 
-/// Takes the port and reads the token.
+/// Takes the port and reads the secrets.
 ///
 /// # Errors
 /// [`Error`].
@@ -143,7 +174,10 @@ pub fn bind(config: &Config) -> Result<Bound, Error> {
     let root = token::read(&config.token_file)?;
     let listener =
         TcpListener::bind(config.listen).map_err(|source| Error::Listen { address: config.listen, source })?;
-    Ok(Bound { listener, root, requests_per_minute: config.requests_per_minute })
+    let (requests_per_minute, events) = (config.requests_per_minute, config.events.clone());
+    let key = webhooks::SecretKey::read(&config.webhooks.key)?;
+    let webhooks = (config.webhooks.clone(), key, outbound::Fetcher::new()?);
+    Ok(Bound { listener, root, requests_per_minute, events, webhooks })
 }
 
 impl Bound {
@@ -161,8 +195,34 @@ impl Bound {
     /// [`Error::Serve`], or [`Error::Bus`] when the bus refuses the subscriptions.
     pub async fn run(self, seams: Seams, shutdown: CancellationToken) -> Result<(), Error> {
         let figures = Arc::new(figures::Figures::default());
-        let heard = figures::listen(&seams.bus, &figures).await?;
+        let watch = Arc::new(events::relays::Watch::default());
+        let heard = figures::listen(&seams.bus, &figures, &watch).await?;
+        let (events_heard, waiting) = events::record::listen(&seams.bus).await?;
+        let counting = Arc::new(counting::Counting::default());
+        let answers = counting::listen(&seams.bus, &counting).await?;
         let tasks = TaskTracker::new();
+        let (head, followed) = tokio::sync::watch::channel(0);
+        let poll = self.events.poll;
+        let recorder =
+            events::record::Recorder { store: Arc::clone(&seams.events), instance: seams.instance, watch, head, poll };
+        tasks.spawn(recorder.run(waiting, shutdown.clone()));
+        let (config, key, fetcher) = self.webhooks;
+        let deliverer = Arc::new(webhooks::deliver::Deliverer {
+            config,
+            store: Arc::clone(&seams.webhooks),
+            key,
+            fetcher,
+            metrics: Arc::clone(&seams.metrics),
+        });
+        tasks.spawn(Arc::clone(&deliverer).run(followed.clone(), shutdown.clone()));
+        let streams = events::stream::Streams {
+            config: self.events,
+            store: seams.events,
+            head: followed,
+            ends: shutdown.clone(),
+            tasks: tasks.clone(),
+            open: Arc::default(),
+        };
         let state = Arc::new(State {
             bus: seams.bus,
             operations: seams.operations,
@@ -172,6 +232,10 @@ impl Bound {
             blast: blast::Blast::default(),
             tasks: tasks.clone(),
             figures: Arc::clone(&figures),
+            streams,
+            webhooks: seams.webhooks,
+            deliverer,
+            counting,
         });
         let ops = seams.ops;
         let configure = move |config: &mut web::ServiceConfig| {
@@ -183,7 +247,7 @@ impl Bound {
             served = telemetry::ops::serve_app(self.listener, configure, shutdown) => served.map_err(Error::Serve),
             never = figures.keep() => match never {},
         };
-        for heard in heard {
+        for heard in heard.into_iter().chain([events_heard, answers]) {
             heard.stop().await;
         }
         tasks.close();
@@ -203,6 +267,10 @@ struct State {
     /// Changes that are being made.
     tasks: TaskTracker,
     figures: Arc<figures::Figures>,
+    streams: events::stream::Streams,
+    webhooks: Arc<dyn Webhooks>,
+    deliverer: Arc<webhooks::deliver::Deliverer>,
+    counting: Arc<counting::Counting>,
 }
 
 /// The wall clock, for expiries and for people.

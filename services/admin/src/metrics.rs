@@ -46,10 +46,32 @@ impl Outcome {
     }
 }
 
+/// What became of telling a webhook one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    Taken,
+    /// It is tried again later.
+    Again,
+    GivenUp,
+}
+
+impl Delivery {
+    const ALL: [Self; 3] = [Self::Taken, Self::Again, Self::GivenUp];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Again => "again",
+            Self::GivenUp => "given-up",
+        }
+    }
+}
+
 /// The figures of this role.
 #[derive(Debug)]
 pub struct Metrics {
     requests: [IntCounter; Outcome::ALL.len()],
+    deliveries: [IntCounter; Delivery::ALL.len()],
 }
 
 impl Metrics {
@@ -63,7 +85,27 @@ impl Metrics {
             &["outcome"],
         )?;
         registry.register(Box::new(requests.clone()))?;
-        Ok(Self { requests: Outcome::ALL.map(|outcome| requests.with_label_values(&[outcome.name()])) })
+        let deliveries = IntCounterVec::new(
+            Opts::new(
+                "admin_webhook_deliveries_total",
+                "Requests to receivers of webhooks by what follows; tests do not count",
+            ),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(deliveries.clone()))?;
+        let deliveries = Delivery::ALL.map(|outcome| deliveries.with_label_values(&[outcome.name()]));
+        Ok(Self { deliveries, requests: Outcome::ALL.map(|outcome| requests.with_label_values(&[outcome.name()])) })
+    }
+
+    /// Counts what became of telling a webhook.
+    pub fn delivery(&self, outcome: Delivery) {
+        self.deliveries[outcome as usize].inc();
+    }
+
+    /// Requests to receivers that ended so.
+    #[must_use]
+    pub fn deliveries(&self, outcome: Delivery) -> u64 {
+        self.deliveries[outcome as usize].get()
     }
 
     /// Counts a request.

@@ -34,7 +34,7 @@ pub(crate) fn document(operations: &[Operation]) -> Value {
             "description": "Every answer that is no success is a problem document (RFC 9457) with a stable `code`. Lists come \
     in pages: give `next_cursor` as `cursor`. Every POST may be repeated with the same `Idempotency-Key`: it is carried out once. \
     Objects with an `ETag` are changed with `If-Match`. Every answer tells what is left of the token's requests in this minute. \
-    Every change is in the audit log.",
+    Every change is in the audit log, and so is every export of an account.",
             "license": { "name": "Apache-2.0 OR MIT", "identifier": "Apache-2.0 OR MIT" },
         },
         "servers": [{ "url": "/" }],
@@ -104,6 +104,10 @@ fn parameters(operation: &Operation) -> Vec<Value> {
             text,
         ));
     }
+    if matches!(operation.gives, Gives::Events(_)) {
+        let number = json!({ "type": "integer", "minimum": 0, "maximum": i64::MAX });
+        parameters.push(header("Last-Event-ID", false, "Go on after this event; before `after`.", number));
+    }
     if operation.condition == Condition::Required {
         let text = json!({ "type": "string", "examples": ["\"4f2c\"", "*"] });
         parameters.push(header("If-Match", true, "The `ETag` that is changed; `*` for any.", text));
@@ -120,6 +124,20 @@ fn responses(operation: &Operation, schemas: &mut Schemas) -> Value {
         Gives::Lines(of) => {
             of(schemas);
             success["content"] = json!({ "application/x-ndjson": { "schema": { "type": "string" } } });
+        }
+        // The data of one event is a document of this schema.
+        Gives::Events(of) => {
+            of(schemas);
+            // Of one event, as OpenAPI 3.2 has it for streams (`itemSchema`) and tools read it in 3.1.
+            success["content"] = json!({ "text/event-stream": { "schema": {
+                "type": "object",
+                "properties": {
+                    "id": { "type": "string" },
+                    "event": { "type": "string" },
+                    "data": { "type": "string", "contentMediaType": "application/json" },
+                },
+                "required": ["data"],
+            } } });
         }
         Gives::Nothing => {}
     }

@@ -3,9 +3,12 @@
 
 use std::{fmt, sync::Arc};
 
-use actix_web::http::{Method, StatusCode};
+use actix_web::{
+    http::{Method, StatusCode},
+    web::Bytes,
+};
 use domain::ApiScope;
-use futures_util::future::BoxFuture;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -33,6 +36,8 @@ pub(crate) struct Operation {
     pub(crate) success: StatusCode,
     pub(crate) gives: Gives,
     pub(crate) condition: Condition,
+    /// It is in the audit log although it changes nothing.
+    pub(crate) audited: bool,
     /// Refusals beyond those that follow from the rest: status and what it means.
     pub(crate) refusals: Vec<(StatusCode, &'static str)>,
     act: Act,
@@ -52,6 +57,8 @@ pub(crate) enum Gives {
     Document(SchemaOf),
     /// One JSON document a line.
     Lines(SchemaOf),
+    /// Server-sent events with a JSON document each.
+    Events(SchemaOf),
     Nothing,
 }
 
@@ -90,6 +97,7 @@ pub(crate) struct Done {
 pub(crate) enum Content {
     Document(Value),
     Lines(BoxFuture<'static, Lines>),
+    Events(BoxStream<'static, Bytes>),
     Nothing,
 }
 
@@ -98,6 +106,7 @@ impl fmt::Debug for Content {
         f.write_str(match self {
             Self::Document(_) => "Document",
             Self::Lines(_) => "Lines",
+            Self::Events(_) => "Events",
             Self::Nothing => "Nothing",
         })
     }
@@ -158,6 +167,7 @@ impl Operation {
             success: StatusCode::NO_CONTENT,
             gives: Gives::Nothing,
             condition: Condition::None,
+            audited: false,
             refusals: Vec::new(),
             act: Arc::new(move |asked| Box::pin(act(asked))),
         }
@@ -187,6 +197,11 @@ impl Operation {
         Self { gives: Gives::Lines(schema_of::<T>), success: StatusCode::OK, ..self }
     }
 
+    /// Answers with events that are `T`s, for as long as somebody listens.
+    pub(crate) fn tells<T: ToSchema>(self) -> Self {
+        Self { gives: Gives::Events(schema_of::<T>), success: StatusCode::OK, ..self }
+    }
+
     /// The answer has an `ETag`.
     pub(crate) fn tagged(self) -> Self {
         Self { condition: Condition::Tagged, ..self }
@@ -195,6 +210,11 @@ impl Operation {
     /// `If-Match` is needed.
     pub(crate) fn conditional(self) -> Self {
         Self { condition: Condition::Required, ..self }
+    }
+
+    /// Who looks at it is written to the audit log, as changes are.
+    pub(crate) fn audited(self) -> Self {
+        Self { audited: true, ..self }
     }
 
     /// May be refused with `status`, beyond what every operation may be.

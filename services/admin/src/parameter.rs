@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Month,
     /// An IPv4 address.
     Address,
+    /// An e-mail address.
+    Email,
     Text,
 }
 
@@ -74,6 +76,7 @@ impl Kind {
             Self::Flag => (matches!(text, "true" | "false"), "true or false".to_owned()),
             Self::Month => (month(text).is_some(), "a month, like 2026-11,".to_owned()),
             Self::Address => (text.parse::<std::net::Ipv4Addr>().is_ok(), "an IPv4 address".to_owned()),
+            Self::Email => (text.parse::<domain::EmailAddress>().is_ok(), "an e-mail address".to_owned()),
             Self::Text => (!text.is_empty(), "a text".to_owned()),
         };
         (!fits).then_some(expected)
@@ -89,6 +92,7 @@ impl Kind {
             Self::Flag => json!({ "type": "boolean" }),
             Self::Month => json!({ "type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$" }),
             Self::Address => json!({ "type": "string", "format": "ipv4" }),
+            Self::Email => json!({ "type": "string", "format": "email", "maxLength": LONGEST }),
             Self::Text => json!({ "type": "string", "minLength": 1, "maxLength": LONGEST }),
         }
     }
@@ -102,9 +106,27 @@ pub(crate) fn month(text: &str) -> Option<u32> {
     Some(year.parse::<u32>().ok().filter(|_| digits(year))? * 12 + month - 1)
 }
 
+/// The first and the last id that begin with these digits.
+pub(crate) fn first_and_last(digits: &str) -> ([u8; 16], [u8; 16]) {
+    let filled = |filler: &str| {
+        let text: String = digits.chars().chain(filler.repeat(32).chars()).take(32).collect();
+        u128::from_str_radix(&text, 16).unwrap_or_default().to_be_bytes()
+    };
+    (filled("0"), filled("f"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_digits_of_an_id_are_a_range() {
+        let (mut low, mut high) = ([0; 16], [0xff; 16]);
+        assert_eq!(first_and_last(""), (low, high));
+        (low[0], high[0], low[1], high[1]) = (0xab, 0xab, 0xc0, 0xcf);
+        assert_eq!(first_and_last("AbC"), (low, high));
+        assert_eq!(first_and_last(&"7".repeat(32)), ([0x77; 16], [0x77; 16]));
+    }
 
     #[test]
     fn bounds_are_inclusive() {
@@ -116,6 +138,7 @@ mod tests {
             (Kind::Month, "9999-12"),
             (Kind::IdPrefix, "a"),
             (Kind::Id, "00112233445566778899aabbccddeeff"),
+            (Kind::Email, "anna@example.test"),
             (Kind::Text, "\u{1f41f}"),
         ];
         let bad = [
@@ -132,6 +155,7 @@ mod tests {
             (Kind::Id, "00112233445566778899aabbccddeef"),
             (Kind::Id, "00112233445566778899aabbccddeefg"),
             (Kind::Flag, "True"),
+            (Kind::Email, "anna"),
             (Kind::Text, ""),
         ];
         let check = |kind: Kind, text: &str| Parameter::new("p", kind, "").check(text);

@@ -1,15 +1,19 @@
-//! `/v1/account/...`: what people do with their own accounts, on a listener of its own.
+//! `/account`, a page for people, and `/v1/account/...` behind it: what they do with their own accounts, on a listener of its own.
 //!
 //! Nothing of the operators' API is here, and no operator's token is worth anything here. Whoever asks shows a session: as a
 //! bearer, or as a cookie that scripts cannot read and other sites cannot send. A change by cookie needs a header that a form of
-//! another site cannot set (`X-Buri-Request`), and documents are taken as `application/json` only, for the same reason. What
-//! may be done is decided by auth, which owns the accounts; this listener keeps nothing.
+//! another site cannot set (`X-Buri-Request`), and documents are taken as `application/json` only, for the same reason; a change
+//! of which the browser itself says that another site made it is refused before it is looked at (`guard`). What may be done is
+//! decided by auth, which owns the accounts; this listener keeps nothing.
 //!
 //! Every answer that is no success is a problem document (RFC 9457) with a stable `code`. Answers are never cached.
 
 mod account;
 mod ask;
+mod guard;
+mod machines;
 mod networks;
+pub(crate) mod page;
 mod person;
 mod provider;
 pub(crate) mod refusal;
@@ -27,6 +31,7 @@ use actix_web::{
 };
 use bus::Bus;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Error, error::Problem};
@@ -34,6 +39,8 @@ use ask::{Ask, Reply};
 
 /// The longest document that is taken.
 const LONGEST_BODY: usize = 16 * 1024;
+/// Long lists that are put together at a time, each of which asks other roles many times.
+const LISTS: usize = 4;
 
 /// How people reach their accounts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -82,7 +89,7 @@ impl Bound {
     /// # Errors
     /// [`Error::Serve`].
     pub async fn run(self, bus: Bus, shutdown: CancellationToken) -> Result<(), Error> {
-        let desk = Arc::new(Desk { bus, behind_proxy: self.behind_proxy });
+        let desk = Arc::new(Desk::new(bus, self.behind_proxy));
         let routes = move |config: &mut ServiceConfig| configure(config, &desk);
         telemetry::ops::serve_app(self.listener, routes, shutdown).await.map_err(Error::Serve)
     }
@@ -93,24 +100,44 @@ impl Bound {
 pub(crate) struct Desk {
     pub(crate) bus: Bus,
     pub(crate) behind_proxy: bool,
+    lists: Semaphore,
+}
+
+impl Desk {
+    pub(crate) fn new(bus: Bus, behind_proxy: bool) -> Self {
+        Self { bus, behind_proxy, lists: Semaphore::new(LISTS) }
+    }
 }
 
 /// Adds every route.
 fn configure(config: &mut ServiceConfig, desk: &Arc<Desk>) {
     config.app_data(web::PayloadConfig::new(LONGEST_BODY));
-    let mut desks = Adding { config, desk };
-    person::routes(&mut desks);
-    provider::routes(&mut desks);
-    account::routes(&mut desks);
-    networks::routes(&mut desks);
-    let Adding { config, .. } = desks;
+    routes(&mut Adding { onto: Some((&mut *config, desk)), declared: Vec::new() });
+    page::configure(config);
     config.default_service(web::to(async || respond(Err(Problem::not_found("there is no such resource")))));
+}
+
+fn routes(adding: &mut Adding<'_>) {
+    person::routes(adding);
+    provider::routes(adding);
+    account::routes(adding);
+    networks::routes(adding);
+    machines::routes(adding);
+}
+
+/// Method and path of everything that people can ask for, for tests and tools that go through all of it.
+#[must_use]
+pub fn declared() -> Vec<(String, String)> {
+    let mut adding = Adding { onto: None, declared: Vec::new() };
+    routes(&mut adding);
+    adding.declared
 }
 
 /// Routes being added.
 pub(crate) struct Adding<'a> {
-    config: &'a mut ServiceConfig,
-    desk: &'a Arc<Desk>,
+    /// `None`: they are only counted.
+    onto: Option<(&'a mut ServiceConfig, &'a Arc<Desk>)>,
+    declared: Vec<(String, String)>,
 }
 
 impl Adding<'_> {
@@ -120,7 +147,9 @@ impl Adding<'_> {
         F: Fn(Ask) -> Fut + Clone + 'static,
         Fut: Future<Output = Result<Reply, Problem>> + 'static,
     {
-        let desk = Arc::clone(self.desk);
+        self.declared.push((method.to_string(), path.to_owned()));
+        let Some((config, desk)) = &mut self.onto else { return };
+        let desk = Arc::clone(desk);
         let serve = move |request: HttpRequest, body: Result<Bytes, actix_web::Error>| {
             let (desk, handle) = (Arc::clone(&desk), handle.clone());
             async move {
@@ -131,7 +160,7 @@ impl Adding<'_> {
                 }
             }
         };
-        self.config.route(path, web::method(method).to(serve));
+        config.route(path, web::method(method).to(serve));
     }
 }
 
@@ -140,6 +169,8 @@ fn respond(outcome: Result<HttpResponse, Problem>) -> HttpResponse {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    headers.insert(header::CROSS_ORIGIN_RESOURCE_POLICY, header::HeaderValue::from_static("same-origin"));
+    headers.insert(header::REFERRER_POLICY, header::HeaderValue::from_static("no-referrer"));
     response
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Who asks (401), how often (429), whether it may (403), what it says (400, 413, 415), what it has seen (428); a repeated
 //! request gets its old answer. A change is written to the audit log before it is made, with what is asked for, and again
-//! after it, with what became of it. It runs in a task of its own: a client that goes away does not stop it half-way.
+//! after it, with what became of it; so is a look at what says much of people. A change runs in a task of its own: a client that
+//! goes away does not stop it half-way.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
@@ -23,7 +24,7 @@ use crate::{
     error::Problem,
     metrics::Outcome,
     now,
-    operation::{Condition, Content, Done, Lines, Operation},
+    operation::{Condition, Content, Done, Gives, Lines, Operation},
     parameter::Parameter,
     precondition::Precondition,
     repeat::{self, Kept, Turn},
@@ -35,6 +36,9 @@ pub(crate) const LONGEST_BODY: usize = 64 * 1024;
 
 /// The header with the number that logs and the audit log know a request by.
 const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-request-id");
+
+/// The header with the event that a reader of a stream saw last.
+const LAST_EVENT_ID: header::HeaderName = header::HeaderName::from_static("last-event-id");
 
 /// Serves one request for `operation`.
 pub(crate) async fn serve(
@@ -128,9 +132,15 @@ async fn handle(
     let sent = body_of(operation, request, payload).await?;
     let body = document_of(operation, &sent)?;
     let precondition = precondition_of(operation, request)?;
-    let asked = Asked { state: Arc::clone(state), bearer, at, path, query, body, precondition };
+    let last_event = last_event_of(operation, request)?;
+    let asked = Asked { state: Arc::clone(state), bearer, at, path, query, body, precondition, last_event };
     if !operation.changes() {
-        return Ok(success(operation, operation.act(asked).await?));
+        let answer = if operation.audited {
+            audit::around(operation, asked, request.path().to_owned(), request_id).await
+        } else {
+            operation.act(asked).await
+        };
+        return Ok(success(operation, answer?));
     }
     let key = repeat::key_of(request)?.filter(|_| operation.method == actix_web::http::Method::POST);
     if let Some(key) = &key {
@@ -189,7 +199,7 @@ impl Change {
 fn kept(operation: &Operation, done: Done) -> Kept {
     let text = match done.content {
         Content::Document(value) => value.to_string(),
-        Content::Lines(_) | Content::Nothing => String::new(),
+        Content::Lines(_) | Content::Events(_) | Content::Nothing => String::new(),
     };
     let status = if text.is_empty() { StatusCode::NO_CONTENT } else { operation.success };
     Kept { status: status.as_u16(), content_type: "application/json".to_owned(), etag: done.etag, text }
@@ -218,6 +228,10 @@ fn success(operation: &Operation, done: Done) -> HttpResponse {
     match done.content {
         Content::Document(value) => response.json(value),
         Content::Nothing => response.finish(),
+        Content::Events(told) => {
+            response.content_type("text/event-stream").insert_header(("X-Accel-Buffering", "no"));
+            response.streaming(told.map(Ok::<_, Infallible>))
+        }
         Content::Lines(first) => {
             let pages = stream::unfold(Some(first), |next| async move {
                 let Lines { text, more } = next?.await;
@@ -285,6 +299,20 @@ fn document_of(operation: &Operation, sent: &Bytes) -> Result<Value, Problem> {
     let document = serde_json::from_slice(sent).map_err(|error| Problem::invalid_body(error.to_string()))?;
     (body.check)(&document).map_err(Problem::invalid_body)?;
     Ok(document)
+}
+
+/// The number of the event that a reader saw last; without one it is the reader's first question.
+fn last_event_of(operation: &Operation, request: &HttpRequest) -> Result<Option<u64>, Problem> {
+    if !matches!(operation.gives, Gives::Events(_)) {
+        return Ok(None);
+    }
+    let mut values = request.headers().get_all(LAST_EVENT_ID);
+    let Some(value) = values.next() else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|text| text.parse::<u64>().ok()).filter(|number| number >> 63 == 0);
+    match (number, values.next()) {
+        (Some(number), None) => Ok(Some(number)),
+        _ => Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-header", "Last-Event-ID: the number of an event")),
+    }
 }
 
 fn precondition_of(operation: &Operation, request: &HttpRequest) -> Result<Precondition, Problem> {

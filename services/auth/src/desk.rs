@@ -126,6 +126,7 @@ impl Desk {
             role: belonging.role,
             plan: belonging.plan,
             suspended: belonging.suspended,
+            owner: belonging.owner,
         });
         Ok(Me { person: person.person, email: person.email, accounts: accounts.collect() })
     }

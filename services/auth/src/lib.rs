@@ -2,7 +2,12 @@
 //!
 //! A client is its Ed25519 key. The gateway has checked the client's signature before anything arrives here, so a login is
 //! one transaction (a key never seen before is registered in it) and one signature: the resumption token, which lets the
-//! client come back without asking this role again. New keys are limited per source prefix and in total; known ones are not.
+//! client come back without asking this role again. New keys climb a ladder (`ladder`): beyond what people do they cost work,
+//! and from one address time; known ones do not. What operators hold against somebody (`blocks`) is looked at by every login.
+//!
+//! A client changes its key with the signature of the key before (`rotation`): it keeps its id, and so all that hangs on it. The
+//! old key is refused from then on; gateways are told which keys not to resume, and ask again for those of the last token
+//! lifetime, so that a lost word delays that by a minute.
 //!
 //! Every process signs with the newest key of a shared folder and publishes all of them, so that keys rotate by adding a
 //! file and later removing another, without a restart.
@@ -16,8 +21,8 @@
 //! or an SMTP server (`mail`). Rejected: signing sessions as tokens, because logging out everywhere must take effect at once;
 //! making a person before the address is proved, because the first who signs up with another's address would own it.
 
+mod blocks;
 mod desk;
-mod fetch;
 mod hashing;
 mod id_token;
 mod limits;
@@ -26,9 +31,11 @@ mod operators;
 mod postman;
 mod provider;
 mod quota;
+mod rotation;
 mod serving;
 
 pub mod keys;
+pub mod ladder;
 pub mod mail;
 pub mod metrics;
 
@@ -41,6 +48,7 @@ use store::{Accounts, Networks, People};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use ladder::LadderConfig;
 pub use limits::Limits;
 pub use login::Auth;
 pub use metrics::Metrics;
@@ -58,10 +66,12 @@ pub struct Config {
     /// How long a resumption token is valid.
     #[serde(with = "domain::human_duration")]
     pub token_lifetime: Duration,
-    /// New keys a minute from one source prefix (IPv4 /32, IPv6 /56).
+    /// New keys at once from one address (IPv4 /32, IPv6 /64), however much they work; then as many a minute as are free.
     pub registrations_per_source: NonZeroU32,
     /// New keys a second at this process.
     pub registrations: NonZeroU32,
+    /// When new keys are asked for work, and known ones told to wait.
+    pub ladder: LadderConfig,
     /// Calls served at once.
     pub concurrency: usize,
     /// People, their passwords and their mail.
@@ -143,8 +153,9 @@ impl Default for Config {
             keys_dir: PathBuf::new(),
             keys_reload: Duration::from_secs(30),
             token_lifetime: Duration::from_secs(3600),
-            registrations_per_source: const { NonZeroU32::new(60).unwrap() },
+            registrations_per_source: const { NonZeroU32::new(30).unwrap() },
             registrations: const { NonZeroU32::new(500).unwrap() },
+            ladder: LadderConfig::default(),
             concurrency: 256,
             people: PeopleConfig::default(),
         }
@@ -205,7 +216,7 @@ pub async fn run(config: Config, seams: Seams, shutdown: CancellationToken) -> R
             .await?,
         seams
             .bus
-            .serve(config.concurrency, serve::<Keys, _, _>(&auth, |auth, Keys| async move { Ok(auth.keys()) }))
+            .serve(config.concurrency, serve::<Keys, _, _>(&auth, |auth, Keys| async move { auth.keys().await }))
             .await?,
         seams
             .bus
@@ -215,13 +226,22 @@ pub async fn run(config: Config, seams: Seams, shutdown: CancellationToken) -> R
             )
             .await?,
     ];
-    let operators = auth.serve_operators(&seams.bus, config.concurrency).await?;
+    served.push(rotation::serve(&auth, &seams.bus, config.concurrency).await?);
+    let mut operators = auth.serve_operators(&seams.bus, config.concurrency).await?;
+    operators.extend(auth.serve_blocks(&seams.bus, config.concurrency).await?);
     served.extend(serving::serve(&seams.bus, config.concurrency, &Arc::new(desk)).await?);
     let mut reload = tokio::time::interval(config.keys_reload);
+    let mut refresh = tokio::time::interval(blocks::REFRESH);
+    let mut prune = tokio::time::interval(blocks::PRUNE);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             _ = reload.tick() => auth.reload(&config.keys_dir),
+            _ = prune.tick() => auth.prune_blocks().await,
+            _ = refresh.tick() => {
+                auth.refresh_blocks().await;
+                auth.look_at_the_ladder();
+            }
         }
     }
     for served in served.into_iter().chain(operators) {

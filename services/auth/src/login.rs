@@ -2,41 +2,33 @@
 
 use std::{
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant, SystemTime},
 };
 
 use contract::{
     auth::{KeysReply, LoggedIn, Login, LoginRefusal, Renew, Renewed},
     token::{self, Session, SigningKey, TokenError},
 };
-use domain::{ClientId, SourcePrefix, UnixMillis};
-use governor::{
-    DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter,
-    clock::{Clock as _, DefaultClock},
-};
-use store::{Accounts, Standing};
+use domain::{Block, ClientId, Degree, UnixMillis};
+use store::{Accounts, LoginError, Standing};
 
 use crate::{
     Config, Metrics,
+    blocks::{self, Prefixes},
     keys::{self, KeysError},
+    ladder::{Ladder, Verdict},
     metrics::Outcome,
 };
-
-/// The least time a client is told to wait when registrations are over their limit.
-const LEAST_WAIT: Duration = Duration::from_secs(1);
-
-/// Forget sources that did nothing, once in so many registrations: the map stays as large as one minute's sources.
-const SOURCES_KEPT: usize = 65_536;
 
 /// The state of the role: signing keys and limits. Everything else is in the database.
 pub struct Auth {
     pub(crate) accounts: Arc<dyn Accounts>,
     pub(crate) metrics: Arc<Metrics>,
     keys: RwLock<Arc<[SigningKey]>>,
-    token_lifetime: Duration,
-    per_source: DefaultKeyedRateLimiter<SourcePrefix>,
-    in_total: DefaultDirectRateLimiter,
+    pub(crate) token_lifetime: Duration,
+    ladder: Mutex<Ladder>,
+    pub(crate) prefixes: Prefixes,
 }
 
 impl std::fmt::Debug for Auth {
@@ -58,8 +50,13 @@ impl Auth {
             metrics,
             keys: RwLock::new(keys),
             token_lifetime: config.token_lifetime,
-            per_source: RateLimiter::keyed(Quota::per_minute(config.registrations_per_source)),
-            in_total: RateLimiter::direct(Quota::per_second(config.registrations)),
+            ladder: Mutex::new(Ladder::new(
+                Instant::now(),
+                config.ladder.clone(),
+                config.registrations_per_source,
+                config.registrations,
+            )),
+            prefixes: Prefixes::default(),
         })
     }
 
@@ -74,8 +71,10 @@ impl Auth {
         self.metrics.login(match &result {
             Ok(LoggedIn { registered: false, .. }) => Outcome::Known,
             Ok(LoggedIn { registered: true, .. }) => Outcome::Registered,
-            Err(LoginRefusal::RegistrationLimited { .. }) => Outcome::Limited,
-            Err(LoginRefusal::Signature | LoginRefusal::Blocked) => Outcome::Refused,
+            Err(LoginRefusal::RegistrationLimited { .. } | LoginRefusal::LoginLimited { .. }) => Outcome::Limited,
+            Err(LoginRefusal::WorkNeeded { .. }) => Outcome::Challenged,
+            Err(LoginRefusal::Withheld { .. } | LoginRefusal::RegistrationWithheld { .. }) => Outcome::Withheld,
+            Err(LoginRefusal::Signature | LoginRefusal::Blocked | LoginRefusal::Rotated) => Outcome::Refused,
             Err(LoginRefusal::Internal { .. } | LoginRefusal::Busy) => Outcome::Failed,
         });
         result
@@ -86,19 +85,35 @@ impl Auth {
             .identity
             .verify_tunnel_key(&login.tunnel, &login.tunnel_signature)
             .map_err(|_| LoginRefusal::Signature)?;
-        let known =
-            self.accounts.plan_of(ClientId::of(&login.identity)).await.map_err(|error| internal(&error))?.is_some();
-        if !known {
-            self.limit_registration(login.source)?;
+        // Limits count for the key that signed: whom else it says to be does not use up that one's.
+        let (key, at) = (ClientId::of(&login.identity), UnixMillis::from(SystemTime::now()));
+        let held = self.accounts.held_against(login.client.unwrap_or(key), at).await;
+        let held = held.map_err(|error| internal(&error))?;
+        // Only with its newest key is somebody told what is held against it, and a later key is never registered.
+        let foreign = held.identity.map_or(login.client.is_some(), |newest| newest != login.identity);
+        if foreign {
+            return Err(LoginRefusal::Rotated);
+        }
+        if !held.registered {
+            if let Some(block) = held.block.as_ref().filter(|block| block.degree == Degree::Refuse) {
+                return Err(blocks::withheld(block, None, at));
+            }
+            self.limit_registration(login, at).await?;
+        }
+        if held.registered || held.block.is_some() {
+            self.limit_login(login, key, held.block.as_ref(), at)?;
         }
         let entry = store::Login {
             identity: login.identity,
             tunnel: login.tunnel,
             tunnel_signature: login.tunnel_signature,
             nick: login.nick.clone(),
+            client: login.client,
         };
-        let stored =
-            self.accounts.login(entry, UnixMillis::from(SystemTime::now())).await.map_err(|error| internal(&error))?;
+        let stored = self.accounts.login(entry, at).await.map_err(|error| match error {
+            LoginError::Rotated => LoginRefusal::Rotated,
+            LoginError::Store(error) => internal(&error),
+        })?;
         if stored.standing == Standing::Blocked {
             return Err(LoginRefusal::Blocked);
         }
@@ -112,20 +127,52 @@ impl Auth {
         })
     }
 
-    fn limit_registration(&self, source: SourcePrefix) -> Result<(), LoginRefusal> {
-        if self.per_source.len() > SOURCES_KEPT {
-            self.per_source.retain_recent();
+    /// What a client meets that is known, or that an operator holds something against.
+    fn limit_login(
+        &self,
+        login: &Login,
+        client: ClientId,
+        block: Option<&Block>,
+        at: UnixMillis,
+    ) -> Result<(), LoginRefusal> {
+        if let Some(block) = block.filter(|block| block.degree == Degree::Refuse) {
+            return Err(blocks::withheld(block, None, at));
         }
-        let limited = match self.per_source.check_key(&source) {
-            Ok(()) => self.in_total.check().err(),
-            Err(limited) => Some(limited),
-        };
-        limited.map_or(Ok(()), |limited| {
-            let wait = limited.wait_time_from(DefaultClock::default().now()).max(LEAST_WAIT);
-            Err(LoginRefusal::RegistrationLimited {
-                retry_after_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
-            })
-        })
+        match self.ladder().login(Instant::now(), client, block.map(|block| block.degree), login.worked) {
+            Verdict::Admit => Ok(()),
+            Verdict::Work { bits } => Err(LoginRefusal::WorkNeeded { bits }),
+            Verdict::Wait(wait) => Err(match block {
+                Some(block) => blocks::withheld(block, Some(wait), at),
+                None => LoginRefusal::LoginLimited { retry_after_ms: blocks::millis(wait) },
+            }),
+        }
+    }
+
+    /// What a key meets that was never seen before.
+    async fn limit_registration(&self, login: &Login, at: UnixMillis) -> Result<(), LoginRefusal> {
+        // Of an older gateway.
+        let Some(from) = login.from else { return Err(LoginRefusal::Busy) };
+        let block = self.held_against_new(from, at).await?;
+        let held = block.as_ref().and_then(|block| Some((blocks::prefix(block)?, block.degree)));
+        match self.ladder().registration(Instant::now(), from, login.worked, held) {
+            Verdict::Admit => Ok(()),
+            Verdict::Work { bits } => Err(LoginRefusal::WorkNeeded { bits }),
+            Verdict::Wait(wait) => Err(match block.filter(|block| block.degree == Degree::Slow) {
+                Some(block) => blocks::registration_withheld(&block, Some(wait), at),
+                None => LoginRefusal::RegistrationLimited { retry_after_ms: blocks::millis(wait) },
+            }),
+        }
+    }
+
+    /// Forgets what is over, and tells how it is.
+    pub(crate) fn look_at_the_ladder(&self) {
+        let (mut ladder, now) = (self.ladder(), Instant::now());
+        ladder.forget(now);
+        self.metrics.under_attack.set(ladder.is_under_attack(now).into());
+    }
+
+    fn ladder(&self) -> std::sync::MutexGuard<'_, Ladder> {
+        self.ladder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A fresh token for a client that has a session.
@@ -152,10 +199,13 @@ impl Auth {
         Ok(Renewed { token, expires })
     }
 
-    /// The public halves of all keys.
-    #[must_use]
-    pub fn keys(&self) -> KeysReply {
-        KeysReply { jwks: token::jwks(self.signing_keys().iter()) }
+    /// The public halves of all keys that sign, and the keys of clients that open nothing any more.
+    ///
+    /// # Errors
+    /// [`LoginRefusal`] when storage fails: better no keys than ones that let the wrong clients in.
+    pub async fn keys(&self) -> Result<KeysReply, LoginRefusal> {
+        let retired = self.retired().await.map_err(|error| internal(&error))?;
+        Ok(KeysReply { jwks: token::jwks(self.signing_keys().iter()), retired })
     }
 
     /// Reads the folder of keys again. A broken or empty folder changes nothing.
@@ -178,7 +228,7 @@ impl Auth {
 }
 
 /// Logs what failed and gives the client a number to quote, unless it is to come back soon.
-fn internal(error: &(dyn std::error::Error + 'static)) -> LoginRefusal {
+pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> LoginRefusal {
     if store::Error::is_busy(error) {
         tracing::warn!("a login waited too long for the database");
         return LoginRefusal::Busy;

@@ -9,8 +9,12 @@ pub enum Outcome {
     Known,
     /// A key never seen before, registered now.
     Registered,
-    /// A new key over the limit.
+    /// A key over its limit, or its address's.
     Limited,
+    /// To come back with some work done.
+    Challenged,
+    /// An operator holds something against the client, or against new ones from there.
+    Withheld,
     /// A blocked client, or a broken signature.
     Refused,
     /// Storage or signing failed.
@@ -18,13 +22,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 5] = [Self::Known, Self::Registered, Self::Limited, Self::Refused, Self::Failed];
+    const ALL: [Self; 7] =
+        [Self::Known, Self::Registered, Self::Limited, Self::Challenged, Self::Withheld, Self::Refused, Self::Failed];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Known => "known",
             Self::Registered => "registered",
             Self::Limited => "limited",
+            Self::Challenged => "challenged",
+            Self::Withheld => "withheld",
             Self::Refused => "refused",
             Self::Failed => "failed",
         }
@@ -89,6 +96,8 @@ pub struct Metrics {
     pub tokens: IntCounter,
     /// Keys that tokens are verified with.
     pub keys: IntGauge,
+    /// 1 while every new key is asked for work.
+    pub under_attack: IntGauge,
     /// Readings of the key folder that failed; the keys read before stay in use.
     pub reloads_failed: IntCounter,
     /// Reports of relays that were heard, those that were heard before included.
@@ -103,6 +112,10 @@ pub struct Metrics {
     pub hashes_refused: IntCounter,
     /// Clients that became part of an account.
     pub attached: IntCounter,
+    /// Clients that went over to another key, each rotation once.
+    pub keys_rotated: IntCounter,
+    /// Rotations of keys that were refused or failed.
+    pub key_rotations_failed: IntCounter,
     /// How long logins take.
     pub login_seconds: prometheus::Histogram,
 }
@@ -129,6 +142,10 @@ impl Metrics {
             attached: IntCounter::new("auth_clients_attached_total", "Clients that became part of an account")?,
             logins: Outcome::ALL.map(|outcome| logins.with_label_values(&[outcome.name()])),
             tokens: IntCounter::new("auth_tokens_total", "Resumption tokens signed")?,
+            under_attack: IntGauge::new(
+                "auth_under_attack",
+                "1 while new keys come in such numbers that all of them are asked for work",
+            )?,
             keys: IntGauge::new("auth_token_keys", "Keys that tokens are verified with")?,
             reloads_failed: IntCounter::new("auth_key_reloads_failed_total", "Readings of the key folder that failed")?,
             relay_reports: IntCounter::new("auth_relay_reports_total", "Reports of relays on quotas that were heard")?,
@@ -136,17 +153,29 @@ impl Metrics {
                 "auth_relay_reports_failed_total",
                 "Reports of relays on quotas that were refused, or that storage failed for",
             )?,
+            keys_rotated: IntCounter::new("auth_keys_rotated_total", "Clients that went over to another key")?,
+            key_rotations_failed: IntCounter::new(
+                "auth_key_rotations_failed_total",
+                "Rotations of keys that were refused, or that storage failed for",
+            )?,
             login_seconds: seconds.with_label_values::<&str>(&[]),
         };
         registry.register(Box::new(logins))?;
         registry.register(Box::new(metrics.tokens.clone()))?;
         registry.register(Box::new(metrics.keys.clone()))?;
+        registry.register(Box::new(metrics.under_attack.clone()))?;
         registry.register(Box::new(metrics.reloads_failed.clone()))?;
         registry.register(Box::new(metrics.relay_reports.clone()))?;
         registry.register(Box::new(metrics.relay_reports_failed.clone()))?;
         registry.register(Box::new(people))?;
         registry.register(Box::new(mails))?;
-        for counter in [&metrics.hashes, &metrics.hashes_refused, &metrics.attached] {
+        for counter in [
+            &metrics.hashes,
+            &metrics.hashes_refused,
+            &metrics.attached,
+            &metrics.keys_rotated,
+            &metrics.key_rotations_failed,
+        ] {
             registry.register(Box::new(counter.clone()))?;
         }
         registry.register(Box::new(seconds))?;

@@ -12,15 +12,16 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use domain::{OneTimeToken, UnixMillis};
+use outbound::{FetchError, Fetcher, Request, Whom, is_here};
 use ring::{digest, hmac};
 use serde::Deserialize;
 use tokio::{sync::Mutex, time::Instant};
 use url::{Url, form_urlencoded};
 
-use crate::{
-    fetch::{FetchError, Fetcher, Sent, is_here},
-    id_token::{Expected, IdTokenError, Keys, Subject},
-};
+use crate::id_token::{Expected, IdTokenError, Keys, Subject};
+
+/// For one question, from the look-up of the name to the last byte of the answer.
+const DEADLINE: Duration = Duration::from_secs(8);
 
 /// How long what a provider says about itself is believed.
 const FRESH: Duration = Duration::from_secs(3600);
@@ -151,7 +152,7 @@ impl Provider {
             .append_pair("code_verifier", &self.derived("pkce", state))
             .finish();
         let authorization = self.secret.as_deref().map(|secret| basic(&self.client_id, secret));
-        let answer = self.fetcher.ask(&known.token, Sent::Form(&form, authorization.as_deref())).await;
+        let answer = self.ask(&known.token, Some(&form), authorization.as_deref()).await;
         let answer = answer.map_err(|error| {
             let refused = matches!(error, FetchError::Status(400..=499));
             if refused { VouchError::Code } else { VouchError::Fetch(error) }
@@ -173,13 +174,13 @@ impl Provider {
         }
         let text = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
         let url = Url::parse(&text).map_err(|_| VouchError::Discovery)?;
-        let found = self.fetcher.ask(&url, Sent::Nothing).await?;
+        let found = self.ask(&url, None, None).await?;
         let found: Discovery = serde_json::from_slice(&found).map_err(|_| VouchError::Discovery)?;
         let place = |text: &str| Url::parse(text).ok().filter(may_ask).ok_or(VouchError::Discovery);
         if found.issuer != self.issuer {
             return Err(VouchError::Discovery);
         }
-        let keys = self.fetcher.ask(&place(&found.jwks_uri)?, Sent::Nothing).await?;
+        let keys = self.ask(&place(&found.jwks_uri)?, None, None).await?;
         let fresh = Known {
             at: Instant::now(),
             authorization: place(&found.authorization_endpoint)?,
@@ -188,6 +189,14 @@ impl Provider {
         };
         *known = Some(fresh.clone());
         Ok(fresh)
+    }
+
+    /// The answer to a question, or to a form.
+    async fn ask(&self, url: &Url, form: Option<&str>, authorization: Option<&str>) -> Result<Vec<u8>, FetchError> {
+        let headers: Vec<_> = authorization.map(|value| ("Authorization", value)).into_iter().collect();
+        let body = form.map(|form| ("application/x-www-form-urlencoded", form));
+        let request = Request { url, whom: Whom::Chosen, deadline: DEADLINE, headers: &headers, body };
+        self.fetcher.body(&request).await
     }
 
     /// 43 characters that follow from the flow and our key.

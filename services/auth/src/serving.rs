@@ -5,8 +5,9 @@ use std::{fs, path::Path, sync::Arc, thread::available_parallelism};
 use bus::{Bus, Call, Served};
 use contract::account::{
     Accept, AccountOfClient, AccountRefusal, AskReset, AssignAccountPlan, AttachClient, ChangePassword, DetachClient,
-    EraseAccount, ExportAccount, FinishProvider, ListAccounts, LogOut, OperatorErase, OperatorExport, OperatorView,
-    OrderForAccount, PersonLogIn, Reset, SignUp, StartProvider, SuspendAccount, Verify, ViewAccount, WhoAmI,
+    DetachFromAccount, EraseAccount, ExportAccount, FinishProvider, ListAccounts, LogOut, OfferedProvider,
+    OperatorErase, OperatorExport, OperatorView, OrderForAccount, PersonLogIn, Reset, SignUp, StartProvider,
+    SuspendAccount, TransferAccount, Verify, ViewAccount, WhoAmI,
 };
 use ring::{hmac, rand::SystemRandom};
 
@@ -99,6 +100,7 @@ pub(crate) async fn serve(bus: &Bus, concurrency: usize, desk: &Arc<Desk>) -> Re
         at.serve(|desk, call: AttachClient| async move { desk.attach(call).await }).await?,
         at.serve(|desk, call: DetachClient| async move { desk.detach(call).await }).await?,
         at.serve(|desk, call: AccountOfClient| async move { desk.account_of(call).await }).await?,
+        at.serve(|desk, OfferedProvider| async move { Ok(desk.offered()) }).await?,
         at.serve(|desk, call: StartProvider| async move { desk.start_provider(call).await }).await?,
         at.serve(|desk, call: FinishProvider| async move { desk.finish_provider(call).await }).await?,
         at.serve(|desk, call: ListAccounts| async move { desk.list(call).await }).await?,
@@ -107,6 +109,8 @@ pub(crate) async fn serve(bus: &Bus, concurrency: usize, desk: &Arc<Desk>) -> Re
         at.serve(|desk, call: OperatorErase| async move { desk.operator_erase(call).await }).await?,
         at.serve(|desk, call: AssignAccountPlan| async move { desk.assign_plan(call).await }).await?,
         at.serve(|desk, call: SuspendAccount| async move { desk.suspend(call).await }).await?,
+        at.serve(|desk, call: TransferAccount| async move { desk.transfer(call).await }).await?,
+        at.serve(|desk, call: DetachFromAccount| async move { desk.detach_from(call).await }).await?,
     ])
 }
 

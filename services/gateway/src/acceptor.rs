@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::SourcePrefix;
+use domain::{AddressPrefix, SourcePrefix};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use rand::Rng as _;
 use socket2::SockRef;
@@ -150,7 +150,10 @@ fn admit(
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
         let relays = hub.seams.relay_streams.as_ref();
         match Box::pin(open(stream, tls, relays.is_some(), hub.config.handshake_timeout)).await {
-            Some(Opened::Control(pipe)) => session::run(&hub, pipe, source, unfinished, &shutdown).await,
+            Some(Opened::Control(pipe)) => {
+                let from = AddressPrefix::of(from.ip());
+                session::run(&hub, pipe, (source, from), unfinished, &shutdown).await;
+            }
             Some(Opened::Relay(web)) => {
                 hub.seams.metrics.handed_over.inc();
                 if let Some(relays) = relays {

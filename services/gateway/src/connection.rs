@@ -2,7 +2,8 @@
 //!
 //! A connection goes through three phases: the secure channel opens, the client proves its identity, the session runs. In
 //! the second phase exactly one frame is understood, a login whose signature covers the hash of this connection's handshake:
-//! one that was recorded or relayed from another connection fails here, before anything was asked of anybody.
+//! one that was recorded or relayed from another connection fails here, before anything was asked of anybody. Where work is asked
+//! for before the login goes on, nothing but its result is understood.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use wire::{
     Code,
     control::{ClientFrame, FrameError, LOGIN_CONTEXT, Login, OLDEST_VERSION, ServerFrame},
     secure::{Channel, Event, SecureError, ServerSecret},
+    work::Solution,
 };
 
 /// The window in which requests are counted.
@@ -22,6 +24,8 @@ pub(crate) enum Step {
     Opened,
     /// The client proved who it is.
     Login(Box<Login>),
+    /// The client says that it did the work it was asked for.
+    Worked(Box<Solution>),
     /// Something the client says in its session.
     Frame(ClientFrame),
 }
@@ -49,6 +53,7 @@ pub(crate) struct Connection {
 enum Phase {
     Opening,
     LoggingIn,
+    Working,
     Session,
 }
 
@@ -92,9 +97,12 @@ impl Connection {
                 self.phase = Phase::Session;
                 Ok(Step::Login(login))
             }
-            (Phase::Opening | Phase::LoggingIn, _) | (Phase::Session, ClientFrame::Login(_)) => {
-                Err(End::Refused(Code::Malformed))
+            (Phase::Working, ClientFrame::Worked(solution)) => {
+                self.phase = Phase::Session;
+                Ok(Step::Worked(solution))
             }
+            (Phase::Opening | Phase::LoggingIn | Phase::Working, _)
+            | (Phase::Session, ClientFrame::Login(_) | ClientFrame::Worked(_)) => Err(End::Refused(Code::Malformed)),
             (Phase::Session, frame) => {
                 self.count(now)?;
                 Ok(Step::Frame(frame))
@@ -131,6 +139,16 @@ impl Connection {
             | SecureError::Forged
             | SecureError::NotOpen => End::Foreign,
         }
+    }
+
+    /// Nothing is understood any more but the result of the work that the client is asked for.
+    pub(crate) fn await_work(&mut self) {
+        self.phase = Phase::Working;
+    }
+
+    /// What names this connection, once it is open.
+    pub(crate) fn handshake_hash(&self) -> Option<[u8; 32]> {
+        self.channel.handshake_hash().copied()
     }
 
     /// Seals a frame for the client. Before the channel is open there is nobody to tell: then nothing happens.
@@ -171,6 +189,35 @@ mod tests {
         let login = ClientFrame::Login(Box::new(login(&client)));
         assert!(matches!(say(now, &mut client, &mut server, &login), Ok(Some(Step::Login(_)))));
         assert!(matches!(say(now, &mut client, &mut server, &login), Err(End::Refused(Code::Malformed))));
+    }
+
+    #[test]
+    fn work_comes_when_it_is_asked_for_and_nothing_else_does() {
+        let puzzle = wire::work::Puzzle { seed: [1; 32], bits: 0, until: domain::UnixMillis(1) };
+        let worked = ClientFrame::Worked(Box::new(Solution { puzzle, number: 7 }));
+        let login = |client: &Channel| ClientFrame::Login(Box::new(login(client)));
+        let malformed = |taken| assert!(matches!(taken, Err(End::Refused(Code::Malformed))), "{taken:?}");
+
+        let (now, mut client, mut server) = open(10);
+        malformed(say(now, &mut client, &mut server, &worked));
+
+        let (now, mut client, mut server) = open(10);
+        let frame = login(&client);
+        say(now, &mut client, &mut server, &frame).unwrap();
+        malformed(say(now, &mut client, &mut server, &worked));
+
+        let (now, mut client, mut server) = open(10);
+        let frame = login(&client);
+        say(now, &mut client, &mut server, &frame).unwrap();
+        server.await_work();
+        assert!(matches!(say(now, &mut client, &mut server, &worked), Ok(Some(Step::Worked(_)))));
+        assert!(matches!(say(now, &mut client, &mut server, &ClientFrame::Ping(1)), Ok(Some(Step::Frame(_)))));
+
+        let (now, mut client, mut server) = open(10);
+        let frame = login(&client);
+        say(now, &mut client, &mut server, &frame).unwrap();
+        server.await_work();
+        malformed(say(now, &mut client, &mut server, &ClientFrame::Ping(1)));
     }
 
     #[test]
@@ -257,6 +304,7 @@ mod tests {
             nick: None,
             token: None,
             known: Vec::new(),
+            client: None,
         }
     }
 }

@@ -11,12 +11,14 @@ use std::{
 
 use bytes::Bytes;
 use contract::token::KeySet;
-use domain::{ClientId, Epoch, InstanceId, NatProfile, SessionTag, SourcePrefix, UnixMillis};
+use domain::{
+    AddressPrefix, ClientId, Epoch, IdentityKey, InstanceId, NatProfile, SessionTag, SourcePrefix, UnixMillis,
+};
 use presence::Held;
 use tokio::{sync::mpsc, time::Instant};
-use wire::{Code, control::Refused, secure::ServerSecret};
+use wire::{Code, control::Refused, secure::ServerSecret, work::PuzzleMaker};
 
-use crate::{Config, Seams};
+use crate::{Config, Seams, blocks::BlockedTokens, rotation::Retired};
 
 /// Frames that wait for one session. When full, or over [`QUEUE_BYTES`], the session is ended: the client comes back and gets
 /// the state instead of the history.
@@ -33,8 +35,12 @@ pub(crate) struct Hub {
     pub(crate) started: Instant,
     /// What tokens are verified with, and when it was asked for last.
     pub(crate) keys: RwLock<(KeySet, Option<Instant>)>,
+    pub(crate) retired: Retired,
     /// Told by the reflectors' beats.
     pub(crate) reflectors: tokio::sync::watch::Sender<Reflectors>,
+    /// Of this process alone: a puzzle is solved where it was given.
+    pub(crate) puzzles: PuzzleMaker,
+    pub(crate) blocked: BlockedTokens,
     sessions: Mutex<HashMap<ClientId, Handle>>,
     sources: Mutex<HashMap<SourcePrefix, u32>>,
 }
@@ -63,6 +69,9 @@ pub(crate) struct Handle {
     pub(crate) epoch: Epoch,
     pub(crate) tag: SessionTag,
     pub(crate) since: UnixMillis,
+    identity: IdentityKey,
+    /// Where it comes from: to be counted, not to be told.
+    from: AddressPrefix,
     pub(crate) profile: Option<NatProfile>,
     queue: mpsc::Sender<Queued>,
     waiting: Arc<AtomicUsize>,
@@ -74,7 +83,7 @@ pub(crate) enum Queued {
     /// An encoded frame, shared by all the sessions that it is for.
     Frame(Bytes),
     /// Say this and end.
-    End(Refused),
+    End(Box<Refused>),
 }
 
 /// The session's end of its queue.
@@ -98,17 +107,28 @@ impl Hub {
             secret,
             started: Instant::now(),
             keys: RwLock::default(),
+            retired: Retired::default(),
             reflectors: tokio::sync::watch::Sender::default(),
+            puzzles: PuzzleMaker::new(&rand::random()),
+            blocked: BlockedTokens::default(),
             sessions: Mutex::default(),
             sources: Mutex::default(),
         }
     }
 
     /// Takes a session in. Of two of one client the one with the greater epoch stays, whichever comes first.
-    pub(crate) fn enter(&self, client: ClientId, epoch: Epoch, tag: SessionTag, since: UnixMillis) -> Queue {
+    pub(crate) fn enter(
+        &self,
+        client: ClientId,
+        identity: IdentityKey,
+        epoch: Epoch,
+        tag: SessionTag,
+        since: UnixMillis,
+        from: AddressPrefix,
+    ) -> Queue {
         let (queue, receiver) = mpsc::channel(QUEUE_FRAMES);
         let waiting = Arc::new(AtomicUsize::new(0));
-        let handle = Handle { epoch, tag, since, profile: None, queue, waiting: Arc::clone(&waiting) };
+        let handle = Handle { epoch, tag, since, identity, from, profile: None, queue, waiting: Arc::clone(&waiting) };
         let mut sessions = self.sessions();
         let older = match sessions.get(&client) {
             Some(newer) if newer.epoch > epoch => Some(handle),
@@ -131,6 +151,11 @@ impl Hub {
         }
     }
 
+    /// How many sessions come from there.
+    pub(crate) fn sessions_from(&self, prefix: AddressPrefix) -> u64 {
+        self.sessions().values().filter(|handle| prefix.contains(handle.from)).count() as u64
+    }
+
     /// Notes the NAT profile of a session, to be told again when presence forgot it.
     pub(crate) fn profiled(&self, client: ClientId, epoch: Epoch, profile: NatProfile) {
         if let Some(handle) = self.sessions().get_mut(&client).filter(|handle| handle.epoch == epoch) {
@@ -141,6 +166,11 @@ impl Hub {
     /// The way to a session, unless it ended.
     pub(crate) fn find(&self, client: ClientId, epoch: Epoch) -> Option<Handle> {
         self.sessions().get(&client).filter(|handle| handle.epoch == epoch).cloned()
+    }
+
+    /// The way to the session of `client`, if it proved this key.
+    pub(crate) fn find_under(&self, client: ClientId, identity: &IdentityKey) -> Option<Handle> {
+        self.sessions().get(&client).filter(|handle| handle.identity == *identity).cloned()
     }
 
     /// Puts an encoded frame into the queue of every session.
@@ -206,7 +236,7 @@ impl Handle {
 
     /// Ends the session with a reason.
     pub(crate) fn end(&self, refused: Refused) {
-        if self.queue.try_send(Queued::End(refused)).is_err() {
+        if self.queue.try_send(Queued::End(Box::new(refused))).is_err() {
             // No room for the reason: the session sees the mark instead.
             self.waiting.store(usize::MAX / 2, Ordering::Relaxed);
         }
@@ -218,7 +248,7 @@ impl Queue {
     pub(crate) async fn next(&mut self) -> Option<Queued> {
         let queued = self.receiver.recv().await?;
         if self.is_over() {
-            return Some(Queued::End(Refused::because(Code::SlowReader)));
+            return Some(Queued::End(Box::new(Refused::because(Code::SlowReader))));
         }
         if let Queued::Frame(frame) = &queued {
             self.waiting.fetch_sub(frame.len(), Ordering::Relaxed);

@@ -18,7 +18,7 @@ use contract::{
 };
 use domain::InstanceId;
 use presence::{Held, Renewal};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout_at};
 use tokio_util::sync::CancellationToken;
 use wire::{
     Code,
@@ -27,6 +27,7 @@ use wire::{
 
 use crate::{
     hub::{Heard, Hub, Reflectors},
+    rotation,
     silence::Silence,
 };
 
@@ -38,6 +39,9 @@ const FIRST_REFLECTOR: Duration = Duration::from_secs(3);
 
 /// Token keys are asked for again at most this often.
 const KEYS_PAUSE: Duration = Duration::from_secs(5);
+
+/// And this often without a reason: of a client's key that was given up one may not have heard.
+const LEARN: Duration = Duration::from_secs(60);
 
 /// Sessions renewed in one question.
 const BATCH: usize = 500;
@@ -77,6 +81,7 @@ pub(crate) async fn run(hub: &Hub, shutdown: &CancellationToken) {
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut learn = interval_at(Instant::now() + LEARN, LEARN);
     let mut silence = Silence::default();
     let mut behind = Behind::default();
     // Whether the last renewal failed; it may have rebuilt seats all the same.
@@ -89,7 +94,9 @@ pub(crate) async fn run(hub: &Hub, shutdown: &CancellationToken) {
                 doubtful = failed;
                 behind.add(rebuilt.into_iter().map(|held| (held, Missed::Presence)));
             }
+            _ = learn.tick() => learn_keys(hub).await,
             Ok(()) = recovered.changed() => {
+                learn_keys(hub).await;
                 behind.add(hub.held().into_iter().map(|(held, _)| (held, Missed::Hints)));
             }
             _ = looks.tick() => {
@@ -200,7 +207,10 @@ pub(crate) async fn learn_keys(hub: &Hub) {
         keys.1 = Some(Instant::now());
     }
     let learned = match hub.seams.bus.call(&Keys).await {
-        Ok(reply) => KeySet::from_jwks(&reply.jwks),
+        Ok(reply) => {
+            rotation::retire(hub, &reply.retired);
+            KeySet::from_jwks(&reply.jwks)
+        }
         Err(error) => {
             tracing::debug!(?error, "auth does not tell the keys of tokens");
             return;

@@ -7,6 +7,8 @@
 //! - `hub`: which sessions this process holds, and the way to each.
 //! - `push`: what other roles have told to clients.
 //! - `relays`: which relays a client is to measure.
+//! - `work`: the work that a client does first where auth asks for it, checked before anybody is asked anything.
+//! - `blocks`: whose tokens do not count, because an operator holds something against them.
 //! - `keep`: renews the seats of all sessions in presence, and learns reflectors and token keys.
 //!
 //! A gateway decides nothing about networks or paths. It holds no state that its death takes from anybody: clients come back
@@ -14,6 +16,7 @@
 
 mod acceptor;
 mod belonging;
+mod blocks;
 mod connection;
 mod figures;
 mod hub;
@@ -23,9 +26,11 @@ mod pipe;
 mod push;
 mod relays;
 mod requests;
+mod rotation;
 mod session;
 mod silence;
 mod trips;
+mod work;
 
 use std::{
     io,
@@ -237,10 +242,15 @@ impl Bound {
     pub async fn run(self, seams: Seams, shutdown: CancellationToken) -> Result<(), Error> {
         let hub = Arc::new(hub::Hub::new(self.config, seams, self.secret));
         let pushes = push::serve(&hub).await?;
-        let hints = keep::serve(&hub).await?;
+        let mut hints = keep::serve(&hub).await?;
+        hints.push(rotation::serve(&hub).await?);
+        hints.extend(blocks::serve(&hub).await?);
         let sessions = tokio_util::task::TaskTracker::new();
         let accepting = acceptor::run(&hub, self.plain, self.web, self.tls, &sessions, &shutdown);
-        let (accepted, (), ()) = tokio::join!(accepting, keep::run(&hub, &shutdown), figures::tell(&hub, &shutdown));
+        let beside = async {
+            tokio::join!(keep::run(&hub, &shutdown), figures::tell(&hub, &shutdown), blocks::run(&hub, &shutdown))
+        };
+        let (accepted, _) = tokio::join!(accepting, beside);
         sessions.close();
         sessions.wait().await;
         for served in pushes.into_iter().chain(hints) {

@@ -28,6 +28,35 @@ impl Turned {
     }
 }
 
+/// What came of work that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A puzzle was given.
+    Asked,
+    /// It was solved.
+    Done,
+    /// What came back did not solve it.
+    Wrong,
+    /// Nothing came back in time.
+    Abandoned,
+    /// The client is too old to work: no puzzle was given.
+    Unable,
+}
+
+impl Work {
+    const ALL: [Self; 5] = [Self::Asked, Self::Done, Self::Wrong, Self::Abandoned, Self::Unable];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Done => "done",
+            Self::Wrong => "wrong",
+            Self::Abandoned => "abandoned",
+            Self::Unable => "unable",
+        }
+    }
+}
+
 /// The figures of this role.
 #[derive(Debug)]
 pub struct Metrics {
@@ -54,6 +83,7 @@ pub struct Metrics {
     /// Streams given to the relay of this process.
     pub handed_over: IntCounter,
     turned: [IntCounter; Turned::ALL.len()],
+    work: [IntCounter; Work::ALL.len()],
 }
 
 impl Metrics {
@@ -77,6 +107,14 @@ impl Metrics {
             &["how"],
         )?;
         registry.register(Box::new(turned.clone()))?;
+        let work = IntCounterVec::new(
+            Opts::new(
+                "gateway_work_total",
+                "Puzzles that clients were to solve before they log in, by what came of it",
+            ),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(work.clone()))?;
         Ok(Self {
             sessions: gauge("gateway_sessions", "Sessions of this process")?,
             connections: gauge("gateway_connections", "Connections of this process")?,
@@ -89,6 +127,7 @@ impl Metrics {
             slow_readers: counter("gateway_slow_readers_total", "Sessions ended because they did not read in time")?,
             renewals_failed: counter("gateway_failed_renewals_total", "Renewals in presence that failed")?,
             handed_over: counter("gateway_streams_handed_over_total", "Streams given to the relay of this process")?,
+            work: Work::ALL.map(|outcome| work.with_label_values(&[outcome.name()])),
             turned: Turned::ALL.map(|how| turned.with_label_values(&[how.name()])),
         })
     }
@@ -97,5 +136,11 @@ impl Metrics {
     #[must_use]
     pub fn turned(&self, how: Turned) -> &IntCounter {
         &self.turned[how as usize]
+    }
+
+    /// Puzzles of which that came.
+    #[must_use]
+    pub fn work(&self, outcome: Work) -> &IntCounter {
+        &self.work[outcome as usize]
     }
 }

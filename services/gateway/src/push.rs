@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use bus::Served;
 use bytes::Bytes;
 use contract::gateway::{Notice, Push};
-use domain::{NetworkChange, Revision};
+use domain::{Member, NetworkChange, Revision};
 use wire::{
     Code,
     control::{MAX_MEMBERS_PER_FRAME, Refused, ServerFrame},
@@ -78,20 +78,22 @@ fn told(notice: Notice) -> Told {
         Notice::Go(order) => ServerFrame::Go(order),
         Notice::Record(record) => ServerFrame::Record(Box::new(record)),
         Notice::PunchOff(punch) => ServerFrame::PunchOff(punch),
+        Notice::Removals(removals) => ServerFrame::Removals(Box::new(removals)),
     };
     Told::Frames(vec![frame.encode().into()])
 }
 
 /// A change as frames that fit: each continues where the one before ended.
 pub(crate) fn frames(change: NetworkChange) -> Vec<ServerFrame> {
-    if change.members.len() <= MAX_MEMBERS_PER_FRAME {
+    if change.members.iter().map(Member::weight).sum::<usize>() <= MAX_MEMBERS_PER_FRAME {
         return vec![ServerFrame::Change(change)];
     }
     let NetworkChange { network, name, since, revision, members, left, terms, secret } = change;
-    let count = members.len().div_ceil(MAX_MEMBERS_PER_FRAME);
+    let parts = parts(&members);
+    let count = parts.len();
     let mut reached = since;
     let mut frames = Vec::with_capacity(count);
-    for (nth, some) in members.chunks(MAX_MEMBERS_PER_FRAME).enumerate() {
+    for (nth, some) in parts.into_iter().enumerate() {
         let last = nth + 1 == count;
         // A list of members for their presence only has one revision all along.
         let until = if last || since == revision {
@@ -113,4 +115,19 @@ pub(crate) fn frames(change: NetworkChange) -> Vec<ServerFrame> {
         reached = until;
     }
     frames
+}
+
+/// The members in order, as many at a time as fit into a frame.
+fn parts(members: &[Member]) -> Vec<&[Member]> {
+    let mut parts = Vec::new();
+    let (mut start, mut weight) = (0, 0);
+    for (at, member) in members.iter().enumerate() {
+        weight += member.weight();
+        if weight > MAX_MEMBERS_PER_FRAME && at > start {
+            parts.push(&members[start..at]);
+            (start, weight) = (at, member.weight());
+        }
+    }
+    parts.push(&members[start..]);
+    parts
 }

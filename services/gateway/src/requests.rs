@@ -7,8 +7,8 @@ use contract::{
     auth::Renew,
     network::{
         Admission, Admissions, AnotherRelay, ChangesSince, Connect, CreateFinish, CreateStart, HandSecret, Holders,
-        JoinFinish, JoinStart, Joined as JoinedNetwork, Keys, Leave, Order, Prove, Redeem, Refusal, RenewSecret,
-        Sealed, SetNick, SetPassStart, Snapshot,
+        JoinFinish, JoinStart, Joined as JoinedNetwork, Keys, Leave, Membership, Order, Prove, Redeem, Refusal,
+        RenewSecret, Sealed, SetNick, SetPassStart, Snapshot,
     },
     rendezvous::{Pair, PunchSaid, PunchWord},
     session::{SessionChange, SessionChanged},
@@ -24,7 +24,7 @@ use wire::{
     control::{ClientFrame, Joined, NatReport, Refused, Reply, Request, ServerFrame},
 };
 
-use crate::{belonging, hub::Hub, push, relays, trips::Trip};
+use crate::{belonging, hub::Hub, push, relays, rotation, trips::Trip};
 
 /// However short tokens live, renewals do not come closer than this.
 const LEAST_RENEWAL: Duration = Duration::from_secs(5);
@@ -84,7 +84,11 @@ impl Requests {
                 let leader = report.punch.leader;
                 Some(async move { word(hub, who, leader, PunchSaid::Report(report)).await }.boxed())
             }
-            ClientFrame::Login(_) | ClientFrame::Ping(_) | ClientFrame::Pong(_) | ClientFrame::Goodbye => None,
+            ClientFrame::Login(_)
+            | ClientFrame::Worked(_)
+            | ClientFrame::Ping(_)
+            | ClientFrame::Pong(_)
+            | ClientFrame::Goodbye => None,
         }
     }
 
@@ -197,9 +201,14 @@ async fn ask(hub: &Hub, who: Who, number: u32, request: Request, pending: Option
             sealed.map(|sealed| Reply::Sealed(sealed.seal.map(Box::new))).map_err(refused)
         }
         Request::Prove(network, epoch, proof) => done(bus.call(&Prove { client, network, epoch, proof }).await),
+        Request::Membership(network) => {
+            let proof = bus.call(&Membership { client, network }).await;
+            proof.map(|proof| Reply::Membership(Box::new(proof.ticket), Box::new(proof.removals))).map_err(refused)
+        }
         Request::AttachAccount(code) => belonging::attach(bus, client, code).await,
         Request::DetachAccount => belonging::detach(bus, client).await,
         Request::Account => belonging::account(bus, client).await,
+        Request::RotateKey(keys) => rotation::rotate(bus, who, *keys).await,
     };
     Done::reply(number, result)
 }
@@ -339,7 +348,14 @@ fn refused(error: CallError<Refusal>) -> Refused {
         Refusal::InviteInvalid => Refused::because(Code::InviteInvalid),
         Refusal::InviteExpired => Refused::because(Code::InviteExpired),
         Refusal::InviteUsedUp => Refused::because(Code::InviteUsedUp),
+        Refusal::NoGateways => Refused::because(Code::NoGateways),
+        Refusal::NotRoutable => Refused::because(Code::NotRoutable),
+        Refusal::RouteTaken => Refused::because(Code::RouteTaken),
         Refusal::SecretPassed => Refused::because(Code::SecretPassed),
+        Refusal::Blocked { notice } => Refused { block: Some(notice), ..Refused::because(Code::NetworkBlocked) },
+        Refusal::Slowed { notice, retry_after_ms } => {
+            Refused { block: Some(notice), ..after(Code::NetworkSlowed, retry_after_ms) }
+        }
         Refusal::Busy => Refused::because(Code::Unavailable),
         Refusal::Internal { incident } => internal(incident),
     }

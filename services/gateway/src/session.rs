@@ -13,7 +13,7 @@ use contract::{
     session::{SessionChange, SessionChanged},
     token::Session as Proof,
 };
-use domain::{Epoch, KnownNetwork, Nickname, SessionTag, SourcePrefix, UnixMillis};
+use domain::{AddressPrefix, Degree, Epoch, KnownNetwork, Nickname, SessionTag, SourcePrefix, UnixMillis};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use rand::Rng as _;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -36,6 +36,7 @@ use crate::{
     push, relays,
     requests::{Done, Requests, Who, half_life},
     trips::{Trip, Trips},
+    work,
 };
 
 /// Requests of one client under way; more wait in the client's own stream.
@@ -67,16 +68,19 @@ struct Admitted {
 }
 
 /// A connection with its stream.
-struct Line {
+pub(crate) struct Line {
     pipe: Pipe,
-    connection: Connection,
+    pub(crate) connection: Connection,
 }
+
+/// Where a connection comes from: what is limited by, and the narrowest prefix that is told apart.
+type Origin = (SourcePrefix, AddressPrefix);
 
 /// Serves one connection. `unfinished` is given back as soon as the client has logged in.
 pub(crate) async fn run(
     hub: &Hub,
     pipe: Pipe,
-    source: SourcePrefix,
+    origin: Origin,
     unfinished: OwnedSemaphorePermit,
     shutdown: &CancellationToken,
 ) {
@@ -97,10 +101,10 @@ pub(crate) async fn run(
         }
     };
     let known = login.known.clone();
-    let admitted = match Box::pin(admit(hub, *login, source, rtt)).await {
+    let admitted = match Box::pin(admit(hub, &mut line, *login, origin, rtt)).await {
         Ok(admitted) => admitted,
         Err(refused) => {
-            metrics.turned(Turned::Failed).inc();
+            metrics.turned(if refused.block.is_some() { Turned::Refused } else { Turned::Failed }).inc();
             line.refuse(Some(refused)).await;
             return;
         }
@@ -118,19 +122,19 @@ impl Line {
         let opened = timeout(hub.config.handshake_timeout, self.step()).await;
         match opened.map_err(|_| None)?? {
             Step::Opened => {}
-            Step::Login(_) | Step::Frame(_) => return Err(None),
+            Step::Login(_) | Step::Worked(_) | Step::Frame(_) => return Err(None),
         }
         self.flush().await.map_err(|_| None)?;
         let answered = Instant::now();
         let step = timeout(hub.config.login_timeout, self.step()).await;
         match step.map_err(|_| Some(Refused::because(Code::LoginTimeout)))?? {
             Step::Login(login) => Ok((login, answered.elapsed())),
-            Step::Opened | Step::Frame(_) => Err(None),
+            Step::Opened | Step::Worked(_) | Step::Frame(_) => Err(None),
         }
     }
 
     /// The next step of the connection.
-    async fn step(&mut self) -> Result<Step, Option<Refused>> {
+    pub(crate) async fn step(&mut self) -> Result<Step, Option<Refused>> {
         loop {
             match self.connection.poll_step(Instant::now()) {
                 Ok(Some(step)) => return Ok(step),
@@ -145,7 +149,7 @@ impl Line {
         }
     }
 
-    async fn say(&mut self, frame: &ServerFrame) -> std::io::Result<()> {
+    pub(crate) async fn say(&mut self, frame: &ServerFrame) -> std::io::Result<()> {
         self.connection.send(frame);
         self.flush().await
     }
@@ -215,7 +219,7 @@ impl Line {
                             return if queue.is_over() { slow() } else { Ended::Lost };
                         }
                     }
-                    Some(Queued::End(refused)) => return Ended::Told(refused),
+                    Some(Queued::End(refused)) => return Ended::Told(*refused),
                     None => return Ended::Told(Refused::because(Code::Replaced)),
                 },
                 step = self.step(), if running.len() < CONCURRENT_REQUESTS => {
@@ -234,7 +238,7 @@ impl Line {
                             hub.seams.metrics.requests.inc();
                             running.extend(requests.start(hub, Who { trip: trips.trip(), ..who }, frame));
                         }
-                        Ok(Step::Opened | Step::Login(_)) => return Ended::Told(Refused::because(Code::Malformed)),
+                        Ok(Step::Opened | Step::Login(_) | Step::Worked(_)) => return Ended::Told(Refused::because(Code::Malformed)),
                         Err(Some(refused)) => return Ended::Told(refused),
                         Err(None) => return Ended::Lost,
                     }
@@ -277,6 +281,7 @@ impl Line {
             reflectors,
             prefix4: snapped.prefix4,
             prefix6: snapped.prefix6,
+            membership_keys: snapped.membership_keys,
         };
         self.connection.send(&ServerFrame::Welcome(Box::new(welcome)));
         for frame in snapped.changes.into_iter().flat_map(push::frames) {
@@ -287,7 +292,13 @@ impl Line {
 }
 
 /// From the proof of identity to a seat in presence.
-async fn admit(hub: &Hub, login: Login, source: SourcePrefix, rtt: Duration) -> Result<Admitted, Refused> {
+async fn admit(
+    hub: &Hub,
+    line: &mut Line,
+    login: Login,
+    (source, from): Origin,
+    rtt: Duration,
+) -> Result<Admitted, Refused> {
     let proof = match &login.token {
         Some(token) => resumed(hub, token, &login).await,
         None => None,
@@ -298,14 +309,23 @@ async fn admit(hub: &Hub, login: Login, source: SourcePrefix, rtt: Duration) -> 
             (proof.client, None, None, proof.expires)
         }
         None => {
-            let ask = AskLogin {
+            let mut ask = AskLogin {
                 identity: login.identity,
                 tunnel: login.tunnel,
                 tunnel_signature: login.tunnel_signature,
                 nick: login.nick.clone(),
                 source,
+                client: login.client,
+                from: Some(from),
+                worked: None,
             };
-            let logged_in = hub.seams.bus.call(&ask).await.map_err(refusal)?;
+            let mut answer = hub.seams.bus.call(&ask).await;
+            if let Err(CallError::Refused(LoginRefusal::WorkNeeded { bits })) = answer {
+                work::ask(line, hub, &login, bits).await?;
+                ask.worked = Some(bits);
+                answer = hub.seams.bus.call(&ask).await;
+            }
+            let logged_in = answer.map_err(refusal)?;
             (logged_in.client, logged_in.nick, Some(logged_in.token), logged_in.token_expires)
         }
     };
@@ -319,7 +339,7 @@ async fn admit(hub: &Hub, login: Login, source: SourcePrefix, rtt: Duration) -> 
         tracing::warn!(error = telemetry::incident::chain(&error), "presence takes no session");
         Refused::after(Code::Unavailable, pause())
     })?;
-    let queue = hub.enter(client, up.epoch, tag, now);
+    let queue = hub.enter(client, login.identity, up.epoch, tag, now, from);
     if let Some(before) = up.replaced.filter(|before| before.gateway != seams.instance) {
         let target = Target { client, epoch: before.epoch };
         let push = Push { to: vec![target], notice: Notice::Replaced };
@@ -339,7 +359,10 @@ async fn resumed(hub: &Hub, token: &str, login: &Login) -> Option<Proof> {
         keep::learn_keys(hub).await;
         verified = verify();
     }
-    verified.ok().filter(|proof| proof.identity == login.identity && proof.tunnel == login.tunnel)
+    let about_this = |proof: &Proof| proof.identity == login.identity && proof.tunnel == login.tunnel;
+    let proof = verified.ok().filter(about_this).filter(|proof| !hub.retired.has(&proof.identity))?;
+    // Auth says what somebody meets whom operators hold something against.
+    hub.blocked.count(&hub.seams.bus, proof.client).await.then_some(proof)
 }
 
 /// What is left to do when a session is over.
@@ -353,7 +376,8 @@ async fn finish(hub: &Hub, line: &mut Line, who: Who, ended: Ended, shutdown: &C
             down(hub, who, SessionChange::Lost).await;
         }
         Ended::Told(refused) => {
-            let replaced = refused.code == Code::Replaced.number();
+            // A client that changed its key comes back at once: its seat is kept for it.
+            let replaced = [Code::Replaced, Code::KeyRotated].map(Code::number).contains(&refused.code);
             if refused.code == Code::SlowReader.number() {
                 metrics.slow_readers.inc();
             }
@@ -411,8 +435,23 @@ fn refusal(error: CallError<LoginRefusal>) -> Refused {
         CallError::Refused(LoginRefusal::RegistrationLimited { retry_after_ms }) => {
             Refused { retry_after_ms: Some(retry_after_ms), ..Refused::because(Code::RegistrationLimited) }
         }
+        CallError::Refused(LoginRefusal::LoginLimited { retry_after_ms }) => {
+            Refused { retry_after_ms: Some(retry_after_ms), ..Refused::because(Code::RateLimited) }
+        }
+        CallError::Refused(LoginRefusal::Withheld { notice, retry_after_ms }) => {
+            let code = if notice.degree == Degree::Refuse { Code::Blocked } else { Code::Slowed };
+            Refused { retry_after_ms: Some(retry_after_ms), block: Some(notice), ..Refused::because(code) }
+        }
+        CallError::Refused(LoginRefusal::RegistrationWithheld { notice, retry_after_ms }) => {
+            let refuses = notice.degree == Degree::Refuse;
+            let code = if refuses { Code::RegistrationBlocked } else { Code::RegistrationLimited };
+            Refused { retry_after_ms: Some(retry_after_ms), block: Some(notice), ..Refused::because(code) }
+        }
+        // More was asked for while the client worked.
+        CallError::Refused(LoginRefusal::WorkNeeded { .. }) => Refused::after(Code::WorkRequired, pause()),
         CallError::Refused(LoginRefusal::Signature) => Refused::because(Code::SignatureInvalid),
         CallError::Refused(LoginRefusal::Blocked) => Refused::because(Code::Blocked),
+        CallError::Refused(LoginRefusal::Rotated) => Refused::because(Code::KeyRotated),
         CallError::Refused(LoginRefusal::Internal { incident }) => {
             Refused { incident: Some(incident), ..Refused::after(Code::Internal, pause()) }
         }

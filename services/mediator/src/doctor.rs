@@ -114,6 +114,8 @@ fn secrets(config: &Config) -> anyhow::Result<()> {
         secrets.ticket_root(),
         secrets.observation_key(),
         secrets.accounts_key(),
+        secrets.membership_key(),
+        secrets.webhooks_key(),
         secrets.password_setup(),
         secrets.operator_token(),
     ];

@@ -95,7 +95,7 @@ async fn all(args: All) -> anyhow::Result<ExitCode> {
             "operator_token_file": token,
         }))?;
     } else {
-        let (admin, accounts) = (format!("http://{admin}"), format!("http://{accounts}/v1/account"));
+        let (admin, accounts) = (format!("http://{admin}"), format!("http://{accounts}/account"));
         welcome(&server, &admin, &accounts, &token, first_run, &notes)?;
     }
     for note in notes {

@@ -1,8 +1,11 @@
 //! `mediator admin ...`: a thin client of the API. Every command is one request; lists follow their pages.
 
+mod blocks;
 mod commands;
+mod events;
 mod http;
 mod show;
+mod webhooks;
 
 use std::{
     io::{self, Write as _},
@@ -37,6 +40,9 @@ pub(crate) struct Access {
 /// Carries out one command.
 pub(crate) fn run(command: &OperatorCommand, access: &Access, json: bool) -> anyhow::Result<ExitCode> {
     let server = access.server()?;
+    if let OperatorCommand::Events(events::Events::Follow(wanted)) = command {
+        return events::follow(&server, wanted, json);
+    }
     let answer = match command.request()? {
         request if request.is_list => list(&server, &request),
         request if request.method == Method::Get => server.send(&request).map_err(Into::into),
@@ -105,18 +111,10 @@ fn change(server: &Server, mut request: Request) -> anyhow::Result<Answer> {
 }
 
 fn report(command: &OperatorCommand, answer: Answer, json: bool) -> anyhow::Result<ExitCode> {
-    let mut out = io::stdout().lock();
     if !answer.is_success() {
-        let problem = answer.document().unwrap_or(Value::Null);
-        let code = problem["code"].as_str().unwrap_or("failed").to_owned();
-        let detail = problem["detail"].as_str().unwrap_or("the API gave no reason").to_owned();
-        if json {
-            writeln!(out, "{}", json!({ "error": { "code": code, "text": detail, "status": answer.status } }))?;
-        } else {
-            writeln!(io::stderr(), "mediator: {code}: {}", show::printable(&detail))?;
-        }
-        return Ok(ExitCode::FAILURE);
+        return refused(&answer, json);
     }
+    let mut out = io::stdout().lock();
     let text = if answer.text.is_empty() { "{}" } else { answer.text.trim_end() };
     if json || command.is_stream() {
         writeln!(out, "{text}")?;
@@ -126,4 +124,17 @@ fn report(command: &OperatorCommand, answer: Answer, json: bool) -> anyhow::Resu
     // A chain that is broken is a failure, though the answer is none.
     let broken = command.is_verification() && answer.document()?["intact"] == false;
     Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Says why the API did not do it.
+fn refused(answer: &Answer, json: bool) -> anyhow::Result<ExitCode> {
+    let problem = answer.document().unwrap_or(Value::Null);
+    let code = problem["code"].as_str().unwrap_or("failed").to_owned();
+    let detail = problem["detail"].as_str().unwrap_or("the API gave no reason").to_owned();
+    if json {
+        writeln!(io::stdout(), "{}", json!({ "error": { "code": code, "text": detail, "status": answer.status } }))?;
+    } else {
+        writeln!(io::stderr(), "mediator: {code}: {}", show::printable(&detail))?;
+    }
+    Ok(ExitCode::FAILURE)
 }

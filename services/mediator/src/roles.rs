@@ -99,6 +99,7 @@ impl Process {
             Role::Network => {
                 let config = network::Config {
                     setup: or(&self.config.network.setup, self.secrets.password_setup()),
+                    membership_key: or(&self.config.network.membership_key, self.secrets.membership_key()),
                     ..self.config.network.clone()
                 };
                 let seams = network::Seams {
@@ -174,6 +175,10 @@ impl Process {
             Role::Admin => {
                 let config = admin::Config {
                     token_file: or(&self.config.admin.token_file, self.secrets.operator_token()),
+                    webhooks: admin::WebhooksConfig {
+                        key: or(&self.config.admin.webhooks.key, self.secrets.webhooks_key()),
+                        ..self.config.admin.webhooks.clone()
+                    },
                     ..self.config.admin.clone()
                 };
                 let bound = admin::bind(&config)?;
@@ -182,9 +187,13 @@ impl Process {
                 reached.accounts = Some(people.address()?);
                 let (shared, ends) = (bus.clone(), shutdown.clone());
                 roles.start("self-service", async move { Ok(people.run(shared, ends).await?) });
+                let stores = self.stores().await?;
                 let seams = admin::Seams {
                     bus,
-                    operations: Arc::clone(&self.stores().await?.operations),
+                    operations: stores.operations,
+                    events: stores.events,
+                    webhooks: stores.webhooks,
+                    instance: self.instance,
                     metrics: Arc::new(admin::Metrics::register(&self.registry)?),
                     ops: Ops::new(self.registry.clone(), self.checks()),
                 };

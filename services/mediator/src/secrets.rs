@@ -62,6 +62,16 @@ impl Secrets {
         self.dir.join("accounts.key")
     }
 
+    /// The keys that memberships are signed with (32 bytes each).
+    pub(crate) fn membership_key(&self) -> PathBuf {
+        self.dir.join("membership.key")
+    }
+
+    /// What secrets of webhooks are derived from (32 bytes).
+    pub(crate) fn webhooks_key(&self) -> PathBuf {
+        self.dir.join("webhooks.key")
+    }
+
     /// The OPAQUE server set-up.
     pub(crate) fn password_setup(&self) -> PathBuf {
         self.dir.join("opaque.setup")
@@ -87,7 +97,15 @@ impl Secrets {
             .mode(0o700)
             .create(&self.dir)
             .map_err(|source| SecretsError::Write { path: self.dir.clone(), source })?;
-        for path in [self.server_key(), self.ticket_root(), self.observation_key(), self.accounts_key()] {
+        let keys = [
+            self.server_key(),
+            self.ticket_root(),
+            self.observation_key(),
+            self.accounts_key(),
+            self.membership_key(),
+            self.webhooks_key(),
+        ];
+        for path in keys {
             if !path.exists() {
                 let mut key = [0; 32];
                 SystemRandom::new().fill(&mut key).map_err(|_| SecretsError::Random)?;

@@ -7,11 +7,13 @@ use std::{
 
 use bus::Bus;
 use contract::{
+    admin::Happened,
     gateway::{Notice, Push, Target},
+    membership::MembershipSigner,
     rendezvous::{PairWanted, PairsWanted, Wanted},
     session::{SessionChange, SessionChanged},
 };
-use domain::{ClientId, GatewayId, NetworkChange, PeerPresence};
+use domain::{ClientId, Event, EventKind, GatewayId, NetworkChange, PeerPresence};
 use futures_util::future::try_join_all;
 use presence::{Presence, Seat};
 use store::{Announcement, Networks, Peer};
@@ -21,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Metrics, Seams};
+use crate::{Metrics, Seams, now};
 
 /// Words that wait to be told. When full they are left to the sweep (changes) or to the clients' own asking (pairs).
 const WAITING: usize = 4_096;
@@ -62,6 +64,7 @@ pub(crate) struct Announcer {
     pub(crate) presence: Presence,
     pub(crate) networks: Arc<dyn Networks>,
     pub(crate) metrics: Arc<Metrics>,
+    signer: Arc<MembershipSigner>,
     words: mpsc::Sender<Word>,
 }
 
@@ -69,10 +72,10 @@ pub(crate) struct Announcer {
 pub(crate) struct Words(mpsc::Receiver<Word>);
 
 impl Announcer {
-    pub(crate) fn new(seams: &Seams) -> (Self, Words) {
+    pub(crate) fn new(seams: &Seams, signer: Arc<MembershipSigner>) -> (Self, Words) {
         let (words, waiting) = mpsc::channel(WAITING);
         let Seams { bus, presence, networks, metrics, .. } = seams.clone();
-        (Self { bus, presence, networks, metrics, words }, Words(waiting))
+        (Self { bus, presence, networks, metrics, signer, words }, Words(waiting))
     }
 
     /// Has `word` told soon. Nobody waits for it: what is not told now, the sweep tells.
@@ -101,7 +104,14 @@ impl Announcer {
             clients.iter().filter(|&&client| Some(client) != except).filter_map(|client| online.get(client)).collect()
         };
         self.push(here(&gone).into_iter(), &Notice::Change(left(&change))).await?;
+        let moved = !change.members.is_empty();
+        let removals = if moved { self.networks.removals(network, now()).await? } else { None };
         self.push(here(&to).into_iter(), &Notice::Change(change)).await?;
+        if let Some(removals) = removals {
+            // Also for who knows the change: it is what others are shown.
+            let told = to.iter().filter_map(|client| online.get(client));
+            self.push(told, &Notice::Removals(self.signer.removals(removals))).await?;
+        }
         self.networks.announced(network, revision).await?;
         Ok(())
     }
@@ -122,6 +132,12 @@ impl Announcer {
         if stale {
             return Ok(());
         }
+        let happened = match change {
+            SessionChange::Up => Some(EventKind::ClientOnline),
+            SessionChange::Down => Some(EventKind::ClientOffline),
+            SessionChange::Lost => Some(EventKind::ClientLost),
+            SessionChange::Rebuilt | SessionChange::Profiled => None,
+        };
         let peers = self.networks.peers(client).await?;
         let online = self.online(&peers.iter().map(|peer| peer.client).collect::<Vec<_>>()).await?;
         if let Some(notice) = notice {
@@ -130,7 +146,18 @@ impl Announcer {
         if let Some(reason) = reason {
             self.want(pairs(client, &peers, &online, reason)).await?;
         }
+        if let Some(kind) = happened {
+            self.happened(kind, client).await;
+        }
         Ok(())
+    }
+
+    /// Tells programs of operators. Peers come first, and do not wait for it.
+    async fn happened(&self, kind: EventKind, client: ClientId) {
+        let event = Event::new(kind, now(), rand::random()).client(client);
+        if let Err(error) = self.bus.publish(&Happened { events: vec![event] }).await {
+            tracing::debug!(%error, "an event was not told");
+        }
     }
 
     /// Who of `clients` has a session, and where.
@@ -170,7 +197,12 @@ impl Announcer {
         let mut peers = self.networks.peers(client).await?;
         peers.retain(|peer| others.contains(&peer.client));
         let mut online = self.online(&[&[client], others].concat()).await?;
-        if online.remove(&client).is_some() {
+        if let Some(seat) = online.remove(&client) {
+            let met: Vec<_> = peers.iter().filter_map(|peer| online.get(&peer.client)).collect();
+            self.push(met.iter().copied(), &Notice::PeerUp(client)).await?;
+            for peer in &met {
+                self.push(std::iter::once(&seat), &Notice::PeerUp(peer.client)).await?;
+            }
             self.want(pairs(client, &peers, &online, Wanted::Online)).await?;
         }
         Ok(())
@@ -271,13 +303,15 @@ mod tests {
         let url = format!("sqlite://{}/buri.db", folder.path().display());
         store::migrate(&url).await.unwrap();
         let stores = store::connect(&url, StoreOptions::default()).await.unwrap();
-        let (announcer, words) = Announcer::new(&Seams {
+        let signer = Arc::new(MembershipSigner::from_seeds(&[1; 32]).unwrap());
+        let seams = Seams {
             bus: Bus::memory(&Hub::default(), InstanceId::from_bytes([1; 16])),
             presence: Presence::connect("memory:").await.unwrap(),
             networks: Arc::clone(&stores.networks),
             pool: AddressPool::DEFAULT,
             metrics: Arc::new(Metrics::register(&Registry::new()).unwrap()),
-        });
+        };
+        let (announcer, words) = Announcer::new(&seams, signer);
         for _ in 0..=WAITING {
             announcer.tell(Word::Met { client: ClientId::from_bytes([1; 16]), others: Vec::new() });
         }

@@ -1,7 +1,7 @@
 //! What owners and admins order, and what members need to open their networks.
 
 use contract::network::{Admissions, Keys, Order, Refusal, WrappedSecret};
-use domain::{NetworkChange, NetworkOrder};
+use domain::{ClientId, NetworkChange, NetworkOrder, RouteError};
 use store::{KeyHolder, OrderError};
 
 use crate::{
@@ -32,10 +32,24 @@ impl Role {
         }
     }
 
+    /// Has members told of those whom they meet from now on.
+    pub(crate) fn meet(&self, meets: Meeting, members: &[ClientId]) {
+        let (all, one) = match meets {
+            Meeting::Nobody => return,
+            Meeting::One(client) => (&[][..], Some(client)),
+            Meeting::All => (members, None),
+        };
+        for client in all.iter().copied().chain(one) {
+            let others = members.iter().copied().filter(|other| *other != client).collect();
+            self.announcer.tell(Word::Met { client, others });
+        }
+    }
+
     async fn carry_out(&self, Order { client, network, order }: Order) -> Result<NetworkChange, Refusal> {
         let at = now();
         self.spend(&self.limits.order(client), at, rate_limited).await?;
         let admitted = if let NetworkOrder::Approve(applicant) = order { Some(applicant) } else { None };
+        let meets = meeting(&order);
         let turned_away = if let NetworkOrder::Reject(outsider) | NetworkOrder::Ban(outsider) = order {
             Some(outsider)
         } else {
@@ -51,12 +65,47 @@ impl Role {
             self.announcer.tell(Word::Left { client: outsider, change: change.clone() });
         }
         if let Some(client) = admitted {
-            self.announcer.tell(Word::Met { client, others });
+            self.announcer.tell(Word::Met { client, others: others.clone() });
         }
+        self.meet(meets, &others);
         if change.members.iter().any(|member| member.gone && member.client == client) {
             return Ok(left(&change));
         }
         Ok(self.with_presence(change).await)
+    }
+}
+
+/// Who meets others after an order, whom it did not meet before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meeting {
+    Nobody,
+    One(ClientId),
+    All,
+}
+
+/// Who meets whom by `order`; members of whom it is not known before it is carried out whether they did already count.
+pub(crate) const fn meeting(order: &NetworkOrder) -> Meeting {
+    match order {
+        NetworkOrder::Hub(client) | NetworkOrder::Route(client, _) => Meeting::One(*client),
+        NetworkOrder::SetKind(_) => Meeting::All,
+        NetworkOrder::Evict(_)
+        | NetworkOrder::Ban(_)
+        | NetworkOrder::Unban(_)
+        | NetworkOrder::Promote(_)
+        | NetworkOrder::Demote(_)
+        | NetworkOrder::Transfer(_)
+        | NetworkOrder::Lock
+        | NetworkOrder::Unlock
+        | NetworkOrder::Rename(_)
+        | NetworkOrder::Delete
+        | NetworkOrder::AskApproval
+        | NetworkOrder::WaiveApproval
+        | NetworkOrder::Approve(_)
+        | NetworkOrder::Reject(_)
+        | NetworkOrder::Invite(_)
+        | NetworkOrder::Revoke(_)
+        | NetworkOrder::Spoke(_)
+        | NetworkOrder::Agree(_) => Meeting::Nobody,
     }
 }
 
@@ -72,6 +121,10 @@ pub(crate) fn refused(error: OrderError) -> Refusal {
         OrderError::Full { .. } => Refusal::Full,
         OrderError::PlanLimit { .. } => Refusal::PlanLimit,
         OrderError::SecretPassed => Refusal::SecretPassed,
+        OrderError::NoGateways => Refusal::NoGateways,
+        OrderError::Routes(RouteError::NotRoutable(_)) => Refusal::NotRoutable,
+        OrderError::Routes(RouteError::Overlap(..)) => Refusal::RouteTaken,
+        OrderError::Routes(RouteError::TooMany { .. }) => Refusal::LimitReached,
         OrderError::Store(error) => internal(&error),
     }
 }

@@ -205,6 +205,10 @@ fn unwelcome(error: JoinError) -> Refusal {
         JoinError::Banned => Refusal::Banned,
         JoinError::Locked => Refusal::Locked,
         JoinError::TooManyApplicants => Refusal::LimitReached,
+        JoinError::Blocked { notice } => Refusal::Blocked { notice },
+        JoinError::Slowed { notice, retry_after } => {
+            Refusal::Slowed { notice, retry_after_ms: u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX) }
+        }
         JoinError::InviteUnknown => Refusal::InviteInvalid,
         JoinError::InviteExpired => Refusal::InviteExpired,
         JoinError::InviteUsedUp => Refusal::InviteUsedUp,

@@ -15,6 +15,15 @@
 //!   ([`domain::SecretEpoch`]), carries each sealed for a member, and lets one of several makers win. The password and the
 //!   invites go on to open the secret of the *door*; an owner's or admin's client hands the newest to whoever came in by it.
 //!   A changed password ends all invites, because they open the old door.
+//! - **Kinds.** In a network of hubs and spokes, spokes meet hubs only. Members who do not meet are announced to each other in no
+//!   way: no presence, no negotiation, no relay ticket. They know of one another as members: names, keys, and whether somebody
+//!   was online when something about it changed.
+//! - **Gateways.** In a network of that kind, an owner or admin names where a member leads the others: private prefixes, which
+//!   do not overlap ([`domain::route_prefixes`]). That makes it a hub, and nothing else: nobody leads or follows before the
+//!   member's own machine agreed, prefix by prefix. The routes stand with the member and go with it.
+//! - **Membership.** What a network's members are told to show one another, so that a removal holds between them while no
+//!   server answers, is signed here: a ticket for each that asks, and, whenever members come or go, who is a member no more.
+//!   How clients use it is on the page of the client's `core::membership`.
 //! - **Announcing.** The database is the truth and its outbox says what was not told yet. After every commit the members'
 //!   gateways are told at once; what gets lost on the way (a crash, a broker outage, a full queue) a sweep finds every two
 //!   seconds. Clients notice gaps by the revision and ask.
@@ -25,6 +34,7 @@ mod announce;
 mod govern;
 mod join;
 mod limits;
+mod membership;
 mod metrics;
 mod operators;
 mod pending;
@@ -42,10 +52,11 @@ use std::{
 
 use bus::{Bus, Served};
 use contract::{
+    membership::MembershipSigner,
     network::{
         Admissions, AnotherRelay, ChangesSince, Connect, CreateFinish, CreateStart, HandSecret, Holders, JoinFinish,
-        JoinStart, Keys, Leave, Networks, Order, Prove, Redeem, Refusal, RenewSecret, Sealed, Sessions, SetNick,
-        SetPassStart, Snapshot,
+        JoinStart, Keys, Leave, Membership, Networks, Order, Prove, Redeem, Refusal, RenewSecret, Sealed, Sessions,
+        SetNick, SetPassStart, Snapshot, Unannounced,
     },
     session::SessionChanged,
 };
@@ -58,6 +69,7 @@ use announce::Announcer;
 use password::Passwords;
 
 pub use limits::Limits;
+pub use membership::KeysError;
 pub use metrics::{Metrics, Outcome};
 
 /// How this role behaves.
@@ -66,6 +78,9 @@ pub use metrics::{Metrics, Outcome};
 pub struct Config {
     /// The file of the OPAQUE server set-up. Empty: `opaque.setup` among the secrets.
     pub setup: PathBuf,
+    /// The keys that memberships are signed with, 32 bytes each: the first signs, clients know all, at most four. Empty:
+    /// `membership.key` among the secrets.
+    pub membership_key: PathBuf,
     /// Threads for the password protocol. 0: as many as there are cores.
     pub password_threads: usize,
     /// Calls of one kind served at once.
@@ -81,6 +96,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             setup: PathBuf::new(),
+            membership_key: PathBuf::new(),
             password_threads: 0,
             concurrency: 64,
             sweep: Duration::from_secs(2),
@@ -111,6 +127,8 @@ impl std::fmt::Debug for Seams {
 pub enum Error {
     #[error("no set-up of the password protocol")]
     Setup(#[from] password::SetupError),
+    #[error("no keys to sign memberships with")]
+    Membership(#[from] membership::KeysError),
     #[error("the calls of this role cannot be served")]
     Bus(#[from] bus::Error),
 }
@@ -121,8 +139,9 @@ pub enum Error {
 /// [`Error`] when the set-up cannot be read, or the bus refuses.
 pub async fn run(config: Config, seams: Seams, shutdown: CancellationToken) -> Result<(), Error> {
     let passwords = Passwords::read(&config.setup, config.password_threads)?;
-    let (announcer, announcements) = Announcer::new(&seams);
-    let role = Arc::new(Role { limits: config.limits, passwords, announcer: Arc::new(announcer), seams });
+    let signer = Arc::new(membership::read(&config.membership_key)?);
+    let (announcer, announcements) = Announcer::new(&seams, Arc::clone(&signer));
+    let role = Arc::new(Role { limits: config.limits, passwords, signer, announcer: Arc::new(announcer), seams });
     let mut served = role.serve(config.concurrency.max(1)).await?;
     served.extend(role.serve_operators(&role.seams.bus, config.concurrency.max(1)).await?);
 
@@ -140,10 +159,11 @@ pub async fn run(config: Config, seams: Seams, shutdown: CancellationToken) -> R
     Ok(())
 }
 
-/// The state of the role: limits and the keys of the password protocol. Everything else is in the database and presence.
+/// The state of the role: limits and keys. Everything else is in the database and presence.
 struct Role {
     limits: Limits,
     passwords: Passwords,
+    signer: Arc<MembershipSigner>,
     announcer: Arc<Announcer>,
     seams: Seams,
 }
@@ -174,6 +194,8 @@ impl Role {
             bus.serve(concurrency, self.on(|role, call: Holders| async move { role.holders(call).await })).await?,
             bus.serve(concurrency, self.on(|role, call: Sealed| async move { role.sealed(call).await })).await?,
             bus.serve(concurrency, self.on(|role, call: Prove| async move { role.prove(call).await })).await?,
+            bus.serve(concurrency, self.on(|role, call: Membership| async move { role.membership(call).await }))
+                .await?,
             bus.serve(concurrency, self.on(|role, call: SetNick| async move { role.set_nick(call).await })).await?,
             bus.serve(concurrency, self.on(|role, call: Snapshot| async move { role.snapshot(call).await })).await?,
             bus.serve(concurrency, self.on(|role, call: ChangesSince| async move { role.changes_since(call).await }))
@@ -188,6 +210,8 @@ impl Role {
                 self.on(|role, event: SessionChanged| async move { role.announcer.session(event).await }),
             )
             .await?,
+            bus.subscribe(1, self.on(|role, Unannounced| async move { sweep::announce_now(&role.announcer).await }))
+                .await?,
         ])
     }
 

@@ -20,10 +20,14 @@ pub struct Limits {
     pub guesses_per_client: u32,
     /// Wrong passwords an hour from one source prefix (IPv4 /32, IPv6 /56).
     pub guesses_per_source: u32,
+    /// Wrong passwords an hour from one source prefix and its neighbours together (IPv4 /24, IPv6 /48).
+    pub guesses_per_neighbours: u32,
     /// Networks made an hour by one client.
     pub creations_per_client: u32,
     /// Networks made an hour from one source prefix.
     pub creations_per_source: u32,
+    /// Networks made an hour from one source prefix and its neighbours together.
+    pub creations_per_neighbours: u32,
     /// Nicknames taken an hour by one client.
     pub renames_per_client: u32,
     /// Orders an hour by one client to networks it owns or administers.
@@ -36,8 +40,10 @@ impl Default for Limits {
             guesses_per_network: 100,
             guesses_per_client: 20,
             guesses_per_source: 60,
+            guesses_per_neighbours: 600,
             creations_per_client: 20,
             creations_per_source: 240,
+            creations_per_neighbours: 2_400,
             renames_per_client: 60,
             orders_per_client: 600,
         }
@@ -46,24 +52,31 @@ impl Default for Limits {
 
 impl Limits {
     /// What one password tried on a network costs.
-    pub(crate) fn guess(&self, name: NameKey, client: ClientId, source: SourcePrefix) -> [Budget; 3] {
+    pub(crate) fn guess(&self, name: NameKey, client: ClientId, source: SourcePrefix) -> [Budget; 4] {
         [
             Budget { kind: BudgetKind::Network, key: name.0, limit: self.guesses_per_network, window: DAY },
             Budget { kind: BudgetKind::Client, key: *client.as_bytes(), limit: self.guesses_per_client, window: HOUR },
             Budget { kind: BudgetKind::Source, key: padded(source), limit: self.guesses_per_source, window: HOUR },
+            self.guess_of_neighbours(source),
         ]
     }
 
     /// What one invite tried costs. Invites cannot be guessed; this bounds the work for those who try.
-    pub(crate) fn invite(&self, client: ClientId, source: SourcePrefix) -> [Budget; 2] {
+    pub(crate) fn invite(&self, client: ClientId, source: SourcePrefix) -> [Budget; 3] {
         [
             Budget { kind: BudgetKind::Client, key: *client.as_bytes(), limit: self.guesses_per_client, window: HOUR },
             Budget { kind: BudgetKind::Source, key: padded(source), limit: self.guesses_per_source, window: HOUR },
+            self.guess_of_neighbours(source),
         ]
     }
 
+    fn guess_of_neighbours(&self, source: SourcePrefix) -> Budget {
+        let (key, limit) = (padded(source.neighbours()), self.guesses_per_neighbours);
+        Budget { kind: BudgetKind::Neighbours, key, limit, window: HOUR }
+    }
+
     /// What one network to be made costs.
-    pub(crate) fn creation(&self, client: ClientId, source: SourcePrefix) -> [Budget; 2] {
+    pub(crate) fn creation(&self, client: ClientId, source: SourcePrefix) -> [Budget; 3] {
         let (key, limit) = (*client.as_bytes(), self.creations_per_client);
         [
             Budget { kind: BudgetKind::Creation, key, limit, window: HOUR },
@@ -71,6 +84,12 @@ impl Limits {
                 kind: BudgetKind::CreationSource,
                 key: padded(source),
                 limit: self.creations_per_source,
+                window: HOUR,
+            },
+            Budget {
+                kind: BudgetKind::CreationNeighbours,
+                key: padded(source.neighbours()),
+                limit: self.creations_per_neighbours,
                 window: HOUR,
             },
         ]

@@ -37,7 +37,7 @@ impl Outcome {
         match result {
             Ok(_) => Self::Done,
             Err(Refusal::Denied) => Self::Denied,
-            Err(Refusal::GuessLimit { .. } | Refusal::RateLimited { .. }) => Self::Limited,
+            Err(Refusal::GuessLimit { .. } | Refusal::RateLimited { .. } | Refusal::Slowed { .. }) => Self::Limited,
             Err(
                 Refusal::Full
                 | Refusal::AlreadyMember
@@ -55,7 +55,11 @@ impl Outcome {
                 | Refusal::InviteInvalid
                 | Refusal::InviteExpired
                 | Refusal::InviteUsedUp
-                | Refusal::SecretPassed,
+                | Refusal::SecretPassed
+                | Refusal::NoGateways
+                | Refusal::NotRoutable
+                | Refusal::RouteTaken
+                | Refusal::Blocked { .. },
             ) => Self::Refused,
             Err(Refusal::Internal { .. } | Refusal::Busy) => Self::Failed,
         }
@@ -82,6 +86,8 @@ pub struct Metrics {
     pub pairs_wanted: IntCounter,
     /// Networks left out of a snapshot that was too large.
     pub snapshots_cut: IntCounter,
+    /// Membership tickets made for clients.
+    pub membership_tickets: IntCounter,
     /// One step of the password protocol, the wait for a thread included.
     pub password_seconds: Histogram,
 }
@@ -118,6 +124,7 @@ impl Metrics {
             sessions_expired: counter("network_sessions_expired_total", "Sessions that ran out in presence")?,
             pairs_wanted: counter("network_pairs_wanted_total", "Pairs handed to rendezvous")?,
             snapshots_cut: counter("network_snapshots_cut_total", "Networks left out of too large snapshots")?,
+            membership_tickets: counter("network_membership_tickets_total", "Membership tickets made for clients")?,
             password_seconds,
         })
     }

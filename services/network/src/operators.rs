@@ -15,7 +15,12 @@ use domain::{NetworkOrder, Revision};
 use presence::Seat;
 use store::{GovernError, NetworkSummary};
 
-use crate::{Role, announce::Word, govern::refused, internal, now};
+use crate::{
+    Role,
+    announce::Word,
+    govern::{meeting, refused},
+    internal, now,
+};
 
 /// Rows in one page, at most.
 const MAX_ROWS: u16 = 500;
@@ -84,11 +89,12 @@ impl Role {
 
     /// Like [`Role::order`], in the place of the owner, whom nobody asks: it is told like everybody else.
     async fn govern(&self, Govern { network, order, expected }: Govern) -> Result<Revision, GovernRefusal> {
-        if matches!(order, NetworkOrder::Invite(_)) {
-            // Only members can seal the network's secret.
+        if matches!(order, NetworkOrder::Invite(_) | NetworkOrder::Agree(_)) {
+            // Only members can seal the network's secret, and only a machine agrees to lead others.
             return Err(GovernRefusal::Order(Refusal::NotPermitted));
         }
         let admitted = if let NetworkOrder::Approve(applicant) = order { Some(applicant) } else { None };
+        let meets = meeting(&order);
         let turned_away = if let NetworkOrder::Reject(outsider) | NetworkOrder::Ban(outsider) = order {
             Some(outsider)
         } else {
@@ -107,6 +113,7 @@ impl Role {
         {
             self.announcer.tell(Word::Left { client: outsider, change: change.clone() });
         }
+        self.meet(meets, &others);
         if let Some(client) = admitted {
             let others = others.into_iter().filter(|member| *member != client).collect();
             self.announcer.tell(Word::Met { client, others });
@@ -134,6 +141,7 @@ pub(crate) fn row(summary: NetworkSummary) -> NetworkRow {
         seats: summary.seats,
         revision: summary.revision,
         created: summary.created,
+        kind: summary.kind,
     }
 }
 

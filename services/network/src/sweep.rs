@@ -44,6 +44,24 @@ pub(crate) async fn run(announcer: &Announcer, every: Duration, shutdown: &Cance
     }
 }
 
+/// Announces at once what another role changed. One that fails is left to the sweep.
+pub(crate) async fn announce_now(announcer: &Announcer) -> Result<(), AnnounceError> {
+    let (_, outcome) = outbox(announcer, UnixMillis(now().0.saturating_add(GRACE_MS))).await?;
+    outcome
+}
+
+/// Announces what changed before `before`, oldest first; returns how much. One that fails does not keep the others back.
+async fn outbox(announcer: &Announcer, before: UnixMillis) -> Result<(u64, Result<(), AnnounceError>), AnnounceError> {
+    let (mut told, mut outcome) = (0, Ok(()));
+    for announcement in announcer.networks.unannounced(before, BATCH).await? {
+        match announcer.change(announcement, None).await {
+            Ok(()) => told += 1,
+            Err(error) => outcome = Err(error),
+        }
+    }
+    Ok((told, outcome))
+}
+
 struct Sweeper<'a> {
     announcer: &'a Announcer,
     every: Duration,
@@ -68,16 +86,11 @@ impl Sweeper<'_> {
         Ok(())
     }
 
-    /// Announces what was not, oldest first. One that fails does not keep the others back.
+    /// Announces what was not.
     async fn outbox(&self) -> Result<(), AnnounceError> {
         let before = UnixMillis(now().0.saturating_sub(GRACE_MS));
-        let mut outcome = Ok(());
-        for announcement in self.announcer.networks.unannounced(before, BATCH).await? {
-            match self.announcer.change(announcement, None).await {
-                Ok(()) => self.announcer.metrics.announcements_repaired.inc(),
-                Err(error) => outcome = Err(error),
-            }
-        }
+        let (told, outcome) = outbox(self.announcer, before).await?;
+        self.announcer.metrics.announcements_repaired.inc_by(told);
         outcome
     }
 

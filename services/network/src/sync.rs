@@ -6,7 +6,7 @@ use contract::{
     },
     rendezvous::{PairWanted, Wanted},
 };
-use domain::{ClientId, NetworkChange};
+use domain::{ClientId, Member, NetworkChange};
 use store::Peer;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 /// The prefix of a deployment, see `domain::UlaPrefix`.
 const PREFIX6: u8 = 48;
 
-/// Members in one answer: a member takes at most 270 bytes and a message of the bus holds a mebibyte.
+/// Members in one answer, by weight: a member takes at most 272 bytes and a message of the bus holds a mebibyte.
 const MAX_MEMBERS: usize = 3_500;
 
 /// Rows in one page for operators.
@@ -33,7 +33,14 @@ impl Role {
         self.seams.metrics.snapshots_cut.inc_by((networks.len() - changes.len()) as u64);
         self.fill_presence(&mut changes).await;
         let prefix4 = self.seams.pool.net().prefix_len();
-        Ok(Snapped { addresses: snapshot.addresses, changes, networks, prefix4, prefix6: PREFIX6 })
+        Ok(Snapped {
+            addresses: snapshot.addresses,
+            changes,
+            networks,
+            prefix4,
+            prefix6: PREFIX6,
+            membership_keys: self.signer.keys().to_vec(),
+        })
     }
 
     pub(crate) async fn changes_since(&self, call: ChangesSince) -> Result<NetworkChange, Refusal> {
@@ -110,7 +117,7 @@ impl Role {
 fn fitting(changes: Vec<NetworkChange>, members: usize) -> Vec<NetworkChange> {
     let mut room = Some(members);
     let fits = move |change: &NetworkChange| {
-        room = room.and_then(|room| room.checked_sub(change.members.len()));
+        room = room.and_then(|room| room.checked_sub(change.members.iter().map(Member::weight).sum()));
         room.is_some()
     };
     changes.into_iter().take_while(fits).collect()
@@ -118,9 +125,7 @@ fn fitting(changes: Vec<NetworkChange>, members: usize) -> Vec<NetworkChange> {
 
 #[cfg(test)]
 mod tests {
-    use domain::{
-        ClientId, IdentityKey, Member, NetworkId, PeerPresence, Revision, Signature, TunnelKey, VirtualAddresses,
-    };
+    use domain::{ClientId, IdentityKey, NetworkId, PeerPresence, Revision, Signature, TunnelKey, VirtualAddresses};
 
     use super::*;
 
@@ -148,6 +153,9 @@ mod tests {
             gone: false,
             presence: Some(PeerPresence::Offline),
             role: domain::Role::Owner,
+            lineage: None,
+            hub: true,
+            routes: Vec::new(),
         };
         NetworkChange {
             network: NetworkId::from_bytes([number; 16]),
@@ -156,7 +164,12 @@ mod tests {
             revision: Revision(u64::MAX),
             members: vec![member; members],
             left: false,
-            terms: domain::NetworkTerms { locked: true, approval: true, applicants: u32::MAX },
+            terms: domain::NetworkTerms {
+                locked: true,
+                approval: true,
+                applicants: u32::MAX,
+                kind: domain::NetworkKind::Hub,
+            },
             secret: domain::SecretState::default(),
         }
     }

@@ -31,7 +31,7 @@ use ring::hmac;
 use wire::{
     Code,
     relay::{Message, Slot},
-    ticket::{LegSide, TicketKey},
+    ticket::{LegSide, PairNonce, TicketKey},
 };
 
 pub use self::verdict::{Answer, DropReason, Event, Hop, Reach, Sight, Verdict};
@@ -76,6 +76,8 @@ pub struct Relay {
     moved: Option<Slot>,
     /// For the leg that did not cause it: read out with the events.
     note: Option<(Hop, Answer)>,
+    /// The pair that was told why nothing of it arrives.
+    held_back: Option<PairNonce>,
     accounts: Accounts,
     /// Since when no new pairs are taken.
     draining: Option<u64>,
@@ -106,6 +108,7 @@ impl Relay {
             changed: None,
             moved: None,
             note: None,
+            held_back: None,
             accounts,
             draining: None,
         }
@@ -162,6 +165,7 @@ impl Relay {
             return Verdict::Drop(reason);
         }
         story.notes_at = now + NOTE_PAUSE;
+        self.held_back = Some(story.nonce);
         let note = Answer::of(&Message::Note { slot, code: code.number() });
         self.note = Some((peer, note));
         Verdict::Answer(note)
@@ -222,6 +226,11 @@ impl Relay {
     /// What the leg that did not cause it is told, after each datagram.
     pub fn poll_note(&mut self) -> Option<(Hop, Answer)> {
         self.note.take()
+    }
+
+    /// The pair that sends more than it may, after each datagram: as often as its legs are told so.
+    pub fn poll_held_back(&mut self) -> Option<PairNonce> {
+        self.held_back.take()
     }
 
     /// When [`Self::handle_deadline`] has something to do.

@@ -3,7 +3,7 @@
 //! The packet path is plain threads and the pure [`core`]: no async runtime, no allocation, no lock, no bus, no database.
 //! Everything it needs to know of the rest of the deployment stands in the tickets that clients show. A task beside it tells
 //! rendezvous twice a second that the relay lives, and how loaded it is; another settles with auth what was forwarded on
-//! whose account ([`quota`]).
+//! whose account ([`quota`]), and a third tells of pairs that are held back (`held_back`).
 //!
 //! A worker thread per core, each with a socket of its own at every listener; the kernel steers each datagram to the owner of
 //! its slot ([`steer`]), so that nothing is shared or locked. All listeners lead to the same pairs: the legs of a pair may use
@@ -11,6 +11,8 @@
 //!
 //! Where an interface of the host allows it, the kernel forwards what two proven IPv4 legs send each other before the workers
 //! see it (`xdp.rs`), by the same rules; this is an accelerator, and missing is no failure.
+//!
+//! A worker to which many datagrams come one by one rests between them, so that it finds some at once (`rest`).
 //!
 //! Where more arrives than the workers can look at, the kernel drops what is least worth it before it is queued ([`guard`]).
 //!
@@ -34,10 +36,12 @@ mod door;
 mod empty;
 pub mod fanout;
 pub mod guard;
+mod held_back;
 mod joins;
 pub mod metrics;
 pub mod parking;
 pub mod quota;
+mod rest;
 mod slab;
 mod socket;
 pub mod steer;
@@ -66,7 +70,10 @@ use contract::{
 use domain::{InstanceId, RelayId, StreamEndpoint};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use wire::{
     probe::{Budget, Desk, MAX_ANSWER_SIZE, Mirror, ObservationKey, Sources, is_stun},
@@ -329,6 +336,7 @@ impl Bound {
         let mut seed = [0; 8];
         SystemRandom::new().fill(&mut seed).map_err(|_| Error::Random)?;
         let ledger = quota::Ledger::new(Instant::now(), accounts.clone(), seed);
+        let (names, named) = mpsc::channel(held_back::WAITING);
         let mut workers = Vec::with_capacity(doors.len());
         for (worker, doors) in (0..).zip(doors) {
             let bound = doors.iter().map(|door: &Door| door.socket.local_addr()).collect::<io::Result<_>>();
@@ -350,17 +358,20 @@ impl Bound {
                 guard,
                 port: streams.then(port).transpose().map_err(Error::Thread)?,
                 metrics: Arc::clone(&seams.metrics),
+                held_back: names.clone(),
                 drains: Arc::clone(&drains),
                 stops: Arc::clone(&stops),
             };
             workers.push(worker.start().map_err(Error::Thread)?);
         }
+        drop(names);
         tracing::info!(relay = %self.relay, workers = workers.len(), "relay forwards");
 
         let silent = CancellationToken::new();
         let mut reporting = JoinSet::new();
         let metrics = Arc::clone(&seams.metrics);
         reporting.spawn(quota::run(ledger, wakes, seams.bus.clone(), Arc::clone(&metrics), silent.clone()));
+        reporting.spawn(held_back::run(self.relay, named, seams.bus.clone(), Arc::clone(&metrics)));
         let ends = CancellationToken::new();
         let _ends = ends.clone().drop_guard();
         let gate = Gate::new(self.config.streams.clone(), self.workers, inlets, Arc::clone(&seams.metrics), spread);

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub quota_reports_failed: IntCounter,
     /// Answers that nothing is left of a quota.
     pub quotas_exhausted: IntCounter,
+    /// Pairs that rendezvous was told to send more than they may.
+    pub held_back_pairs: IntCounter,
     /// Of legs over streams.
     pub streams: StreamMetrics,
     dropped: [IntCounter; DropReason::ALL.len()],
@@ -89,6 +91,10 @@ impl Metrics {
                 "Reports on quotas that came to nothing",
             )?,
             quotas_exhausted: counter("relay_quotas_exhausted_total", "Answers that nothing is left of a quota")?,
+            held_back_pairs: counter(
+                "relay_held_back_pairs_total",
+                "Pairs that were told to send more than they may, each once an hour",
+            )?,
             dropped: DropReason::ALL.map(|reason| dropped.with_label_values(&[reason.name()])),
             guarded: Reason::ALL.map(|reason| guarded.with_label_values(&[reason.name()])),
             streams: StreamMetrics::register(registry)?,

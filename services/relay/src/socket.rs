@@ -17,11 +17,14 @@ use domain::UnixMillis;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::prctl::set_timerslack,
 };
+use tokio::sync::mpsc;
 use wire::{
     probe::{Asked, Corner, MAX_ANSWER_SIZE, Verdict as Reflection, is_stun},
     relay::{MAX_DATAGRAM, Message, Slot},
     stream::StreamId,
+    ticket::PairNonce,
 };
 
 use crate::{
@@ -33,6 +36,7 @@ use crate::{
     guard::Guard,
     metrics::Metrics,
     parking::{MAX_PARCEL, Parcel},
+    rest::{Rest, SLACK},
     stream::{self, port::Port},
     xdp::Table,
 };
@@ -56,6 +60,8 @@ pub(crate) struct Worker {
     /// Where streams come in, if any do.
     pub(crate) port: Option<Port>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Takes pairs that send more than they may.
+    pub(crate) held_back: mpsc::Sender<PairNonce>,
     pub(crate) drains: Arc<AtomicBool>,
     pub(crate) stops: Arc<AtomicBool>,
 }
@@ -71,9 +77,12 @@ impl Worker {
         let mut outgoing: Vec<_> = self.doors.iter().map(|_| Outgoing::new()).collect();
         let mut count = Count::default();
         let mut round = Round::default();
+        let mut rest = Rest::default();
+        // Without it a rest is longer, and nothing else.
+        let _ = set_timerslack(SLACK);
         while !self.stops.load(Ordering::Relaxed) {
             self.follow_order(&mut round);
-            let mut emptied = true;
+            let (mut emptied, mut forwarded) = (true, 0);
             let waits = if self.waits_at_one_door() { Waits::ForOne } else { Waits::Not };
             for at in self.ready()? {
                 arrivals.receive(&self.doors[at].socket, waits)?;
@@ -103,6 +112,7 @@ impl Worker {
                     }
                 }
                 self.send(now, &arrivals, &mut outgoing, &mut count)?;
+                forwarded += count.packets;
                 count.flush(&self.metrics);
             }
             self.serve_streams(&mut arrivals, &mut outgoing, &mut count)?;
@@ -116,6 +126,11 @@ impl Worker {
                     break;
                 }
                 self.end_idle(now);
+            }
+            if let Some(pause) = rest.handle_turn(now, forwarded, emptied)
+                && self.port.as_ref().is_none_or(Port::rests)
+            {
+                std::thread::sleep(pause);
             }
         }
         if let Some(table) = &mut self.table {
@@ -379,6 +394,10 @@ impl Worker {
     }
 
     pub(crate) fn count_events(&mut self) {
+        if let Some(pair) = self.relay.poll_held_back() {
+            // Without room it is named again with the next note.
+            let _ = self.held_back.try_send(pair);
+        }
         if let Some((to, note)) = self.relay.poll_note() {
             self.metrics.answers.inc();
             tell(&self.doors, self.port.as_mut(), to, &note);

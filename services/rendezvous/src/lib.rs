@@ -5,13 +5,15 @@
 //! - **negotiate**: the shell around `traversal::schedule`. Network says which pairs are wanted, presence where they are
 //!   and what was tried before; orders go to the clients through their gateways, and their words come back addressed to
 //!   this process.
-//! - **relays**: which relays live, by their beats, and the tickets for them.
+//! - **relays**: which relays live, by their beats, and the tickets for them; **names**: whom the tickets are of, for what relays
+//!   tell of pairs.
 //!
 //! Any number of these processes run at once and share nothing but presence, the bus and two secrets. One that dies in a
 //! negotiation leaves leases that run out; the next wish for the pair, or another process that rests it, starts again.
 
 mod elsewhere;
 mod metrics;
+mod names;
 mod negotiate;
 mod probe;
 mod relays;
@@ -30,8 +32,8 @@ use contract::{
     admin::{self, RendezvousFigures},
     relay::RelayOrdered,
     rendezvous::{
-        OrderRefusal, OrderRelay, Pair, PairReply, PairsWanted, PunchWord, ReflectorBeat, Refusal, RelayBeat,
-        Relays as AskRelays, RelaysReply,
+        OrderRefusal, OrderRelay, Pair, PairReply, PairsHeldBack, PairsWanted, PunchWord, ReflectorBeat, Refusal,
+        RelayBeat, Relays as AskRelays, RelaysReply,
     },
 };
 use domain::{InstanceId, UnixMillis};
@@ -271,6 +273,20 @@ async fn serve(
             std::future::ready(Ok::<(), std::convert::Infallible>(()))
         }
     };
+    let held_back = {
+        let (relays, seams) = (Arc::clone(relays), seams.clone());
+        move |told: PairsHeldBack| {
+            let (happened, bus) = (relays.names.held_back((seams.clock)(), &told), seams.bus.clone());
+            async move {
+                if let Some(happened) = happened
+                    && let Err(error) = bus.publish(&happened).await
+                {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "events were not told");
+                }
+                Ok::<(), std::convert::Infallible>(())
+            }
+        }
+    };
     let wanted = {
         let negotiator = Arc::clone(negotiator);
         move |wanted: PairsWanted| {
@@ -312,6 +328,7 @@ async fn serve(
     };
     Ok(vec![
         bus.subscribe::<RelayBeat, _, _, _>(1, beats).await?,
+        bus.subscribe::<PairsHeldBack, _, _, _>(1, held_back).await?,
         bus.subscribe::<PunchWord, _, _, _>(concurrency, words).await?,
         bus.subscribe::<PairsWanted, _, _, _>(concurrency, wanted).await?,
         bus.serve::<Pair, _, _>(concurrency, pair).await?,

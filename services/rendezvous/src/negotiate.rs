@@ -13,12 +13,13 @@ use std::{
 
 use bus::Bus;
 use contract::{
+    admin::Happened,
     gateway::{Notice, Push, Target},
     rendezvous::{PairWanted, PairsWanted, PunchSaid, PunchWord, Wanted as Reason},
 };
 use domain::{
-    ClientId, InstanceId, PairOutcome, PairRecord, PunchId, PunchReady, PunchReport, RelayChoice, RelayId, RelayLoss,
-    SessionTag, Strategy, UnixMillis,
+    ClientId, Event, EventKind, InstanceId, PairOutcome, PairRecord, PunchId, PunchReady, PunchReport, RelayChoice,
+    RelayId, RelayLoss, SessionTag, Strategy, UnixMillis,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use presence::{Presence, Seat};
@@ -368,7 +369,9 @@ impl Outside {
     async fn settle(&self, settled: Settled) {
         self.metrics.negotiation(&settled);
         let Settled { parties, record, leases, .. } = settled;
-        let (relay, choice) = self.relay_of(&record).await.unwrap_or_default();
+        let known = self.presence.recall(record.a, record.b).await.ok().flatten();
+        let before = known.as_ref().map(|known| known.outcome);
+        let (relay, choice) = known.map(relay_of).unwrap_or_default();
         let record = PairRecord { relay, choice, ..record };
         if let Err(error) = self.presence.remember(&record, self.record_lifetime).await {
             // The ladder starts over; limits of the schedule still hold.
@@ -384,14 +387,26 @@ impl Outside {
         for to in &parties {
             let _delivered = self.push(to, Notice::Record(record.clone())).await;
         }
+        if before != Some(record.outcome) {
+            self.happened(&record).await;
+        }
     }
 
-    /// The schedule does not know which relay a pair uses.
-    async fn relay_of(&self, record: &PairRecord) -> Option<(Option<RelayId>, Option<Box<RelayChoice>>)> {
-        let known = self.presence.recall(record.a, record.b).await.ok().flatten()?;
-        // When to ask again was said when it was asked.
-        let choice = known.choice.map(|choice| Box::new(RelayChoice { retry_after_ms: None, ..*choice }));
-        Some((known.relay, choice))
+    /// Tells programs of operators how a pair is connected from now on.
+    async fn happened(&self, record: &PairRecord) {
+        let kind = match record.outcome {
+            PairOutcome::Direct => EventKind::PairDirect,
+            PairOutcome::Relayed => EventKind::PairRelayed,
+            PairOutcome::Pending => return,
+        };
+        let mut drawn = [0; 10];
+        if SystemRandom::new().fill(&mut drawn).is_err() {
+            return;
+        }
+        let event = Event::new(kind, (self.clock)(), drawn).pair(record.a, record.b);
+        if let Err(error) = self.bus.publish(&Happened { events: vec![event] }).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "an event was not told");
+        }
     }
 
     async fn look_up(&self, a: ClientId, b: ClientId) -> Option<Input> {
@@ -416,6 +431,13 @@ impl Outside {
         }
         pushed
     }
+}
+
+/// The schedule does not know which relay a pair uses.
+fn relay_of(known: PairRecord) -> (Option<RelayId>, Option<Box<RelayChoice>>) {
+    // When to ask again was said when it was asked.
+    let choice = known.choice.map(|choice| Box::new(RelayChoice { retry_after_ms: None, ..*choice }));
+    (known.relay, choice)
 }
 
 fn party(seat: Seat) -> Party {

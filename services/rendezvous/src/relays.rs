@@ -14,6 +14,8 @@ use ring::hmac;
 use traversal::relay_choice::{self, Relay};
 use wire::ticket::{LegSide, PairNonce, Ticket, TicketRoot};
 
+use crate::names::Names;
+
 /// Relays known at once; a deployment with more of them has another problem.
 const MOST_RELAYS: usize = 1_024;
 /// Endpoints that are told to clients.
@@ -48,6 +50,7 @@ pub(crate) struct Relays {
     nonces: hmac::Key,
     lifetime: Duration,
     known: Mutex<BTreeMap<RelayId, Known>>,
+    pub(crate) names: Names,
 }
 
 #[derive(Debug)]
@@ -65,6 +68,7 @@ impl Relays {
             nonces: hmac::Key::new(hmac::HMAC_SHA256, &secret),
             lifetime,
             known: Mutex::default(),
+            names: Names::default(),
         }
     }
 
@@ -144,6 +148,7 @@ impl Relays {
         let streams: Vec<_> = chosen.beat.streams.iter().take(MOST_ENDPOINTS).cloned().collect();
         let key = self.root.key(relay);
         let nonce = self.nonce(relay, pair);
+        self.names.remember(nonce, pair);
         let expires = at.plus(self.lifetime);
         let offer = |own: ClientId, peer: ClientId, payer: PayerId| {
             let side = if own < peer { LegSide::A } else { LegSide::B };

@@ -492,6 +492,7 @@ impl Party {
             prefix4: 10,
             prefix6: 48,
             relays: Vec::new(),
+            membership_keys: Vec::new(),
         };
         core.handle_connected(now, &welcome);
         core.view.learn(NETWORK, domain::SecretEpoch::FIRST, NetworkSecret::from_bytes([9; 32]));
@@ -622,10 +623,12 @@ impl Party {
                 | Output::Ask(_)
                 | Output::WantKeys(_)
                 | Output::WantSeal(_)
+                | Output::WantMembership(_)
                 | Output::Prove(..)
                 | Output::MakeSecret(..)
                 | Output::Configure(_)
                 | Output::Members(_)
+                | Output::Route(_)
                 | Output::Open(_)
                 | Output::Close(_)
                 | Output::Call { .. }
@@ -633,6 +636,7 @@ impl Party {
                 | Output::CloseStream(_)
                 | Output::MapPort(_)
                 | Output::Pong { .. }
+                | Output::KeepChats(_)
                 | Output::Save(_) => {}
             }
         }

@@ -132,7 +132,12 @@ impl Peer {
     pub(crate) fn seat(&self, now: Instant) -> Option<(SocketAddr, Slot)> {
         let sends = self.path.sends();
         let relayed = sends.first == Some(path::Route::Relay) && sends.also.is_none();
-        if !relayed || !self.session.is_established() || self.is_holding(now) || !self.held.is_empty() {
+        if !relayed
+            || self.is_barred(now)
+            || !self.session.is_established()
+            || self.is_holding(now)
+            || !self.held.is_empty()
+        {
             return None;
         }
         self.leg.as_ref().and_then(Leg::seat)
@@ -235,7 +240,7 @@ impl Peer {
         copy: &Shared<'_>,
     ) -> Result<BytesMut, Refusal> {
         let meets_there = self.slots().any(|(at, _)| at == from);
-        if !meets_there || turn.policy == PathPolicy::Direct {
+        if !meets_there || turn.policy == PathPolicy::Direct || self.is_barred(turn.now) {
             return Err(Refusal::Foreign);
         }
         let heard =

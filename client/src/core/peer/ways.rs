@@ -111,6 +111,7 @@ impl Peer {
                 Event::Established => {
                     tracing::info!(peer = %self.id, "the tunnel is up");
                     self.tell_hints(turn);
+                    self.established = true;
                     *turn.changed = true;
                 }
                 Event::Lapsed => tracing::info!(peer = %self.id, "the tunnel lapsed"),

@@ -272,6 +272,7 @@ impl Sole {
             prefix4: 10,
             prefix6: 48,
             relays: Vec::new(),
+            membership_keys: Vec::new(),
         };
         node.core.handle_connected(now, &welcome);
         let peer = member(2, &[2; 32]).client;
@@ -449,14 +450,17 @@ impl Sole {
             Output::Deliver(_)
             | Output::WantKeys(_)
             | Output::WantSeal(_)
+            | Output::WantMembership(_)
             | Output::Prove(..)
             | Output::MakeSecret(..)
             | Output::Ask(_)
             | Output::Configure(_)
             | Output::Members(_)
+            | Output::Route(_)
             | Output::OpenStream { .. }
             | Output::CloseStream(_)
             | Output::Pong { .. }
+            | Output::KeepChats(_)
             | Output::Save(_) => {}
         }
     }

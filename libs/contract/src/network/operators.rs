@@ -161,7 +161,7 @@ pub struct Govern {
 }
 
 /// Why nothing was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum GovernRefusal {
     #[n(0)]
     NoSuchNetwork,

@@ -1,14 +1,14 @@
 //! Writes to accounts. Each begins with [`bump`].
 
 use domain::{
-    AccountAction, AccountId, AccountOrder, ClientId, EmailAddress, MAX_ACCOUNT_PEOPLE, NetworkId, PersonId, Role,
-    TokenHash, UnixMillis, may_in_account,
+    AccountAction, AccountId, AccountOrder, ClientId, EmailAddress, EventKind, MAX_ACCOUNT_PEOPLE, NetworkId, PersonId,
+    Role, TokenHash, UnixMillis, may_in_account,
 };
 
 use super::{
     account_views::{self, role},
     backend::{Connection, Db},
-    mails,
+    blocks, events, mails, quota,
     signing_up::{self, CODE, INVITATION, SIGN_UP},
 };
 use crate::{
@@ -64,13 +64,12 @@ pub(crate) async fn carry_out(
         AccountOrder::Leave => remove(db, account, actor, default_plan, at).await,
         AccountOrder::SetRole { role: Role::Owner, .. } => Err(AccountError::Invalid),
         AccountOrder::SetRole { person, role } => Ok(set_role(db, account, person, role).await?),
-        AccountOrder::Transfer(heir) => {
-            // In this order there is one owner at most at any moment, as the index demands.
-            set_role(db, account, actor, Role::Admin).await?;
-            Ok(set_role(db, account, heir, Role::Owner).await?)
-        }
+        AccountOrder::Transfer(heir) => Ok(hand_over(db, account, heir).await?),
         AccountOrder::MakeCode => make_code(db, account, actor, fresh, at).await,
-        AccountOrder::DetachClient(client) => detach_client(db, account, client, default_plan).await,
+        AccountOrder::DetachClient(client) => {
+            check_unblocked(db, account, at).await?;
+            detach_client(db, account, client, default_plan).await
+        }
         AccountOrder::AttachNetwork(network) => attach_network(db, account, network).await,
         AccountOrder::DetachNetwork(network) => detach_network(db, account, network).await,
     }
@@ -207,6 +206,24 @@ async fn set_role(db: &mut Connection, account: AccountId, person: PersonId, rol
     Ok(())
 }
 
+/// Makes `heir` the owner, and who was it an admin.
+async fn hand_over(db: &mut Connection, account: AccountId, heir: PersonId) -> Result<(), Error> {
+    // In this order there is one owner at most at any moment, as the index demands.
+    sqlx::query("UPDATE account_people SET role = $2 WHERE account = $1 AND role = $3")
+        .bind(account.as_bytes().to_vec())
+        .bind(role_number(Role::Admin))
+        .bind(role_number(Role::Owner))
+        .execute(&mut *db)
+        .await?;
+    set_role(db, account, heir, Role::Owner).await
+}
+
+pub(crate) async fn transfer(db: &mut Connection, account: AccountId, heir: PersonId) -> Result<(), AccountError> {
+    bump(db, account).await?.ok_or(AccountError::Unknown)?;
+    role(db, account, heir).await?.ok_or(AccountError::TargetUnknown)?;
+    Ok(hand_over(db, account, heir).await?)
+}
+
 async fn make_code(
     db: &mut Connection,
     account: AccountId,
@@ -273,6 +290,7 @@ pub(crate) async fn attach(
             None => Err(AttachError::Full { limit: seats_for_clients(db, &bumped.plan).await? }),
         };
     }
+    quota::move_leases(db, client, Some(account)).await?;
     let used =
         sqlx::query("DELETE FROM account_tokens WHERE hash = $1").bind(code.as_bytes().to_vec()).execute(db).await?;
     // Somebody else used it between the look and the lock.
@@ -290,12 +308,33 @@ async fn seats_for_clients(db: &mut Connection, plan: &str) -> Result<u32, Error
     values::count(limit)
 }
 
-pub(crate) async fn detach(db: &mut Connection, client: ClientId, default_plan: String) -> Result<bool, Error> {
+pub(crate) async fn detach(
+    db: &mut Connection,
+    client: ClientId,
+    default_plan: String,
+    at: UnixMillis,
+) -> Result<bool, AccountError> {
     let Some(Attachment { account, .. }) = account_views::attachment(db, client).await? else { return Ok(false) };
     if bump(db, account).await?.is_none() {
         return Ok(false);
     }
-    release(db, account, Some(client), default_plan).await.map(|released| released > 0)
+    check_unblocked(db, account, at).await?;
+    Ok(release(db, account, Some(client), default_plan).await? > 0)
+}
+
+/// While operators hold something against an account nobody takes its clients out of it, or ends it: the block goes with it.
+async fn check_unblocked(db: &mut Connection, account: AccountId, at: UnixMillis) -> Result<(), AccountError> {
+    if blocks::is_account_blocked(db, account, at).await? { Err(AccountError::Suspended) } else { Ok(()) }
+}
+
+pub(crate) async fn detach_from(
+    db: &mut Connection,
+    account: AccountId,
+    client: ClientId,
+    default_plan: String,
+) -> Result<(), AccountError> {
+    bump(db, account).await?.ok_or(AccountError::Unknown)?;
+    detach_client(db, account, client, default_plan).await
 }
 
 async fn detach_client(
@@ -318,14 +357,19 @@ async fn release(
     default_plan: String,
 ) -> Result<u64, Error> {
     let only = client.map_or_else(Vec::new, |client| client.as_bytes().to_vec());
-    let released = sqlx::query("UPDATE clients SET account = NULL, plan = $3 WHERE account = $1 AND (id = $2 OR $4)")
-        .bind(account.as_bytes().to_vec())
-        .bind(only)
-        .bind(default_plan)
-        .bind(client.is_none())
-        .execute(db)
-        .await?;
-    Ok(released.rows_affected())
+    let released: Vec<Vec<u8>> = sqlx::query_scalar::<Db, _>(
+        "UPDATE clients SET account = NULL, plan = $3 WHERE account = $1 AND (id = $2 OR $4) RETURNING id",
+    )
+    .bind(account.as_bytes().to_vec())
+    .bind(only)
+    .bind(default_plan)
+    .bind(client.is_none())
+    .fetch_all(&mut *db)
+    .await?;
+    for client in &released {
+        quota::move_leases(db, values::client(client)?, None).await?;
+    }
+    Ok(released.len() as u64)
 }
 
 async fn attach_network(db: &mut Connection, account: AccountId, network: NetworkId) -> Result<(), AccountError> {
@@ -374,6 +418,7 @@ pub(crate) async fn set_standing(
     account: AccountId,
     standing: Standing,
     default_plan: String,
+    at: UnixMillis,
 ) -> Result<(), AccountError> {
     let bumped = bump(db, account).await?.ok_or(AccountError::Unknown)?;
     let suspended = standing == Standing::Blocked;
@@ -382,6 +427,10 @@ pub(crate) async fn set_standing(
         .bind(suspended)
         .execute(&mut *db)
         .await?;
+    if suspended != bumped.suspended {
+        let kind = if suspended { EventKind::AccountSuspended } else { EventKind::AccountResumed };
+        events::happened(db, events::event(kind, at).account(account)).await?;
+    }
     Ok(plan_of_clients(db, account, if suspended { default_plan } else { bumped.plan }).await?)
 }
 
@@ -399,15 +448,20 @@ pub(crate) async fn erase(
     actor: Actor,
     account: AccountId,
     default_plan: String,
-    _at: UnixMillis,
+    at: UnixMillis,
 ) -> Result<(), AccountError> {
     bump(db, account).await?.ok_or(AccountError::Unknown)?;
     account_views::check(db, actor, account, AccountAction::Erase).await?;
+    if matches!(actor, Actor::Person(_)) {
+        check_unblocked(db, account, at).await?;
+    }
     release(db, account, None, default_plan).await?;
     for statement in [
         "UPDATE networks SET account = NULL WHERE account = $1",
         "DELETE FROM account_mails WHERE recipient IN (SELECT email FROM account_tokens WHERE account = $1)",
         "DELETE FROM account_tokens WHERE account = $1",
+        "DELETE FROM account_usage WHERE account = $1",
+        "DELETE FROM blocks WHERE kind = 2 AND target = $1",
     ] {
         sqlx::query(statement).bind(account.as_bytes().to_vec()).execute(&mut *db).await?;
     }
@@ -417,6 +471,7 @@ pub(crate) async fn erase(
             .fetch_all(&mut *db)
             .await?;
     sqlx::query("DELETE FROM accounts WHERE id = $1").bind(account.as_bytes().to_vec()).execute(&mut *db).await?;
+    events::happened(db, events::event(EventKind::AccountErased, at).account(account)).await?;
     for person in people {
         let person = values::person(&person)?;
         if accounts_of(db, person).await? == 0 {

@@ -6,13 +6,17 @@ use domain::{
 };
 
 use super::{
+    account_allowance,
     backend::{Connection, Db},
     signing_up::INVITATION,
 };
 use crate::{
-    AccountError, AccountSummary, Actor, Attachment, Belonging, Error, Person,
+    AccountError, AccountSearch, AccountSummary, Actor, Attachment, Belonging, Error, Person,
     values::{self, bigint},
 };
+
+/// An account, the role in it, its plan, whether suspended, e-mail of the owner.
+type BelongingRow = (Vec<u8>, i64, String, bool, Option<String>);
 
 pub(crate) async fn person(db: &mut Connection, session: TokenHash, at: UnixMillis) -> Result<Option<Person>, Error> {
     let row: Option<(Vec<u8>, String)> = sqlx::query_as::<Db, _>(
@@ -24,15 +28,19 @@ pub(crate) async fn person(db: &mut Connection, session: TokenHash, at: UnixMill
     .fetch_optional(&mut *db)
     .await?;
     let Some((id, email)) = row else { return Ok(None) };
-    let accounts: Vec<(Vec<u8>, i64, String, bool)> = sqlx::query_as::<Db, _>(
-        "SELECT a.id, m.role, a.plan, a.suspended FROM account_people m JOIN accounts a ON a.id = m.account
+    let accounts: Vec<BelongingRow> = sqlx::query_as::<Db, _>(
+        "SELECT a.id, m.role, a.plan, a.suspended,
+                (SELECT p.email FROM account_people o JOIN people p ON p.id = o.person
+                 WHERE o.account = a.id AND o.role = 2)
+         FROM account_people m JOIN accounts a ON a.id = m.account
          WHERE m.person = $1 ORDER BY m.since_ms, a.id",
     )
     .bind(id.clone())
     .fetch_all(db)
     .await?;
-    let accounts = accounts.into_iter().map(|(account, role, plan, suspended)| {
-        Ok(Belonging { account: values::account(&account)?, role: values::role(role)?, plan, suspended })
+    let accounts = accounts.into_iter().map(|(account, role, plan, suspended, owner)| {
+        let owner = owner.map(|owner| values::email(&owner)).transpose()?;
+        Ok(Belonging { account: values::account(&account)?, role: values::role(role)?, plan, suspended, owner })
     });
     Ok(Some(Person {
         person: values::person(&id)?,
@@ -79,6 +87,8 @@ pub(crate) async fn view(
     let (plan, suspended, made) = row.ok_or(AccountError::Unknown)?;
     Ok(AccountView {
         account,
+        limits: account_allowance::limits(db, &plan).await?,
+        relayed: account_allowance::relayed(db, account).await?,
         plan,
         suspended,
         made: values::instant(made)?,
@@ -248,23 +258,51 @@ pub(crate) async fn attachment(db: &mut Connection, client: ClientId) -> Result<
 /// Id, plan, whether suspended, e-mail of the owner, people, clients, since when.
 type SummaryRow = (Vec<u8>, String, bool, Option<String>, i64, i64, i64);
 
+/// The columns of a [`SummaryRow`] of the account `a`.
+macro_rules! summaries {
+    ($of:literal) => {
+        concat!(
+            "SELECT a.id, a.plan, a.suspended,
+                    (SELECT p.email FROM account_people m JOIN people p ON p.id = m.person
+                     WHERE m.account = a.id AND m.role = 2),
+                    (SELECT COUNT(*) FROM account_people m WHERE m.account = a.id),
+                    (SELECT COUNT(*) FROM clients c WHERE c.account = a.id), a.made_ms ",
+            $of
+        )
+    };
+}
+
 pub(crate) async fn list(
     db: &mut Connection,
+    search: AccountSearch,
     after: Option<AccountId>,
     limit: u16,
 ) -> Result<Vec<AccountSummary>, Error> {
-    let rows: Vec<SummaryRow> = sqlx::query_as::<Db, _>(
-        "SELECT a.id, a.plan, a.suspended,
-                (SELECT p.email FROM account_people m JOIN people p ON p.id = m.person
-                 WHERE m.account = a.id AND m.role = 2),
-                (SELECT COUNT(*) FROM account_people m WHERE m.account = a.id),
-                (SELECT COUNT(*) FROM clients c WHERE c.account = a.id), a.made_ms
-         FROM accounts a WHERE a.id > $1 ORDER BY a.id LIMIT $2",
-    )
-    .bind(after.map_or_else(Vec::new, |id| id.as_bytes().to_vec()))
-    .bind(i64::from(limit))
-    .fetch_all(db)
-    .await?;
+    let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
+    let rows: Vec<SummaryRow> = match search {
+        AccountSearch::Ids(first, last) => {
+            sqlx::query_as::<Db, _>(summaries!(
+                "FROM accounts a WHERE a.id > $1 AND a.id >= $3 AND a.id <= $4 ORDER BY a.id LIMIT $2"
+            ))
+            .bind(after)
+            .bind(i64::from(limit))
+            .bind(first.as_bytes().to_vec())
+            .bind(last.as_bytes().to_vec())
+            .fetch_all(db)
+            .await?
+        }
+        AccountSearch::Email(email) => {
+            sqlx::query_as::<Db, _>(summaries!(
+                "FROM people w JOIN account_people b ON b.person = w.id JOIN accounts a ON a.id = b.account
+                 WHERE w.email = $3 AND a.id > $1 ORDER BY a.id LIMIT $2"
+            ))
+            .bind(after)
+            .bind(i64::from(limit))
+            .bind(email.as_str().to_owned())
+            .fetch_all(db)
+            .await?
+        }
+    };
     let summary = |(account, plan, suspended, owner, people, clients, made): SummaryRow| {
         Ok(AccountSummary {
             account: values::account(&account)?,

@@ -1,23 +1,24 @@
 //! Clients and plans.
 
 use async_trait::async_trait;
-use domain::{ClientId, Month, PayerId, Plan, RelayGrant, RelayReport, UnixMillis};
+use domain::{AccountId, ClientId, EventKind, Lineage, Month, PayerId, Plan, RelayGrant, RelayReport, UnixMillis};
 
 use super::{
     backend::{Connection, Db},
     directory,
     engine::Store,
-    membership, plans, quota,
+    events, membership, plans, quota,
+    rotation::{self, Owner},
 };
 use crate::{
-    Accounts, ClientSearch, Deployment, Error, FoundClients, LoggedIn, Login, MonthUsage, Place, PlanError,
-    ReassignError, SettleError, Standing, UnknownPlan,
+    Accounts, ClientSearch, Deployment, Error, FoundClients, GivenUp, LoggedIn, Login, LoginError, MonthUsage, Place,
+    PlanError, ReassignError, RotateError, Rotated, Rotation, SettleError, Standing, UnknownPlan,
     values::{self, PlanRow, bigint},
 };
 
 #[async_trait]
 impl Accounts for Store {
-    async fn login(&self, login: Login, at: UnixMillis) -> Result<LoggedIn, Error> {
+    async fn login(&self, login: Login, at: UnixMillis) -> Result<LoggedIn, LoginError> {
         for _ in 0..REKEY_TRIES {
             let (known, plan) = (login.clone(), self.default_plan.clone());
             let outcome = self.engine.write("login", move |db| Box::pin(log_in(db, known, plan, at))).await?;
@@ -25,7 +26,26 @@ impl Accounts for Store {
                 return Ok(logged_in);
             }
         }
-        Err(Error::Busy)
+        Err(Error::Busy.into())
+    }
+
+    async fn rotate(&self, wanted: Rotation, at: UnixMillis) -> Result<Rotated, RotateError> {
+        for _ in 0..REKEY_TRIES {
+            let wanted = wanted.clone();
+            let outcome = self.engine.write("rotate", move |db| Box::pin(rotation::rotate(db, wanted, at))).await?;
+            if let Some(rotated) = outcome {
+                return Ok(rotated);
+            }
+        }
+        Err(Error::Busy.into())
+    }
+
+    async fn lineage(&self, client: ClientId) -> Result<Option<Lineage>, Error> {
+        self.engine.read("lineage", move |db| Box::pin(rotation::lineage(db, client))).await
+    }
+
+    async fn given_up_since(&self, since: UnixMillis, limit: u16) -> Result<Vec<GivenUp>, Error> {
+        self.engine.read("given up", move |db| Box::pin(rotation::given_up_since(db, since, limit))).await
     }
 
     async fn assign_plan(&self, client: ClientId, plan: &str) -> Result<(), UnknownPlan> {
@@ -81,11 +101,21 @@ impl Accounts for Store {
     }
 
     async fn settle_relay(&self, report: RelayReport, at: UnixMillis) -> Result<RelayGrant, SettleError> {
-        self.engine.write("settle relay", move |db| Box::pin(quota::settle(db, report, at))).await
+        for _ in 0..REKEY_TRIES {
+            let settled = self.engine.write("settle relay", move |db| Box::pin(quota::settle(db, report, at))).await?;
+            if let Some(grant) = settled {
+                return Ok(grant);
+            }
+        }
+        Err(Error::Busy.into())
     }
 
     async fn relayed(&self, payer: PayerId, month: Month) -> Result<u64, Error> {
         self.engine.read("relayed", move |db| Box::pin(quota::relayed(db, payer, month))).await
+    }
+
+    async fn relayed_on(&self, account: AccountId, month: Month) -> Result<u64, Error> {
+        self.engine.read("relayed on", move |db| Box::pin(quota::relayed_on(db, account, month))).await
     }
 
     fn deployment(&self) -> Deployment {
@@ -107,9 +137,20 @@ const REKEY_TRIES: usize = 3;
 type ClientRow = (Vec<u8>, Vec<u8>, Option<String>, bool);
 
 /// `None` when the client joined a network while its new tunnel key was noted: to be repeated.
-async fn log_in(db: &mut Connection, login: Login, plan: String, at: UnixMillis) -> Result<Option<LoggedIn>, Error> {
-    let client = ClientId::of(&login.identity);
-    if register(db, client, &login, plan, at).await? {
+async fn log_in(
+    db: &mut Connection,
+    login: Login,
+    plan: String,
+    at: UnixMillis,
+) -> Result<Option<LoggedIn>, LoginError> {
+    // Whoever looked at what is held against a client did so by this id.
+    let client = login.client.unwrap_or_else(|| ClientId::of(&login.identity));
+    let known = match rotation::owner(db, &login.identity).await? {
+        Owner::Client(owner) if owner == client => true,
+        Owner::Unknown if login.client.is_none() => false,
+        Owner::Client(_) | Owner::Nobody | Owner::Unknown => return Err(LoginError::Rotated),
+    };
+    if !known && register(db, client, &login, plan, at).await? {
         return Ok(Some(LoggedIn { client, registered: true, nick: login.nick, standing: Standing::Good }));
     }
     let (tunnel, signature, nick, blocked) = client_row(db, client).await?;
@@ -118,6 +159,11 @@ async fn log_in(db: &mut Connection, login: Login, plan: String, at: UnixMillis)
         membership::lock_client(db, client, at).await?;
     } else if !rekey(db, client, &login, at).await? {
         return Ok(None);
+    }
+    // The client is locked now: whether the key was changed meanwhile shows, and undoes the above.
+    match rotation::owner(db, &login.identity).await? {
+        Owner::Client(owner) if owner == client => {}
+        Owner::Client(_) | Owner::Nobody | Owner::Unknown => return Err(LoginError::Rotated),
     }
     let standing = if blocked { Standing::Blocked } else { Standing::Good };
     Ok(Some(LoggedIn { client, registered: false, nick: values::nick(nick.as_deref())?, standing }))
@@ -144,9 +190,13 @@ async fn register(
     .bind(plan)
     .bind(bigint(at.0))
     .bind(login.nick.as_ref().map(|nick| directory::nick_bytes(nick.as_str())))
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    Ok(made.rows_affected() == 1)
+    let registered = made.rows_affected() == 1;
+    if registered {
+        events::happened(db, events::event(EventKind::ClientRegistered, at).client(client)).await?;
+    }
+    Ok(registered)
 }
 
 /// Takes a new tunnel key over, as a change of every network of the client. Not when the client joined one meanwhile,

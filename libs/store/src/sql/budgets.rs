@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use domain::UnixMillis;
+use sqlx::QueryBuilder;
 
-use super::backend::{Connection, Db};
+use super::backend::{Connection, Db, LOCK_ROWS};
 use crate::{Budget, BudgetKind, Error, Guess, values::bigint};
 
 /// Why not every budget gave an attempt: an error, so that the transaction gives back those that did.
@@ -19,37 +20,44 @@ impl From<Error> for Stop {
     }
 }
 
-/// One attempt out of each of `budgets`, which are in the order of kinds and keys: the order of the locks.
+/// One attempt out of each of `budgets`, which are in the order of kinds and keys (the order of the locks), one of a kind.
 pub(crate) async fn take(db: &mut Connection, budgets: Vec<Budget>, at: UnixMillis) -> Result<Guess, Stop> {
-    for budget in budgets {
-        let taken = take_one(db, budget, at).await.map_err(Error::from)?;
-        if let Some(retry_after) = taken {
-            return Err(Stop::Exhausted { retry_after });
-        }
+    let taken = take_all(db, &budgets, at).await.map_err(Error::from)?;
+    let has = |budget: &Budget| {
+        taken.iter().any(|&(kind, spent)| kind == budget.kind as i64 && spent <= i64::from(budget.limit))
+    };
+    match budgets.iter().find(|budget| !has(budget)) {
+        Some(empty) => Err(Stop::Exhausted { retry_after: refilled(db, empty, at).await.map_err(Error::from)? }),
+        None => Ok(Guess::Allowed),
     }
-    Ok(Guess::Allowed)
 }
 
-/// `None` when there was an attempt left, otherwise the time until there is.
-async fn take_one(db: &mut Connection, budget: Budget, at: UnixMillis) -> Result<Option<Duration>, sqlx::Error> {
-    let spent: Option<i64> = sqlx::query_scalar::<Db, _>(
-        "INSERT INTO guesses (kind, key, spent, expires_ms) VALUES ($1, $2, 1, $3)
-         ON CONFLICT (kind, key) DO UPDATE SET
-             spent = CASE WHEN guesses.expires_ms <= $4 THEN 1 ELSE guesses.spent + 1 END,
-             expires_ms = CASE WHEN guesses.expires_ms <= $4 THEN $3 ELSE guesses.expires_ms END
-         WHERE guesses.expires_ms <= $4 OR guesses.spent < $5
-         RETURNING spent",
-    )
-    .bind(budget.kind as i64)
-    .bind(budget.key.to_vec())
-    .bind(bigint(at.plus(budget.window).0))
-    .bind(bigint(at.0))
-    .bind(i64::from(budget.limit))
-    .fetch_optional(&mut *db)
-    .await?;
-    if spent.is_some_and(|spent| spent <= i64::from(budget.limit)) {
-        return Ok(None);
+/// Those that had an attempt left, and what was taken out of each by now.
+async fn take_all(db: &mut Connection, budgets: &[Budget], at: UnixMillis) -> Result<Vec<(i64, i64)>, sqlx::Error> {
+    let mut sql = QueryBuilder::<Db>::new("INSERT INTO guesses (kind, key, spent, expires_ms) ");
+    sql.push_values(budgets, |mut row, budget| {
+        row.push_bind(budget.kind as i64).push_bind(budget.key.to_vec()).push("1");
+        row.push_bind(bigint(at.plus(budget.window).0));
+    });
+    let over = |sql: &mut QueryBuilder<Db>| {
+        sql.push("guesses.expires_ms <= ").push_bind(bigint(at.0));
+    };
+    sql.push(" ON CONFLICT (kind, key) DO UPDATE SET spent = CASE WHEN ");
+    over(&mut sql);
+    sql.push(" THEN 1 ELSE guesses.spent + 1 END, expires_ms = CASE WHEN ");
+    over(&mut sql);
+    sql.push(" THEN excluded.expires_ms ELSE guesses.expires_ms END WHERE ");
+    over(&mut sql);
+    sql.push(" OR guesses.spent < CASE guesses.kind");
+    for budget in budgets {
+        sql.push(" WHEN ").push_bind(budget.kind as i64).push(" THEN ").push_bind(i64::from(budget.limit));
     }
+    sql.push(" END RETURNING kind, spent");
+    sql.build_query_as().fetch_all(db).await
+}
+
+/// How long it takes until there is an attempt again.
+async fn refilled(db: &mut Connection, budget: &Budget, at: UnixMillis) -> Result<Duration, sqlx::Error> {
     let expires_ms: Option<i64> =
         sqlx::query_scalar::<Db, _>("SELECT expires_ms FROM guesses WHERE kind = $1 AND key = $2")
             .bind(budget.kind as i64)
@@ -57,23 +65,23 @@ async fn take_one(db: &mut Connection, budget: Budget, at: UnixMillis) -> Result
             .fetch_optional(db)
             .await?;
     let expires = UnixMillis(expires_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(at.0));
-    Ok(Some(expires.since(at).max(Duration::from_millis(1))))
+    Ok(expires.since(at).max(Duration::from_millis(1)))
 }
 
 /// Gives back what was taken at `taken`, unless its window is over.
 pub(crate) async fn forgive(db: &mut Connection, budgets: Vec<Budget>, taken: UnixMillis) -> Result<(), Error> {
-    for budget in budgets {
-        sqlx::query(
-            "UPDATE guesses SET spent = spent - 1
-             WHERE kind = $1 AND key = $2 AND spent > 0 AND expires_ms > $3 AND expires_ms <= $4",
-        )
-        .bind(budget.kind as i64)
-        .bind(budget.key.to_vec())
-        .bind(bigint(taken.0))
-        .bind(bigint(taken.plus(budget.window).0))
-        .execute(&mut *db)
-        .await?;
+    let mut sql = QueryBuilder::<Db>::new(
+        "UPDATE guesses SET spent = spent - 1 WHERE (kind, key) IN (SELECT kind, key FROM guesses WHERE spent > 0 AND (",
+    );
+    for (nth, budget) in budgets.iter().enumerate() {
+        sql.push(if nth == 0 { "(kind = " } else { " OR (kind = " }).push_bind(budget.kind as i64);
+        sql.push(" AND key = ").push_bind(budget.key.to_vec());
+        sql.push(" AND expires_ms > ").push_bind(bigint(taken.0));
+        sql.push(" AND expires_ms <= ").push_bind(bigint(taken.plus(budget.window).0)).push(")");
     }
+    // In the order of the locks, too.
+    sql.push(") ORDER BY kind, key").push(LOCK_ROWS).push(")");
+    sql.build().execute(db).await?;
     Ok(())
 }
 

@@ -8,7 +8,8 @@ use super::{
     reading,
 };
 use crate::{
-    ClientSearch, ClientSummary, Error, Found, FoundClients, FoundNetworks, MonthUsage, Place, Standing, values,
+    ClientSearch, ClientSummary, Error, Found, FoundClients, FoundNetworks, MonthUsage, NetworkSummary, Place,
+    Standing, values,
 };
 
 /// Rows that are filled in at once.
@@ -47,6 +48,7 @@ impl TryFrom<ClientRow> for ClientSummary {
     }
 }
 
+/// One page. Addresses are looked up one by one: joined, Postgres merges both indexes, and walks all the addresses before the page.
 pub(crate) async fn clients(
     db: &mut Connection,
     search: ClientSearch,
@@ -56,9 +58,9 @@ pub(crate) async fn clients(
     let rows: Vec<ClientRow> = match search {
         ClientSearch::Ids(first, last) => {
             sqlx::query_as::<Db, _>(
-                "SELECT c.id, c.nick, NULL AS nick_bytes, c.plan, c.blocked, c.registered_ms, c.seen_ms, a.address
-                 FROM clients c LEFT JOIN addresses a ON a.client = c.id
-                 WHERE c.id >= $1 AND c.id <= $2 AND c.id > $3 ORDER BY c.id LIMIT $4",
+                "SELECT c.id, c.nick, NULL AS nick_bytes, c.plan, c.blocked, c.registered_ms, c.seen_ms,
+                        (SELECT a.address FROM addresses a WHERE a.client = c.id) AS address
+                 FROM clients c WHERE c.id >= $1 AND c.id <= $2 AND c.id > $3 ORDER BY c.id LIMIT $4",
             )
             .bind(first.as_bytes().to_vec())
             .bind(last.as_bytes().to_vec())
@@ -71,8 +73,9 @@ pub(crate) async fn clients(
             let first = nick_bytes(&text);
             let (name, id) = start(after.map(|place| (place.name, place.id.as_bytes().to_vec())), &first);
             sqlx::query_as::<Db, _>(
-                "SELECT c.id, c.nick, c.nick_bytes, c.plan, c.blocked, c.registered_ms, c.seen_ms, a.address
-                 FROM clients c LEFT JOIN addresses a ON a.client = c.id
+                "SELECT c.id, c.nick, c.nick_bytes, c.plan, c.blocked, c.registered_ms, c.seen_ms,
+                        (SELECT a.address FROM addresses a WHERE a.client = c.id) AS address
+                 FROM clients c
                  WHERE c.nick_bytes IS NOT NULL AND (c.nick_bytes, c.id) > ($1, $2) AND c.nick_bytes < $3
                  ORDER BY c.nick_bytes, c.id LIMIT $4",
             )
@@ -113,11 +116,10 @@ pub(crate) async fn networks(
 ) -> Result<FoundNetworks, Error> {
     let first = prefix.into_bytes();
     let (name, id) = start(after.map(|place| (place.name, place.id.as_bytes().to_vec())), &first);
-    let rows: Vec<(Vec<u8>, Vec<u8>)> = sqlx::query_as::<Db, _>(
-        "SELECT id, name_bytes FROM networks
-         WHERE name_bytes IS NOT NULL AND (name_bytes, id) > ($1, $2) AND name_bytes < $3 AND NOT deleted
-         ORDER BY name_bytes, id LIMIT $4",
-    )
+    let rows: Vec<reading::SummaryRow> = sqlx::query_as::<Db, _>(reading::summaries!(
+        "n.name_bytes IS NOT NULL AND (n.name_bytes, n.id) > ($1, $2) AND n.name_bytes < $3
+         ORDER BY n.name_bytes, n.id LIMIT $4"
+    ))
     .bind(name)
     .bind(id)
     .bind(beyond(first))
@@ -126,22 +128,25 @@ pub(crate) async fn networks(
     .await?;
     let more = rows.len() > usize::from(limit);
     let (mut items, mut next) = (Vec::new(), None);
-    for (id, name) in rows.into_iter().take(usize::from(limit)) {
-        let id = values::network(&id)?;
-        items.extend(reading::summary(db, id).await?);
-        next = Some(Place { name, id });
+    for mut row in rows.into_iter().take(usize::from(limit)) {
+        let name = row.name_bytes.take().unwrap_or_default();
+        let summary = NetworkSummary::try_from(row)?;
+        next = Some(Place { name, id: summary.network });
+        items.push(summary);
     }
     Ok(Found { items, next: next.filter(|_| more) })
 }
 
 /// What was relayed for `payer`, newest month first.
 pub(crate) async fn usage_of(db: &mut Connection, payer: PayerId, limit: u16) -> Result<Vec<MonthUsage>, Error> {
-    let rows: Vec<(i64, i64)> =
-        sqlx::query_as::<Db, _>("SELECT month, bytes FROM relay_usage WHERE payer = $1 ORDER BY month DESC LIMIT $2")
-            .bind(payer.as_bytes().to_vec())
-            .bind(i64::from(limit))
-            .fetch_all(db)
-            .await?;
+    let rows: Vec<(i64, i64)> = sqlx::query_as::<Db, _>(
+        "SELECT month, bytes FROM relay_usage WHERE payer = $1
+         UNION ALL SELECT month, bytes FROM account_usage WHERE account = $1 ORDER BY month DESC LIMIT $2",
+    )
+    .bind(payer.as_bytes().to_vec())
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
     rows.into_iter()
         .map(|(number, bytes)| Ok(MonthUsage { payer, month: month(number)?, bytes: values::bytes(bytes)? }))
         .collect()

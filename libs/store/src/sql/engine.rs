@@ -64,7 +64,14 @@ impl Engine {
         let deployment = self.write("deployment", move |db| Box::pin(schema::deployment(db, drawn))).await?;
         let context = Context { pool: options.pool, ula: deployment.ula };
         let store = Arc::new(Store { engine: self, context, deployment, default_plan: options.default_plan });
-        Ok(Stores { accounts: store.clone(), people: store.clone(), networks: store.clone(), operations: store })
+        Ok(Stores {
+            accounts: store.clone(),
+            people: store.clone(),
+            networks: store.clone(),
+            operations: store.clone(),
+            events: store.clone(),
+            webhooks: store,
+        })
     }
 
     /// Applies what is missing of `migrations`.

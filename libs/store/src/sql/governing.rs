@@ -1,16 +1,17 @@
 //! What owners and admins do. The rule who may is `domain::may`; it is asked under the network's lock.
 
 use domain::{
-    Admissions, ClientId, MAX_APPLICANTS, MAX_BANS, NetworkId, NetworkOrder, Outsider, Role, UnixMillis, Wanted, may,
+    Admissions, ClientId, EventKind, MAX_APPLICANTS, MAX_BANS, NetworkId, NetworkOrder, Outsider, Role, UnixMillis,
+    Wanted, may,
 };
 
 use super::{
     addresses,
     backend::{Connection, Db},
     engine::Context,
-    invites,
+    events, invites, kinds,
     membership::{self, Bumped},
-    reading, secrets,
+    reading, routes, secrets,
 };
 use crate::{
     Announcement, Error, KeyHolder, OrderError,
@@ -57,9 +58,12 @@ pub(crate) async fn carried_out(
         NetworkOrder::Evict(member) => {
             target.ok_or(OrderError::MemberUnknown)?;
             expel(db, network, member, &mut bumped).await?;
+            events::happened(db, events::member(EventKind::MemberRemoved, network, member, at)).await?;
         }
         NetworkOrder::Ban(outlaw) => {
-            ban(db, network, outlaw, at).await?;
+            if ban(db, network, outlaw, at).await? {
+                events::happened(db, events::member(EventKind::MemberBanned, network, outlaw, at)).await?;
+            }
             remove(db, "DELETE FROM applicants WHERE network = $1 AND client = $2", network, outlaw).await?;
             if target.is_some() {
                 expel(db, network, outlaw, &mut bumped).await?;
@@ -70,6 +74,7 @@ pub(crate) async fn carried_out(
             if remove(db, statement, network, outlaw).await? == 0 {
                 return Err(OrderError::MemberUnknown);
             }
+            events::happened(db, events::member(EventKind::MemberUnbanned, network, outlaw, at)).await?;
         }
         NetworkOrder::Promote(member) => set_role(db, network, member, ADMIN, bumped.revision).await?,
         NetworkOrder::Demote(member) => {
@@ -88,12 +93,29 @@ pub(crate) async fn carried_out(
         NetworkOrder::WaiveApproval => bumped.terms.approval = false,
         NetworkOrder::Rename(name) => {
             rename(db, network, &name).await?;
+            events::happened(db, events::event(EventKind::NetworkRenamed, at).network(network)).await?;
             bumped.name = name;
         }
-        NetworkOrder::Delete => delete(db, network, bumped.revision).await?,
-        NetworkOrder::Approve(applicant) => approve(db, network, applicant, &bumped, at).await?,
+        NetworkOrder::Delete => {
+            delete(db, network, bumped.revision).await?;
+            events::happened(db, events::event(EventKind::NetworkDeleted, at).network(network)).await?;
+        }
+        NetworkOrder::Approve(applicant) => {
+            approve(db, network, applicant, &bumped, at).await?;
+            events::happened(db, events::member(EventKind::MemberApproved, network, applicant, at)).await?;
+        }
         NetworkOrder::Invite(new) if new.door != bumped.secret.door => return Err(OrderError::SecretPassed),
         NetworkOrder::Invite(new) => invites::make(db, network, client, &new, at).await?,
+        NetworkOrder::Hub(member) => kinds::set_hub(db, network, member, kinds::HUB, bumped.revision).await?,
+        NetworkOrder::Spoke(member) => kinds::set_hub(db, network, member, kinds::SPOKE, bumped.revision).await?,
+        NetworkOrder::SetKind(kind) => {
+            bumped.terms.kind = kind;
+            kinds::set(db, network, kind, &bumped).await?;
+        }
+        NetworkOrder::Route(member, prefixes) => {
+            routes::set(db, context, network, member, &prefixes, &bumped).await?;
+        }
+        NetworkOrder::Agree(prefixes) => routes::agree(db, network, client, &prefixes, bumped.revision).await?,
         NetworkOrder::Revoke(invite) => invites::revoke(db, network, invite).await?,
         NetworkOrder::Reject(applicant) => {
             let statement = "DELETE FROM applicants WHERE network = $1 AND client = $2";
@@ -171,12 +193,16 @@ pub(crate) async fn apply(
     client: ClientId,
     at: UnixMillis,
 ) -> Result<bool, Error> {
-    sqlx::query("INSERT INTO applicants (network, client, asked_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+    let statement = "INSERT INTO applicants (network, client, asked_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+    let asks = sqlx::query(statement)
         .bind(network.as_bytes().to_vec())
         .bind(client.as_bytes().to_vec())
         .bind(bigint(at.0))
         .execute(&mut *db)
         .await?;
+    if asks.rows_affected() == 1 {
+        events::happened(db, events::member(EventKind::MemberApplied, network, client, at)).await?;
+    }
     Ok(reading::applicants(db, network).await? <= MAX_APPLICANTS)
 }
 
@@ -207,13 +233,15 @@ async fn expel(db: &mut Connection, network: NetworkId, member: ClientId, bumped
     invites::revoke_all_of(db, network, member).await
 }
 
-async fn ban(db: &mut Connection, network: NetworkId, outlaw: ClientId, at: UnixMillis) -> Result<(), OrderError> {
+/// Whether it was not banned before.
+async fn ban(db: &mut Connection, network: NetworkId, outlaw: ClientId, at: UnixMillis) -> Result<bool, OrderError> {
     let known: Option<i64> = sqlx::query_scalar::<Db, _>("SELECT seen_ms FROM clients WHERE id = $1")
         .bind(outlaw.as_bytes().to_vec())
         .fetch_optional(&mut *db)
         .await?;
     known.ok_or(OrderError::MemberUnknown)?;
-    sqlx::query("INSERT INTO bans (network, client, banned_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+    let statement = "INSERT INTO bans (network, client, banned_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+    let banned = sqlx::query(statement)
         .bind(network.as_bytes().to_vec())
         .bind(outlaw.as_bytes().to_vec())
         .bind(bigint(at.0))
@@ -223,7 +251,10 @@ async fn ban(db: &mut Connection, network: NetworkId, outlaw: ClientId, at: Unix
         .bind(network.as_bytes().to_vec())
         .fetch_one(&mut *db)
         .await?;
-    if bans > i64::from(MAX_BANS) { Err(OrderError::LimitReached { limit: MAX_BANS }) } else { Ok(()) }
+    if bans > i64::from(MAX_BANS) {
+        return Err(OrderError::LimitReached { limit: MAX_BANS });
+    }
+    Ok(banned.rows_affected() == 1)
 }
 
 async fn set_role(

@@ -1,11 +1,11 @@
 //! Invites: made and revoked by orders, redeemed by whoever has the link.
 
-use domain::{ClientId, Invite, InviteId, MAX_INVITES, NetworkId, NewInvite, UnixMillis};
+use domain::{ClientId, EventKind, Invite, InviteId, MAX_INVITES, NetworkId, NewInvite, UnixMillis};
 
 use super::{
     backend::{Connection, Db},
     engine::Context,
-    membership,
+    events, membership,
 };
 use crate::{
     Error, JoinError, Joined, OrderError,
@@ -35,6 +35,7 @@ pub(crate) async fn redeem(
     let Some(sealed) = sealed else { return Err(why_useless(db, invite, at).await?) };
     membership::check_room(db, network, client, &bumped, at).await?;
     membership::insert_member(db, network, client, request, bumped.revision, at).await?;
+    events::happened(db, events::member(EventKind::MemberJoined, network, client, at)).await?;
     let joined = membership::joined(db, context, network, client, bumped).await?;
     Ok(Joined { wrapped_secret: sealed, ..joined })
 }

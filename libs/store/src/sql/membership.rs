@@ -1,16 +1,16 @@
 //! Writes to networks. Each begins with [`bump`], or with the insertion of the network.
 
 use domain::{
-    ClientId, NetworkChange, NetworkId, NetworkName, NetworkTerms, Nickname, Revision, SecretState, UnixMillis,
-    VirtualAddresses, Wanted,
+    ClientId, EventKind, NetworkChange, NetworkId, NetworkName, NetworkTerms, Nickname, Revision, SecretState,
+    UnixMillis, VirtualAddresses, Wanted,
 };
 
 use super::{
     addresses,
     backend::{Connection, Db},
-    directory,
+    blocks, directory,
     engine::Context,
-    governing, invites,
+    events, governing, invites,
     reading::{self, Extent},
     secrets,
 };
@@ -45,6 +45,8 @@ struct NetworkRow {
     secret_epoch: i64,
     door_epoch: i64,
     secret_wanted: i64,
+    kind: i64,
+    routed: bool,
 }
 
 impl Bumped {
@@ -53,7 +55,12 @@ impl Bumped {
             revision: row.revision,
             name: values::name(&row.name)?,
             owner: values::client(&row.owner)?,
-            terms: NetworkTerms { locked: row.locked, approval: row.approval, applicants: 0 },
+            terms: NetworkTerms {
+                locked: row.locked,
+                approval: row.approval,
+                applicants: 0,
+                kind: values::kind(row.kind, row.routed)?,
+            },
             secret: secrets::state(row.secret_epoch, row.door_epoch, row.secret_wanted)?,
             wrapped_secret: row.wrapped_secret,
         })
@@ -90,6 +97,7 @@ pub(crate) async fn create(
         return Err(CreateError::PlanLimit { networks });
     }
     insert_member(db, id, new.owner, *id.as_bytes(), 1, at).await?;
+    events::happened(db, events::member(EventKind::NetworkCreated, id, new.owner, at)).await?;
     let (name, owner, wrapped_secret) = (new.name, new.owner, new.wrapped_secret);
     let (terms, secret) = (NetworkTerms::default(), SecretState::default());
     let bumped = Bumped { revision: 1, name, owner, terms, secret, wrapped_secret };
@@ -132,6 +140,7 @@ pub(crate) async fn join(
         return Ok(Admission::Awaiting { name, announcement: announcement(db, context, network, &bumped).await? });
     }
     insert_member(db, network, client, request, bumped.revision, at).await?;
+    events::happened(db, events::member(EventKind::MemberJoined, network, client, at)).await?;
     Ok(Admission::Joined(Box::new(joined(db, context, network, client, bumped).await?)))
 }
 
@@ -164,6 +173,9 @@ pub(crate) async fn check_room(
 ) -> Result<(), JoinError> {
     if let Some(seats) = beyond_seats(db, network, bumped.owner).await? {
         return Err(JoinError::Full { seats });
+    }
+    if let Some(withheld) = blocks::withheld(db, network, at).await? {
+        return Err(withheld);
     }
     if let Some(networks) = beyond_plan(db, client, at).await? {
         return Err(JoinError::PlanLimit { networks });
@@ -225,6 +237,7 @@ pub(crate) async fn leave(
     if left.rows_affected() == 0 {
         return Err(LeaveError::NotAMember);
     }
+    events::happened(db, events::member(EventKind::MemberLeft, network, client, at)).await?;
     invites::revoke_all_of(db, network, client).await?;
     secrets::want(db, network, &mut bumped, Wanted::Soon).await?;
     let heir: Option<Vec<u8>> = sqlx::query_scalar::<Db, _>(
@@ -235,6 +248,7 @@ pub(crate) async fn leave(
     .fetch_optional(&mut *db)
     .await?;
     let Some(heir) = heir else {
+        events::happened(db, events::event(EventKind::NetworkDeleted, at).network(network)).await?;
         erase(db, network).await?;
         return Ok(None);
     };
@@ -268,6 +282,7 @@ pub(crate) async fn erase(db: &mut Connection, network: NetworkId) -> Result<(),
         "DELETE FROM applicants WHERE network = $1",
         "DELETE FROM invites WHERE network = $1",
         "DELETE FROM members WHERE network = $1",
+        "DELETE FROM blocks WHERE kind = 3 AND target = $1",
         "DELETE FROM networks WHERE id = $1",
     ] {
         sqlx::query(statement).bind(network.as_bytes().to_vec()).execute(&mut *db).await?;
@@ -349,7 +364,8 @@ pub(crate) async fn lock_client(db: &mut Connection, client: ClientId, at: UnixM
 pub(crate) async fn bump(db: &mut Connection, network: NetworkId, at: UnixMillis) -> Result<Option<Bumped>, Error> {
     let row: Option<NetworkRow> = sqlx::query_as::<Db, _>(
         "UPDATE networks SET revision = revision + 1, changed_ms = $2 WHERE id = $1 AND NOT deleted
-         RETURNING revision, name, owner, locked, approval, wrapped_secret, secret_epoch, door_epoch, secret_wanted",
+         RETURNING revision, name, owner, locked, approval, wrapped_secret, secret_epoch, door_epoch, secret_wanted,
+                   kind, routed",
     )
     .bind(network.as_bytes().to_vec())
     .bind(bigint(at.0))
@@ -394,7 +410,8 @@ pub(crate) async fn insert_member(
     sqlx::query(
         "INSERT INTO members (network, client, request, revision, gone, joined_ms) VALUES ($1, $2, $3, $4, FALSE, $5)
          ON CONFLICT (network, client)
-         DO UPDATE SET request = $3, revision = $4, gone = FALSE, joined_ms = $5, role = 0,
+         DO UPDATE SET request = $3, revision = $4, gone = FALSE, joined_ms = $5, role = 0, hub = FALSE,
+                       routes = '', agreed = '',
                        proof_epoch = 0, proof = NULL, seal_epoch = 0, seal = NULL",
     )
     .bind(network.as_bytes().to_vec())
@@ -436,7 +453,8 @@ async fn rejoined(
     client: ClientId,
 ) -> Result<Option<Joined>, Error> {
     let row: Option<NetworkRow> = sqlx::query_as::<Db, _>(
-        "SELECT revision, name, owner, locked, approval, wrapped_secret, secret_epoch, door_epoch, secret_wanted
+        "SELECT revision, name, owner, locked, approval, wrapped_secret, secret_epoch, door_epoch, secret_wanted, kind,
+                routed
          FROM networks WHERE id = $1",
     )
     .bind(network.as_bytes().to_vec())

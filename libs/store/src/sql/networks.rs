@@ -3,14 +3,14 @@
 use async_trait::async_trait;
 use domain::{
     Admissions, ClientId, Holder, InviteId, KnownNetwork, NetworkChange, NetworkId, NetworkName, NetworkOrder,
-    NewSecret, Nickname, Revision, Role, Seal, SecretEpoch, SecretProof, UnixMillis,
+    NewSecret, Nickname, Removals, Revision, Role, Seal, SecretEpoch, SecretProof, UnixMillis,
 };
 
 use super::{
     budgets::{self, Stop},
     directory,
     engine::Store,
-    governing, invites, membership, operating, outbox, reading, secrets,
+    events, governing, invites, membership, operating, outbox, reading, removals, secrets,
 };
 use crate::{
     Admission, Announcement, Budget, BudgetKind, CreateError, Error, FoundNetworks, GovernError, Guess, JoinError,
@@ -204,6 +204,19 @@ impl Networks for Store {
         self.engine.read("snapshot", move |db| Box::pin(reading::snapshot(db, context, client, known))).await
     }
 
+    async fn removals(&self, network: NetworkId, at: UnixMillis) -> Result<Option<Removals>, Error> {
+        self.engine.read("removals", move |db| Box::pin(removals::of(db, network, at))).await
+    }
+
+    async fn membership(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        at: UnixMillis,
+    ) -> Result<Option<Removals>, Error> {
+        self.engine.read("membership", move |db| Box::pin(removals::for_member(db, network, client, at))).await
+    }
+
     async fn peers(&self, client: ClientId) -> Result<Vec<Peer>, Error> {
         self.engine.read("peers", move |db| Box::pin(reading::peers(db, client))).await
     }
@@ -231,6 +244,7 @@ impl Networks for Store {
         for kind in BudgetKind::ALL {
             pruned += self.engine.write("prune budgets", move |db| Box::pin(budgets::prune(db, kind, at))).await?;
         }
+        pruned += self.engine.write("forget unread", move |db| Box::pin(events::forget_unread(db, at))).await?;
         Ok(pruned)
     }
 

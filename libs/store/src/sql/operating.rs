@@ -18,14 +18,15 @@ pub(crate) async fn show(
     at: UnixMillis,
 ) -> Result<Option<NetworkDetails>, Error> {
     let Some(summary) = reading::summary(db, network).await? else { return Ok(None) };
-    let (locked, approval): (bool, bool) =
-        sqlx::query_as::<Db, _>("SELECT locked, approval FROM networks WHERE id = $1")
+    let (locked, approval, kind, routed): (bool, bool, i64, bool) =
+        sqlx::query_as::<Db, _>("SELECT locked, approval, kind, routed FROM networks WHERE id = $1")
             .bind(network.as_bytes().to_vec())
             .fetch_one(&mut *db)
             .await?;
     let applicants = reading::applicants(db, network).await?;
     let admissions = governing::all_admissions(db, network, at).await?;
-    Ok(Some(NetworkDetails { summary, terms: NetworkTerms { locked, approval, applicants }, admissions }))
+    let terms = NetworkTerms { locked, approval, applicants, kind: values::kind(kind, routed)? };
+    Ok(Some(NetworkDetails { summary, terms, admissions }))
 }
 
 /// Client, nickname, role, address, when it joined.

@@ -29,7 +29,8 @@ pub(crate) async fn unannounced(
     limit: u16,
 ) -> Result<Vec<Announcement>, Error> {
     let rows: Vec<ChangedRow> = sqlx::query_as::<Db, _>(
-        "SELECT id, name, revision, forgotten, locked, approval, secret_epoch, door_epoch, secret_wanted, announced
+        "SELECT id, name, revision, forgotten, locked, approval, secret_epoch, door_epoch, secret_wanted, kind,
+                routed, announced
          FROM networks
          WHERE announced < revision AND changed_ms < $1 ORDER BY changed_ms, id LIMIT $2",
     )
@@ -50,17 +51,15 @@ pub(crate) async fn unannounced(
 /// Notes that members were told everything up to `revision`; the one write that changes nothing for them, so no bump. Who
 /// was told that the network is deleted needs its row no more.
 pub(crate) async fn announced(db: &mut Connection, network: NetworkId, revision: Revision) -> Result<(), Error> {
-    sqlx::query("UPDATE networks SET announced = $2 WHERE id = $1 AND announced < $2")
-        .bind(network.as_bytes().to_vec())
-        .bind(bigint(revision.0))
-        .execute(&mut *db)
-        .await?;
-    let over: Option<Vec<u8>> =
-        sqlx::query_scalar::<Db, _>("SELECT id FROM networks WHERE id = $1 AND deleted AND announced >= revision")
-            .bind(network.as_bytes().to_vec())
-            .fetch_optional(&mut *db)
-            .await?;
-    if over.is_some() {
+    let over: Option<bool> = sqlx::query_scalar::<Db, _>(
+        "UPDATE networks SET announced = CASE WHEN announced < $2 THEN $2 ELSE announced END WHERE id = $1
+         RETURNING deleted AND announced >= revision",
+    )
+    .bind(network.as_bytes().to_vec())
+    .bind(bigint(revision.0))
+    .fetch_optional(&mut *db)
+    .await?;
+    if over == Some(true) {
         membership::erase(db, network).await?;
     }
     Ok(())

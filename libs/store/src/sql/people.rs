@@ -9,8 +9,8 @@ use domain::{
 
 use super::{account_orders, account_views, engine::Store, mails, providers, signing_up};
 use crate::{
-    AccountError, AccountSummary, Actor, AttachError, Attachment, Credentials, Error, Fresh, Mail, NewSession,
-    PasswordHash, People, Person, ProviderError, Sessions, Standing, Vouched,
+    AccountError, AccountSearch, AccountSummary, Actor, AttachError, Attachment, Credentials, Error, Fresh, Mail,
+    NewSession, PasswordHash, People, Person, ProviderError, Sessions, Standing, Vouched,
 };
 
 #[async_trait]
@@ -115,13 +115,29 @@ impl People for Store {
         self.engine.read("attachment", move |db| Box::pin(account_views::attachment(db, client))).await
     }
 
-    async fn detach(&self, client: ClientId) -> Result<bool, Error> {
+    async fn detach(&self, client: ClientId, at: UnixMillis) -> Result<bool, AccountError> {
         let plan = self.default_plan.clone();
-        self.engine.write("detach", move |db| Box::pin(account_orders::detach(db, client, plan))).await
+        self.engine.write("detach", move |db| Box::pin(account_orders::detach(db, client, plan, at))).await
     }
 
-    async fn accounts(&self, after: Option<AccountId>, limit: u16) -> Result<Vec<AccountSummary>, Error> {
-        self.engine.read("accounts", move |db| Box::pin(account_views::list(db, after, limit))).await
+    async fn accounts(
+        &self,
+        search: AccountSearch,
+        after: Option<AccountId>,
+        limit: u16,
+    ) -> Result<Vec<AccountSummary>, Error> {
+        self.engine.read("accounts", move |db| Box::pin(account_views::list(db, search, after, limit))).await
+    }
+
+    async fn transfer_account(&self, account: AccountId, heir: PersonId) -> Result<(), AccountError> {
+        self.engine.write("transfer account", move |db| Box::pin(account_orders::transfer(db, account, heir))).await
+    }
+
+    async fn detach_from(&self, account: AccountId, client: ClientId) -> Result<(), AccountError> {
+        let plan = self.default_plan.clone();
+        self.engine
+            .write("detach from account", move |db| Box::pin(account_orders::detach_from(db, account, client, plan)))
+            .await
     }
 
     async fn assign_account_plan(&self, account: AccountId, plan: &str) -> Result<(), AccountError> {
@@ -131,11 +147,16 @@ impl People for Store {
             .await
     }
 
-    async fn set_account_standing(&self, account: AccountId, standing: Standing) -> Result<(), AccountError> {
+    async fn set_account_standing(
+        &self,
+        account: AccountId,
+        standing: Standing,
+        at: UnixMillis,
+    ) -> Result<(), AccountError> {
         let default = self.default_plan.clone();
         self.engine
             .write("set account standing", move |db| {
-                Box::pin(account_orders::set_standing(db, account, standing, default))
+                Box::pin(account_orders::set_standing(db, account, standing, default, at))
             })
             .await
     }

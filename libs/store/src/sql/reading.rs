@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    ClientId, IdentityKey, Member, NetworkChange, NetworkId, NetworkName, NetworkTerms, PayerId, Revision, Role,
+    ClientId, IdentityKey, Member, NetworkChange, NetworkId, NetworkName, NetworkTerms, PayerId, Revision, Role, Route,
     SecretState, Signature, TunnelKey, VirtualAddresses,
 };
 
@@ -11,7 +11,7 @@ use super::{
     addresses,
     backend::{Connection, Db},
     engine::Context,
-    secrets,
+    rotation, secrets,
 };
 use crate::{
     Error, NetworkSummary, PairPlan, PasswordRecord, Peer, Snapshot,
@@ -47,6 +47,10 @@ struct MemberRow {
     revision: i64,
     gone: bool,
     role: i64,
+    successions: i64,
+    hub: bool,
+    routes: String,
+    agreed: String,
 }
 
 /// What a change tells of a network besides its members.
@@ -60,6 +64,8 @@ pub(crate) struct ChangeRow {
     pub(crate) secret_epoch: i64,
     pub(crate) door_epoch: i64,
     pub(crate) secret_wanted: i64,
+    pub(crate) kind: i64,
+    pub(crate) routed: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -83,7 +89,8 @@ pub(crate) async fn members(
     };
     let rows: Vec<MemberRow> = sqlx::query_as::<Db, _>(
         "SELECT m.client, c.identity, c.tunnel, c.tunnel_signature, c.nick, a.address, m.revision, m.gone,
-                CASE WHEN n.owner = m.client AND NOT m.gone THEN 2 ELSE m.role END AS role
+                CASE WHEN n.owner = m.client AND NOT m.gone THEN 2 ELSE m.role END AS role,
+                c.successions, m.hub, m.routes, m.agreed
          FROM members m JOIN networks n ON n.id = m.network
          JOIN clients c ON c.id = m.client LEFT JOIN addresses a ON a.client = m.client
          WHERE m.network = $1 AND ((NOT m.gone AND m.revision > $2) OR (m.gone AND m.revision > $3))
@@ -92,9 +99,17 @@ pub(crate) async fn members(
     .bind(network.as_bytes().to_vec())
     .bind(live_after)
     .bind(gone_after)
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await?;
-    rows.into_iter().map(|row| member(row, context)).collect()
+    let rotated = rows.iter().any(|row| row.successions > 0);
+    let mut lineages =
+        if rotated { rotation::lineages(db, network, live_after.min(gone_after)).await? } else { BTreeMap::new() };
+    let with_keys = |row| {
+        let mut member = member(row, context)?;
+        member.lineage = lineages.remove(&member.client).map(Box::new);
+        Ok(member)
+    };
+    rows.into_iter().map(with_keys).collect()
 }
 
 /// Everybody in a network, by id.
@@ -159,7 +174,8 @@ pub(crate) async fn changes_since(
     since: Revision,
 ) -> Result<Option<NetworkChange>, Error> {
     let row: Option<ChangeRow> = sqlx::query_as::<Db, _>(
-        "SELECT n.name, n.revision, n.forgotten, n.locked, n.approval, n.secret_epoch, n.door_epoch, n.secret_wanted
+        "SELECT n.name, n.revision, n.forgotten, n.locked, n.approval, n.secret_epoch, n.door_epoch, n.secret_wanted,
+                n.kind, n.routed
          FROM networks n
          JOIN members m ON m.network = n.id AND m.client = $2 AND NOT m.gone WHERE n.id = $1",
     )
@@ -193,7 +209,7 @@ pub(crate) async fn snapshot(
 ) -> Result<Snapshot, Error> {
     let rows: Vec<SnapshotRow> = sqlx::query_as::<Db, _>(
         "SELECT n.id, n.name, n.revision, n.forgotten, n.locked, n.approval, n.secret_epoch, n.door_epoch,
-                n.secret_wanted
+                n.secret_wanted, n.kind, n.routed
          FROM networks n
          JOIN members m ON m.network = n.id AND m.client = $1 AND NOT m.gone ORDER BY n.id",
     )
@@ -233,7 +249,12 @@ async fn told(
         revision: values::revision(row.revision)?,
         members,
         left: false,
-        terms: NetworkTerms { locked: row.locked, approval: row.approval, applicants },
+        terms: NetworkTerms {
+            locked: row.locked,
+            approval: row.approval,
+            applicants,
+            kind: values::kind(row.kind, row.routed)?,
+        },
         secret,
     })
 }
@@ -249,7 +270,7 @@ pub(crate) async fn peers(db: &mut Connection, client: ClientId) -> Result<Vec<P
          JOIN clients o ON o.id = n.owner JOIN plans owner_plan ON owner_plan.name = o.plan
          JOIN clients me ON me.id = mine.client JOIN plans my_plan ON my_plan.name = me.plan
          JOIN clients peer ON peer.id = theirs.client JOIN plans their_plan ON their_plan.name = peer.plan
-         WHERE mine.client = $1 AND NOT mine.gone
+         WHERE mine.client = $1 AND NOT mine.gone AND (n.kind <> 1 OR mine.hub OR theirs.hub)
          ORDER BY theirs.client, owner_plan.relay_bytes_per_second DESC, n.owner",
     )
     .bind(client.as_bytes().to_vec())
@@ -275,7 +296,7 @@ pub(crate) async fn pair_plan(db: &mut Connection, a: ClientId, b: ClientId) -> 
                 n.owner
          FROM members x JOIN members y ON y.network = x.network AND y.client = $2 AND NOT y.gone
          JOIN networks n ON n.id = x.network JOIN clients o ON o.id = n.owner JOIN plans p ON p.name = o.plan
-         WHERE x.client = $1 AND NOT x.gone
+         WHERE x.client = $1 AND NOT x.gone AND (n.kind <> 1 OR x.hub OR y.hub)
          ORDER BY p.relay_bytes_per_second DESC, n.owner LIMIT 1",
     )
     .bind(a.as_bytes().to_vec())
@@ -298,52 +319,71 @@ pub(crate) async fn pair_plan(db: &mut Connection, a: ClientId, b: ClientId) -> 
     Ok(Some(PairPlan { plan, payers: payers.map(PayerId::from) }))
 }
 
-/// Id, name, owner, revision, when made, seats, members.
-type SummaryRow = (Vec<u8>, String, Vec<u8>, i64, i64, i64, i64);
-
-fn summarised((network, name, owner, revision, created, seats, members): SummaryRow) -> Result<NetworkSummary, Error> {
-    Ok(NetworkSummary {
-        network: values::network(&network)?,
-        name: values::name(&name)?,
-        owner: values::client(&owner)?,
-        members: values::count(members)?,
-        seats: values::count(seats)?,
-        revision: values::revision(revision)?,
-        created: values::instant(created)?,
-    })
+#[derive(sqlx::FromRow)]
+pub(crate) struct SummaryRow {
+    id: Vec<u8>,
+    name: String,
+    pub(crate) name_bytes: Option<Vec<u8>>,
+    owner: Vec<u8>,
+    revision: i64,
+    created_ms: i64,
+    seats: i64,
+    members: i64,
+    kind: i64,
+    routed: bool,
 }
+
+impl TryFrom<SummaryRow> for NetworkSummary {
+    type Error = Error;
+
+    fn try_from(row: SummaryRow) -> Result<Self, Error> {
+        Ok(Self {
+            network: values::network(&row.id)?,
+            name: values::name(&row.name)?,
+            owner: values::client(&row.owner)?,
+            members: values::count(row.members)?,
+            seats: values::count(row.seats)?,
+            revision: values::revision(row.revision)?,
+            created: values::instant(row.created_ms)?,
+            kind: values::kind(row.kind, row.routed)?,
+        })
+    }
+}
+
+/// Reads [`SummaryRow`]s of networks `n`. Seats and members are looked up for each that is shown, whatever orders them.
+macro_rules! summaries {
+    ($which:literal) => {
+        concat!(
+            "SELECT n.id, n.name, n.name_bytes, n.owner, n.revision, n.created_ms,
+                    (SELECT p.members_per_network FROM clients c JOIN plans p ON p.name = c.plan WHERE c.id = n.owner)
+                    AS seats,
+                    (SELECT COUNT(*) FROM members m WHERE m.network = n.id AND NOT m.gone) AS members, n.kind, n.routed
+             FROM networks n WHERE NOT n.deleted AND ",
+            $which
+        )
+    };
+}
+pub(crate) use summaries;
 
 pub(crate) async fn list(
     db: &mut Connection,
     after: Option<NetworkId>,
     limit: u16,
 ) -> Result<Vec<NetworkSummary>, Error> {
-    let rows: Vec<SummaryRow> = sqlx::query_as::<Db, _>(
-        "SELECT n.id, n.name, n.owner, n.revision, n.created_ms, p.members_per_network,
-                (SELECT COUNT(*) FROM members m WHERE m.network = n.id AND NOT m.gone)
-         FROM networks n JOIN clients c ON c.id = n.owner JOIN plans p ON p.name = c.plan
-         WHERE n.id > $1 AND NOT n.deleted ORDER BY n.id LIMIT $2",
-    )
-    // The empty string of bytes sorts before every id.
-    .bind(after.map_or_else(Vec::new, |id| id.as_bytes().to_vec()))
-    .bind(i64::from(limit))
-    .fetch_all(db)
-    .await?;
-    rows.into_iter().map(summarised).collect()
+    let rows: Vec<SummaryRow> = sqlx::query_as::<Db, _>(summaries!("n.id > $1 ORDER BY n.id LIMIT $2"))
+        // The empty string of bytes sorts before every id.
+        .bind(after.map_or_else(Vec::new, |id| id.as_bytes().to_vec()))
+        .bind(i64::from(limit))
+        .fetch_all(db)
+        .await?;
+    rows.into_iter().map(NetworkSummary::try_from).collect()
 }
 
 /// What a list shows of one network.
 pub(crate) async fn summary(db: &mut Connection, network: NetworkId) -> Result<Option<NetworkSummary>, Error> {
-    let row: Option<SummaryRow> = sqlx::query_as::<Db, _>(
-        "SELECT n.id, n.name, n.owner, n.revision, n.created_ms, p.members_per_network,
-                (SELECT COUNT(*) FROM members m WHERE m.network = n.id AND NOT m.gone)
-         FROM networks n JOIN clients c ON c.id = n.owner JOIN plans p ON p.name = c.plan
-         WHERE n.id = $1 AND NOT n.deleted",
-    )
-    .bind(network.as_bytes().to_vec())
-    .fetch_optional(db)
-    .await?;
-    row.map(summarised).transpose()
+    let row: Option<SummaryRow> =
+        sqlx::query_as::<Db, _>(summaries!("n.id = $1")).bind(network.as_bytes().to_vec()).fetch_optional(db).await?;
+    row.map(NetworkSummary::try_from).transpose()
 }
 
 /// Whether the tombstones reach back to `since`.
@@ -365,5 +405,14 @@ fn member(row: MemberRow, context: Context) -> Result<Member, Error> {
         gone: row.gone,
         presence: None,
         role: values::role(row.role)?,
+        lineage: None,
+        hub: row.hub,
+        routes: if row.gone { Vec::new() } else { routes(&row.routes, &row.agreed)? },
     })
+}
+
+fn routes(routes: &str, agreed: &str) -> Result<Vec<Route>, Error> {
+    let agreed = values::prefixes(agreed)?;
+    let route = |prefix| Route { prefix, agreed: agreed.contains(&prefix) };
+    Ok(values::prefixes(routes)?.into_iter().map(route).collect())
 }

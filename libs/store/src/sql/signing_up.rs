@@ -1,10 +1,10 @@
 //! How people come to be, prove themselves, and log in.
 
-use domain::{AccountId, EmailAddress, PersonId, TokenHash, UnixMillis};
+use domain::{AccountId, EmailAddress, EventKind, PersonId, TokenHash, UnixMillis};
 
 use super::{
     backend::{Connection, Db},
-    mails,
+    events, mails,
 };
 use crate::{
     Credentials, Error, Fresh, MAX_SESSIONS, MailKind, NewSession, PasswordHash, Sessions,
@@ -152,9 +152,9 @@ pub(crate) async fn make_account(
         .bind(account.as_bytes().to_vec())
         .bind(person.as_bytes().to_vec())
         .bind(bigint(at.0))
-        .execute(db)
+        .execute(&mut *db)
         .await?;
-    Ok(())
+    events::happened(db, events::event(EventKind::AccountCreated, at).account(account)).await
 }
 
 pub(crate) async fn credentials(db: &mut Connection, email: EmailAddress) -> Result<Option<Credentials>, Error> {

@@ -5,7 +5,9 @@ import { Announcements, Questions } from './acting.js';
 import { get, listen, signIn, signOut, signedIn } from './api.js';
 import { usePoll, useRoute, useTheme } from './hooks.js';
 import { Icon, Mark } from './icons.js';
+import { Account, Accounts } from './pages/accounts.js';
 import { Audit } from './pages/audit.js';
+import { Blocks } from './pages/blocks.js';
 import { Client, Clients } from './pages/clients.js';
 import { Network, Networks } from './pages/networks.js';
 import { Overview } from './pages/overview.js';
@@ -15,9 +17,10 @@ import { Relays } from './pages/relays.js';
 import { Sessions } from './pages/sessions.js';
 import { Tokens } from './pages/tokens.js';
 import { Usage } from './pages/usage.js';
+import { Webhook, Webhooks } from './pages/webhooks.js';
 import { Search } from './search.js';
 import { SignIn } from './signin.js';
-import { Empty, Head, Loaded } from './ui.js';
+import { Empty, Head, Loaded, Theme } from './ui.js';
 
 /** The pages; each needs a path of the API, and is left out where there is none.
  * @type {{group: string, pages: {id: string, name: string, needs: string}[]}[]} */
@@ -26,6 +29,7 @@ const PAGES = [
     { id: 'overview', name: 'Overview', needs: '/v1/overview' },
     { id: 'networks', name: 'Networks', needs: '/v1/networks' },
     { id: 'clients', name: 'Clients', needs: '/v1/clients' },
+    { id: 'accounts', name: 'Accounts', needs: '/v1/accounts' },
     { id: 'sessions', name: 'Sessions', needs: '/v1/sessions' },
     { id: 'pairs', name: 'Pairs', needs: '/v1/pairs/{a}/{b}' },
   ] },
@@ -35,7 +39,9 @@ const PAGES = [
     { id: 'usage', name: 'Usage', needs: '/v1/usage' },
   ] },
   { group: 'Govern', pages: [
+    { id: 'blocks', name: 'Blocks', needs: '/v1/blocks' },
     { id: 'tokens', name: 'Tokens', needs: '/v1/tokens' },
+    { id: 'webhooks', name: 'Webhooks', needs: '/v1/webhooks' },
     { id: 'audit', name: 'Audit', needs: '/v1/audit' },
   ] },
 ];
@@ -120,6 +126,7 @@ function stepThrough(event) {
 function Shown({ parts, has }) {
   const [page, id, other] = parts;
   if (page === 'overview') return html`<${Overview} has=${has} />`;
+  if (page === 'accounts') return id ? html`<${Account} key=${id} id=${id} has=${has} />` : html`<${Accounts} />`;
   if (page === 'clients') return id ? html`<${Client} key=${id} id=${id} has=${has} />` : html`<${Clients} />`;
   if (page === 'networks' && id && has('/v1/networks/{network}')) return html`<${Network} key=${id} id=${id} />`;
   if (page === 'networks' && !id) return html`<${Networks} />`;
@@ -128,17 +135,11 @@ function Shown({ parts, has }) {
   if (page === 'relays') return html`<${Relays} />`;
   if (page === 'plans') return html`<${Plans} />`;
   if (page === 'usage') return html`<${Usage} />`;
+  if (page === 'blocks') return html`<${Blocks} />`;
   if (page === 'tokens') return html`<${Tokens} />`;
+  if (page === 'webhooks') return id ? html`<${Webhook} key=${id} id=${id} />` : html`<${Webhooks} />`;
   if (page === 'audit') return html`<${Audit} />`;
   return html`<${Head} title="No such page" /><section class="card"><${Empty} icon="search" title="There is nothing at this address">Pick a page from the menu, or press <kbd>/</kbd> and search.<//></section>`;
-}
-
-/** The switch between light, dark, and what the system says. */
-function Theme() {
-  const [theme, set] = useTheme();
-  const next = /** @type {const} */ ({ auto: 'light', light: 'dark', dark: 'auto' })[theme];
-  const names = { auto: 'as the system says', light: 'light', dark: 'dark' };
-  return html`<button type="button" class="bare-button" id="theme" onClick=${() => set(next)} title=${`Colours: ${names[theme]}`} aria-label=${`Colours: ${names[theme]}. Change to ${names[next]}`}><${Icon} name=${{ auto: 'auto', light: 'sun', dark: 'moon' }[theme]} /></button>`;
 }
 
 const app = document.getElementById('app');

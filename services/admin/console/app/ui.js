@@ -2,9 +2,8 @@
 
 import { html, useEffect, useRef, useState } from '../vendor/preact-htm.js';
 import { ago, date, hue, initials, short } from './format.js';
-import { to, useNow } from './hooks.js';
+import { to, useNow, useTheme } from './live.js';
 import { Icon } from './icons.js';
-import { remedy } from './words.js';
 
 /** @param {{title: any, kind?: string, back?: {to: string, text: string}, children?: any, lead?: any}} props */
 export function Head({ title, kind, back, children, lead }) {
@@ -70,7 +69,7 @@ export function Trouble({ problem, retry, small }) {
     <div>
       <b>${problem.title || 'It did not work'}</b>
       <p>${problem.detail || problem.message}</p>
-      <p class="note">${remedy(problem)}</p>
+      ${problem.remedy && html`<p class="note">${problem.remedy}</p>`}
       <p class="fine"><code>${problem.code}</code>${problem.status > 0 && html` · HTTP ${problem.status}`}${problem.requestId && html` · request <code>${problem.requestId}</code>`}</p>
       ${retry && html`<button type="button" class="button" onClick=${retry}><${Icon} name="retry" />Try again</button>`}
     </div>
@@ -157,4 +156,12 @@ export function Dialog({ title, onClose, children }) {
   return html`<dialog ref=${ref} class="dialog" aria-labelledby="dialog-title" onCancel=${(/** @type {Event} */ event) => { event.preventDefault(); onClose(); }}>
     <h2 id="dialog-title">${title}</h2>${children}
   </dialog>`;
+}
+
+/** The switch between light, dark, and what the system says. */
+export function Theme() {
+  const [theme, set] = useTheme();
+  const next = /** @type {const} */ ({ auto: 'light', light: 'dark', dark: 'auto' })[theme];
+  const names = { auto: 'as the system says', light: 'light', dark: 'dark' };
+  return html`<button type="button" class="bare-button" id="theme" onClick=${() => set(next)} title=${`Colours: ${names[theme]}`} aria-label=${`Colours: ${names[theme]}. Change to ${names[next]}`}><${Icon} name=${{ auto: 'auto', light: 'sun', dark: 'moon' }[theme]} /></button>`;
 }

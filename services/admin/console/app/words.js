@@ -38,6 +38,13 @@ export const OUTCOMES = {
   none: { tone: 'calm', name: 'Never connected' },
 };
 
+/** Which members of a network meet. @type {Record<string, {name: string, text: string}>} */
+export const KINDS = {
+  mesh: { name: 'Mesh', text: 'all members meet' },
+  hub: { name: 'Hub and spoke', text: 'hubs meet everybody, the others meet hubs only' },
+  gateway: { name: 'Gateway', text: 'members reach the network behind those that route it' },
+};
+
 /** Why a relay was chosen. @type {Record<string, string>} */
 export const CHOSEN = {
   nearest: 'it has the smallest sum of both round trips',
@@ -72,10 +79,13 @@ const REMEDIES = {
   internal: 'Search the logs for the incident that is named above.',
   'plan-in-use': 'Give those who have it another plan first. New clients get the default plan, which must stay.',
   'plan-exists': 'Choose another name, or change the plan of this name.',
+  'block-exists': 'Change the block that is there, or lift it first.',
+  'count-incomplete': 'Wait until every gateway answers, or confirm the number that is known.',
+  'too-many-sessions': 'Confirm the number of clients that it touches, or choose a narrower subject.',
   'limit-reached': 'Remove what is not needed any more, then try again.',
 };
 
-/** @param {import('./api.js').Problem} problem */
+/** @param {import('./http.js').Problem} problem */
 export function remedy(problem) {
   return REMEDIES[problem.code] ?? (problem.status === 403 ? REMEDIES.forbidden : problem.status >= 500 ? REMEDIES.unavailable : problem.status === 429 ? REMEDIES['rate-limited'] : 'Correct what the message names, then try again.');
 }

@@ -1,26 +1,28 @@
-//! `/v1/accounts`: accounts of people, for support staff. What is written to the audit log of a change names no person: an
-//! erased account leaves nothing of its people there either.
+//! `/v1/accounts`: accounts of people, for support staff. The audit log names people by ids only, never by address: when an
+//! account is erased, nothing there says who they were.
 
 use actix_web::http::{Method, StatusCode};
 use contract::account::{
-    AccountLine, AccountRefusal, AssignAccountPlan, ListAccounts, OperatorErase, OperatorExport, OperatorView,
-    SuspendAccount,
+    AccountLine, AccountRefusal, AccountSearch, AssignAccountPlan, DetachFromAccount, ListAccounts, OperatorErase,
+    OperatorExport, OperatorView, SuspendAccount, TransferAccount,
 };
-use domain::{AccountExport, AccountId, AccountView, ApiScope};
+use domain::{AccountExport, AccountId, ApiScope, ClientId, EmailAddress, PersonId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::account_details::AccountDetails;
 use crate::{
     asked::Asked,
     error::Problem,
     operation::{Answer, Done, Operation},
     page::{self, Page},
+    parameter::{Kind, Parameter, first_and_last},
     schema::Id,
 };
 
 /// An account in a list.
 #[derive(Serialize, ToSchema)]
-struct Account {
+struct AccountSummary {
     #[schema(value_type = Id)]
     account: AccountId,
     plan: String,
@@ -30,41 +32,43 @@ struct Account {
     owner: Option<String>,
     people: u32,
     clients: u32,
-    made_unix_ms: u64,
-}
-
-/// An account with its people, clients and networks.
-#[derive(Serialize, ToSchema)]
-#[serde(transparent)]
-struct Whole {
-    #[schema(value_type = Object)]
-    account: AccountView,
+    made_ms: u64,
 }
 
 /// Everything that is kept about an account.
 #[derive(Serialize, ToSchema)]
 #[serde(transparent)]
+#[schema(as = AccountExport)]
 struct Export {
     #[schema(value_type = Object)]
     export: AccountExport,
 }
 
-/// What becomes of an account.
+/// Which plan an account is to have.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct PlanOfAccount {
+struct AccountPlan {
     /// The name of a plan.
     plan: String,
 }
 
-/// Whether people may act.
+/// Whether the people of an account may act.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Standing {
+struct AccountStanding {
     suspended: bool,
 }
 
-impl From<AccountLine> for Account {
+/// Who owns an account from now on.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct AccountOwner {
+    /// Somebody in the account.
+    #[schema(value_type = Id)]
+    person: PersonId,
+}
+
+impl From<AccountLine> for AccountSummary {
     fn from(line: AccountLine) -> Self {
         Self {
             account: line.account,
@@ -73,7 +77,7 @@ impl From<AccountLine> for Account {
             owner: line.owner.map(|owner| owner.to_string()),
             people: line.people,
             clients: line.clients,
-            made_unix_ms: line.made.0,
+            made_ms: line.made.0,
         }
     }
 }
@@ -84,23 +88,41 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::new(Method::GET, "/v1/accounts", "accounts_list", ApiScope::Accounts, list)
             .summary("Lists accounts, by id.")
             .query(page::PARAMETERS)
-            .gives::<Page<Account>>(StatusCode::OK),
+            .query([
+                Parameter::new("id", Kind::IdPrefix, "Only those whose id begins so."),
+                Parameter::new("email", Kind::Email, "Only those of the person with this e-mail address."),
+            ])
+            .gives::<Page<AccountSummary>>(StatusCode::OK),
         Operation::new(Method::GET, "/v1/accounts/{account}", "accounts_show", ApiScope::Accounts, show)
             .summary("Shows an account with its people, clients and networks.")
-            .gives::<Whole>(StatusCode::OK)
+            .gives::<AccountDetails>(StatusCode::OK)
             .refuses(StatusCode::NOT_FOUND, missing),
         Operation::new(Method::GET, "/v1/accounts/{account}/export", "accounts_export", ApiScope::Accounts, export)
             .summary("Gives everything that is kept about an account.")
             .gives::<Export>(StatusCode::OK)
+            .audited()
             .refuses(StatusCode::NOT_FOUND, missing),
         Operation::new(Method::PUT, "/v1/accounts/{account}/plan", "accounts_plan", ApiScope::Accounts, plan)
             .summary("Puts an account, its clients and its networks on another plan.")
-            .takes::<PlanOfAccount>()
+            .takes::<AccountPlan>()
             .refuses(StatusCode::NOT_FOUND, "There is no such account, or no such plan."),
         Operation::new(Method::PUT, "/v1/accounts/{account}/standing", "accounts_suspend", ApiScope::Accounts, suspend)
             .summary("Suspends an account, or lets its people act again.")
-            .takes::<Standing>()
+            .takes::<AccountStanding>()
             .refuses(StatusCode::NOT_FOUND, missing),
+        Operation::new(Method::PUT, "/v1/accounts/{account}/owner", "accounts_transfer", ApiScope::Accounts, transfer)
+            .summary("Makes somebody in an account its owner. The owner until now becomes an admin.")
+            .takes::<AccountOwner>()
+            .refuses(StatusCode::NOT_FOUND, "There is no such account, or that person is not in it."),
+        Operation::new(
+            Method::DELETE,
+            "/v1/accounts/{account}/clients/{client}",
+            "accounts_detach",
+            ApiScope::Accounts,
+            detach,
+        )
+        .summary("Takes a client out of an account. It goes on, on the plan of those without one.")
+        .refuses(StatusCode::NOT_FOUND, "There is no such account, or the client is not in it."),
         Operation::new(Method::DELETE, "/v1/accounts/{account}", "accounts_erase", ApiScope::Accounts, erase)
             .summary(
                 "Forgets an account and the people who are in no other. Its clients and networks go on without one.",
@@ -111,16 +133,25 @@ pub(super) fn operations() -> Vec<Operation> {
 
 async fn list(asked: Asked) -> Answer {
     let (limit, after) = asked.page("accounts")?;
-    let mut accounts = asked.order(&ListAccounts { after, limit: limit + 1 }, refused).await?.accounts;
+    let email = asked.query::<EmailAddress>("email")?.map(AccountSearch::Email);
+    let id = asked.query.get("id").map(|digits| {
+        let (first, last) = first_and_last(digits);
+        AccountSearch::Ids(AccountId::from_bytes(first), AccountId::from_bytes(last))
+    });
+    if email.is_some() && id.is_some() {
+        return Err(Problem::invalid("id and email: one of them"));
+    }
+    let call = ListAccounts { after, limit: limit + 1, search: email.or(id) };
+    let mut accounts = asked.order(&call, refused).await?.accounts;
     let more = accounts.len() > usize::from(limit);
     accounts.truncate(limit.into());
-    let items: Vec<Account> = accounts.into_iter().map(Account::from).collect();
+    let items: Vec<AccountSummary> = accounts.into_iter().map(AccountSummary::from).collect();
     Done::document(Page::new("accounts", items, more, |account| account.account))
 }
 
 async fn show(asked: Asked) -> Answer {
     let account = asked.order(&OperatorView { account: asked.path("account")? }, refused).await?;
-    Done::document(Whole { account })
+    Done::document(AccountDetails::from(account))
 }
 
 async fn export(asked: Asked) -> Answer {
@@ -130,7 +161,7 @@ async fn export(asked: Asked) -> Answer {
 
 async fn plan(asked: Asked) -> Answer {
     let account = asked.path("account")?;
-    let PlanOfAccount { plan } = asked.body()?;
+    let AccountPlan { plan } = asked.body()?;
     let before = asked.order(&OperatorView { account }, refused).await?.plan;
     asked.order(&AssignAccountPlan { account, plan: plan.clone() }, refused).await?;
     Ok(Done::nothing().changed(serde_json::json!({ "plan": before }), serde_json::json!({ "plan": plan })))
@@ -138,11 +169,24 @@ async fn plan(asked: Asked) -> Answer {
 
 async fn suspend(asked: Asked) -> Answer {
     let account = asked.path("account")?;
-    let Standing { suspended } = asked.body()?;
+    let AccountStanding { suspended } = asked.body()?;
     let before = asked.order(&OperatorView { account }, refused).await?.suspended;
     asked.order(&SuspendAccount { account, suspended }, refused).await?;
     let standing = |suspended: bool| serde_json::json!({ "suspended": suspended });
     Ok(Done::nothing().changed(standing(before), standing(suspended)))
+}
+
+async fn transfer(asked: Asked) -> Answer {
+    let account = asked.path("account")?;
+    let AccountOwner { person: heir } = asked.body()?;
+    asked.order(&TransferAccount { account, heir }, refused).await?;
+    Ok(Done::nothing())
+}
+
+async fn detach(asked: Asked) -> Answer {
+    let (account, client): (AccountId, ClientId) = (asked.path("account")?, asked.path("client")?);
+    asked.order(&DetachFromAccount { account, client }, refused).await?;
+    Ok(Done::nothing())
 }
 
 async fn erase(asked: Asked) -> Answer {

@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 
 use actix_web::http::{Method, StatusCode};
 use contract::{
+    account::AccountOfClient,
     auth::operators::{AssignPlan, ClientPlace, ClientRow, ClientSearch, FindClients},
     network::operators::Whereabouts,
 };
-use domain::{ApiScope, ClientId, Nickname, PayerId, Role, UnixMillis};
+use domain::{AccountId, ApiScope, ClientId, Nickname, PayerId, Role, UnixMillis};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -22,7 +23,7 @@ use crate::{
     error::Problem,
     operation::{Answer, Done, Operation},
     page::{self, Page},
-    parameter::{Kind, Parameter},
+    parameter::{Kind, Parameter, first_and_last},
     precondition::tag_of,
     schema::Id,
 };
@@ -52,6 +53,9 @@ pub(super) struct Client {
 struct Details {
     #[serde(flatten)]
     client: Client,
+    /// The account that it is attached to.
+    #[schema(value_type = Option<Id>)]
+    account: Option<AccountId>,
     /// `null` while it is offline.
     session: Option<Session>,
     networks: Vec<Membership>,
@@ -72,6 +76,7 @@ struct Membership {
 /// Which plan a client has.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ClientPlan)]
 struct PlanOf {
     #[schema(min_length = 1, max_length = 200)]
     plan: String,
@@ -145,7 +150,8 @@ async fn show(asked: Asked) -> Answer {
     let found = asked.call(&Whereabouts { client: client.client }, incident).await?;
     let networks = found.networks.into_iter();
     let networks = networks.map(|row| Membership { role: row.role, network: Network::from(row.network) }).collect();
-    Done::document(Details { client, session: found.session.map(Session::from), networks, usage })
+    let account = account_of(&asked, client.client).await?;
+    Done::document(Details { client, account, session: found.session.map(Session::from), networks, usage })
 }
 
 async fn plan(asked: Asked) -> Answer {
@@ -165,6 +171,12 @@ async fn assign(asked: Asked) -> Answer {
     Ok(Done::document(&wanted)?.tagged(tag).changed(before, &wanted))
 }
 
+/// The account that `client` is attached to.
+pub(super) async fn account_of(asked: &Asked, client: ClientId) -> Result<Option<AccountId>, Problem> {
+    let belongs = asked.order(&AccountOfClient { client }, crate::self_service::refusal::of).await?;
+    Ok(belongs.account.map(|account| account.account))
+}
+
 /// The client that the path names.
 pub(super) async fn existing(asked: &Asked) -> Result<Client, Problem> {
     let client: ClientId = asked.path("client")?;
@@ -175,25 +187,6 @@ pub(super) async fn existing(asked: &Asked) -> Result<Client, Problem> {
 
 /// Ids that begin with these digits.
 fn with_digits(digits: &str) -> ClientSearch {
-    let filled = |filler: &str| {
-        let text: String = digits.chars().chain(filler.repeat(32).chars()).take(32).collect();
-        u128::from_str_radix(&text, 16).unwrap_or_default().to_be_bytes()
-    };
-    ClientSearch::Ids(ClientId::from_bytes(filled("0")), ClientId::from_bytes(filled("f")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_digits_of_an_id_are_a_range() {
-        let ids =
-            |low: [u8; 16], high: [u8; 16]| ClientSearch::Ids(ClientId::from_bytes(low), ClientId::from_bytes(high));
-        let (mut low, mut high) = ([0; 16], [0xff; 16]);
-        assert_eq!(with_digits(""), ids(low, high));
-        (low[0], high[0], low[1], high[1]) = (0xab, 0xab, 0xc0, 0xcf);
-        assert_eq!(with_digits("AbC"), ids(low, high));
-        assert_eq!(with_digits(&"7".repeat(32)), ids([0x77; 16], [0x77; 16]));
-    }
+    let (first, last) = first_and_last(digits);
+    ClientSearch::Ids(ClientId::from_bytes(first), ClientId::from_bytes(last))
 }

@@ -1,10 +1,14 @@
 //! The resources of the API, one file each.
 
+mod account_details;
 mod accounts;
 mod api;
 mod audit;
+mod blocks;
 mod clients;
+mod deliveries;
 mod ending;
+mod events;
 mod network;
 mod networks;
 mod overview;
@@ -14,6 +18,7 @@ mod relays;
 mod sessions;
 mod tokens;
 mod usage;
+mod webhooks;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -47,8 +52,12 @@ pub(crate) fn operations() -> Vec<Operation> {
         plans::operations(),
         usage::operations(),
         tokens::operations(),
+        blocks::operations(),
         audit::operations(),
         accounts::operations(),
+        events::operations(),
+        webhooks::operations(),
+        deliveries::operations(),
     ]
     .concat()
 }

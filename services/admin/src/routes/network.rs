@@ -9,13 +9,13 @@ use contract::network::{
     operators::{Govern, GovernRefusal, MemberRow, Members, NetworkDetails, ShowNetwork},
 };
 use domain::{
-    ApiScope, ClientId, Invite, InviteId, NetworkId, NetworkName, NetworkOrder, Nickname, Outsider, Revision, Role,
-    UnixMillis,
+    AccountId, ApiScope, ClientId, Invite, InviteId, NetworkId, NetworkName, NetworkOrder, Nickname, Outsider,
+    Revision, Role, UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{networks::Network, sessions::incident};
+use super::{clients::account_of, networks::Network, sessions::incident};
 use crate::{
     asked::Asked,
     error::Problem,
@@ -39,8 +39,20 @@ struct Details {
     bans: Vec<Person>,
 }
 
+/// One network, and whose it is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = NetworkShown)]
+struct Shown {
+    #[serde(flatten)]
+    network: Details,
+    /// The account that the client is attached to which owns the network.
+    #[schema(value_type = Option<Id>)]
+    account: Option<AccountId>,
+}
+
 /// Somebody who waits to come in, or must not.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Outsider)]
 struct Person {
     #[schema(value_type = Id)]
     client: ClientId,
@@ -163,7 +175,7 @@ pub(super) fn operations() -> Vec<Operation> {
     vec![
         Operation::new(Method::GET, "/v1/networks/{network}", "networks_show", ApiScope::Read, show)
             .summary("Shows a network, who waits to come in, and who must not.")
-            .gives::<Details>(StatusCode::OK)
+            .gives::<Shown>(StatusCode::OK)
             .tagged()
             .refuses(StatusCode::NOT_FOUND, "There is no such network."),
         Operation::new(Method::GET, "/v1/networks/{network}/members", "members_list", ApiScope::Read, members)
@@ -218,8 +230,9 @@ pub(super) fn operations() -> Vec<Operation> {
 
 async fn show(asked: Asked) -> Answer {
     let details = details(&asked).await?;
-    let tag = tag(details.row.revision);
-    Ok(Done::document(Details::from(details))?.tagged(tag))
+    let (tag, owner) = (tag(details.row.revision), details.row.owner);
+    let account = account_of(&asked, owner).await?;
+    Ok(Done::document(Shown { network: Details::from(details), account })?.tagged(tag))
 }
 
 async fn members(asked: Asked) -> Answer {
@@ -282,6 +295,11 @@ fn described(order: &NetworkOrder) -> serde_json::Value {
         NetworkOrder::WaiveApproval => "waive-approval",
         NetworkOrder::Delete => "delete",
         NetworkOrder::Invite(_) => "invite",
+        NetworkOrder::Hub(_) => "hub",
+        NetworkOrder::Spoke(_) => "spoke",
+        NetworkOrder::Route(_, prefixes) => return serde_json::json!({ "route": target, "prefixes": prefixes }),
+        NetworkOrder::Agree(prefixes) => return serde_json::json!({ "agree": prefixes }),
+        NetworkOrder::SetKind(kind) => return serde_json::json!({ "kind": kind }),
     };
     serde_json::json!({ word: target })
 }
@@ -325,6 +343,11 @@ fn refused(refusal: GovernRefusal) -> Problem {
         | Refusal::AwaitingApproval
         | Refusal::InviteExpired
         | Refusal::InviteUsedUp
-        | Refusal::SecretPassed => Problem::unavailable(),
+        | Refusal::SecretPassed
+        | Refusal::NoGateways
+        | Refusal::NotRoutable
+        | Refusal::RouteTaken
+        | Refusal::Blocked { .. }
+        | Refusal::Slowed { .. } => Problem::unavailable(),
     }
 }

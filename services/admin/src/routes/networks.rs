@@ -2,7 +2,7 @@
 
 use actix_web::http::{Method, StatusCode};
 use contract::network::{NetworkRow, Networks, operators::FindNetworks};
-use domain::{ApiScope, ClientId, NetworkId, NetworkName, Revision, UnixMillis};
+use domain::{ApiScope, ClientId, NetworkId, NetworkKind, NetworkName, Revision, UnixMillis};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -26,6 +26,10 @@ pub(super) struct Network {
     owner: ClientId,
     members: u32,
     seats: u32,
+    /// Which of its members meet: in a `mesh` all; in a `hub` network its hubs everybody and the others its hubs only; in a
+    /// `gateway` network the same, and hubs may lead to networks behind them.
+    #[schema(value_type = String)]
+    kind: NetworkKind,
     /// Raised by every change.
     #[schema(value_type = u64)]
     revision: Revision,
@@ -41,6 +45,7 @@ impl From<NetworkRow> for Network {
             owner: row.owner,
             members: row.members,
             seats: row.seats,
+            kind: row.kind,
             revision: row.revision,
             created_ms: row.created,
         }

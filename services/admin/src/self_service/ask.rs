@@ -1,6 +1,6 @@
 //! One request of a person, and its answer.
 
-use std::{net::IpAddr, str::FromStr, sync::Arc};
+use std::{net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -12,8 +12,9 @@ use contract::account::{AccountRefusal, StartedProvider};
 use domain::{AccountId, SessionToken, SourcePrefix, UnixMillis};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use tokio::{sync::SemaphorePermit, time::timeout};
 
-use super::{Desk, not_logged_in, refusal};
+use super::{Desk, guard, not_logged_in, refusal};
 use crate::error::Problem;
 
 /// How browsers keep a session.
@@ -22,8 +23,14 @@ const COOKIE: &str = "buri_session";
 /// How a browser that was sent to a provider is known again. It comes back from another site, so this one is lax.
 const FLOW: &str = "buri_flow";
 
+/// Before the name of a cookie that goes over TLS: browsers take it then from this host only, not from others of its domain.
+const OWN: &str = "__Host-";
+
 /// The longest parameter.
 const LONGEST_PARAMETER: usize = 2048;
+
+/// How long a list waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a change by cookie needs.
 const PROOF: &str = "x-buri-request";
@@ -40,8 +47,12 @@ pub(crate) struct Ask {
 impl Ask {
     /// Refuses what could come from another site in a person's browser.
     pub(crate) fn new(desk: Arc<Desk>, request: &HttpRequest, body: Bytes) -> Result<Self, Problem> {
-        let (session, by_cookie) = session(request)?;
+        let (session, by_cookie) = session(request, desk.behind_proxy)?;
         let changes = request.method() != Method::GET;
+        if changes && guard::is_foreign(request, desk.behind_proxy) {
+            let detail = "another site made the browser ask for a change";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "cross-site", detail));
+        }
         if by_cookie && changes && request.headers().get(PROOF).is_none() {
             let detail = "a change with the session's cookie needs the header X-Buri-Request: 1";
             return Err(Problem::new(StatusCode::FORBIDDEN, "cross-site", detail));
@@ -65,7 +76,7 @@ impl Ask {
 
     /// What this browser was sent to a provider with.
     pub(crate) fn flow(&self) -> Option<String> {
-        cookie(&self.request, FLOW)
+        cookie(&self.request, FLOW, self.desk.behind_proxy)
     }
 
     /// A parameter of the query, once. Others are not looked at: providers add some.
@@ -82,18 +93,28 @@ impl Ask {
 
     /// The account that is meant; `None`: the person's first.
     pub(crate) fn account(&self) -> Result<Option<AccountId>, Problem> {
-        let pairs = self.request.query_string().split('&').filter(|pair| !pair.is_empty());
-        let mut account = None;
-        for pair in pairs {
-            match pair.split_once('=') {
-                Some(("account", id)) => {
-                    account =
-                        Some(id.parse().map_err(|_| Problem::invalid("account: 32 hexadecimal digits expected"))?);
-                }
-                _ => return Err(Problem::invalid("the query names a parameter that there is not")),
-            }
+        Ok(self.ids(["account"])?[0].map(AccountId::from_bytes))
+    }
+
+    /// The ids that the query gives to these names, and to no others.
+    pub(crate) fn ids<const N: usize>(&self, names: [&str; N]) -> Result<[Option<[u8; 16]>; N], Problem> {
+        let mut ids = [None; N];
+        for pair in self.request.query_string().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
+            let nth = names.iter().position(|known| *known == name);
+            let nth = nth.ok_or_else(|| Problem::invalid("the query names a parameter that there is not"))?;
+            let id: AccountId = text
+                .parse()
+                .map_err(|_| Problem::invalid(format!("{}: 32 hexadecimal digits expected", names[nth])))?;
+            ids[nth] = Some(*id.as_bytes());
         }
-        Ok(account)
+        Ok(ids)
+    }
+
+    /// Whether a person looks at the answer.
+    pub(crate) fn takes_pages(&self) -> bool {
+        let accepts = self.request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        accepts.is_some_and(|kinds| kinds.contains("text/html"))
     }
 
     /// A part of the path.
@@ -110,6 +131,12 @@ impl Ask {
         })
     }
 
+    /// Waits for the turn of a long list, so that a person who asks for many does not keep all roles busy.
+    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        let turn = timeout(PATIENCE, self.desk.lists.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or_else(|| refusal::of(AccountRefusal::Busy { retry_after_ms: 1_000 }))
+    }
+
     /// Asks auth.
     pub(crate) async fn call<C: Call<Refusal = AccountRefusal>>(&self, call: &C) -> Result<C::Reply, Problem> {
         self.desk.bus.call(call).await.map_err(refusal::problem)
@@ -117,7 +144,7 @@ impl Ask {
 }
 
 /// The session that a request shows, and whether by its cookie.
-fn session(request: &HttpRequest) -> Result<(Option<SessionToken>, bool), Problem> {
+fn session(request: &HttpRequest, secure: bool) -> Result<(Option<SessionToken>, bool), Problem> {
     let read = |text: &str| SessionToken::read(text).map_err(|_| not_logged_in());
     let header = |name: header::HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
     if let Some(sent) = header(header::AUTHORIZATION) {
@@ -128,14 +155,15 @@ fn session(request: &HttpRequest) -> Result<(Option<SessionToken>, bool), Proble
             Err(not_logged_in())
         };
     }
-    match cookie(request, COOKIE) {
+    match cookie(request, COOKIE, secure) {
         // A cookie of a session that is over is no session: one may log in again.
         Some(token) => Ok((SessionToken::read(&token).ok(), true)),
         None => Ok((None, false)),
     }
 }
 
-fn cookie(request: &HttpRequest, name: &str) -> Option<String> {
+fn cookie(request: &HttpRequest, name: &str, secure: bool) -> Option<String> {
+    let name = if secure { format!("{OWN}{name}") } else { name.to_owned() };
     let cookies = request.headers().get(header::COOKIE)?.to_str().ok()?.split(';');
     let mut pairs = cookies.filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
@@ -164,6 +192,8 @@ pub(crate) enum Reply {
     Seated(SessionToken, UnixMillis),
     /// The same, and the browser came from another site.
     Returned(SessionToken, UnixMillis),
+    /// The browser came from another site in vain: the code of the problem goes to the page.
+    TurnedAway(&'static str),
     /// The browser goes to a provider.
     Sent(StartedProvider),
     /// Nobody is any more.
@@ -182,10 +212,8 @@ impl Reply {
     }
 
     pub(crate) fn respond(self, secure: bool) -> HttpResponse {
-        let secure = if secure { "; Secure" } else { "" };
-        let cookie = |value: &str, seconds: u64| {
-            format!("{COOKIE}={value}; Path=/v1/account; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
-        };
+        let cookie = |value: &str, seconds| set(COOKIE, value, "/v1/account", seconds, "Strict", secure);
+        let flow = |value: &str, seconds| set(FLOW, value, "/v1/account/provider", seconds, "Lax", secure);
         match self {
             Self::Document(status, value) => HttpResponse::build(status).json(value),
             Self::Nothing => HttpResponse::NoContent().finish(),
@@ -195,18 +223,24 @@ impl Reply {
             Self::Returned(session, expires) => HttpResponse::SeeOther()
                 .insert_header((header::LOCATION, "/account"))
                 .append_header((header::SET_COOKIE, cookie(&session.reveal(), left(expires))))
-                .append_header((header::SET_COOKIE, flow("", 0, secure)))
+                .append_header((header::SET_COOKIE, flow("", 0)))
+                .finish(),
+            Self::TurnedAway(code) => HttpResponse::SeeOther()
+                .insert_header((header::LOCATION, format!("/account#refused={code}")))
+                .append_header((header::SET_COOKIE, flow("", 0)))
                 .finish(),
             Self::Sent(started) => HttpResponse::Created()
-                .insert_header((header::SET_COOKIE, flow(&started.state.reveal(), left(started.expires), secure)))
+                .insert_header((header::SET_COOKIE, flow(&started.state.reveal(), left(started.expires))))
                 .json(serde_json::json!({ "url": started.url })),
             Self::Unseated => HttpResponse::NoContent().insert_header((header::SET_COOKIE, cookie("", 0))).finish(),
         }
     }
 }
 
-fn flow(value: &str, seconds: u64, secure: &str) -> String {
-    format!("{FLOW}={value}; Path=/v1/account/provider; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
+/// A cookie to be set. Over TLS it is bound to the host, which needs the path of all of it.
+fn set(name: &str, value: &str, path: &str, seconds: u64, site: &str, secure: bool) -> String {
+    let (prefix, path, flag) = if secure { (OWN, "/", "; Secure") } else { ("", path, "") };
+    format!("{prefix}{name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite={site}{flag}")
 }
 
 fn left(until: UnixMillis) -> u64 {
@@ -216,4 +250,50 @@ fn left(until: UnixMillis) -> u64 {
 /// The answer to what is refused.
 pub(crate) fn refused(problem: &Problem) -> HttpResponse {
     problem.respond(&format!("{:016x}", crate::random_number()))
+}
+
+#[cfg(test)]
+mod tests {
+    use bus::{Bus, memory::Hub};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn of_long_lists_only_some_are_put_together_at_a_time() {
+        let desk = Arc::new(Desk::new(Bus::memory(&Hub::default(), "self-service"), false));
+        let request = actix_web::test::TestRequest::default().to_http_request();
+        let ask = Ask::new(desk, &request, Bytes::new()).unwrap();
+        let mut turns = Vec::new();
+        for _ in 0..4 {
+            turns.push(ask.turn().await.unwrap());
+        }
+        let refused = ask.turn().await.unwrap_err();
+        assert_eq!((refused.status(), refused.code()), (StatusCode::SERVICE_UNAVAILABLE, "busy"));
+        turns.pop();
+        assert!(ask.turn().await.is_ok());
+    }
+
+    #[test]
+    fn behind_a_proxy_with_tls_cookies_belong_to_the_host_alone() {
+        let seated =
+            || Reply::Seated(SessionToken::from_bytes([7; 32]), UnixMillis::from(std::time::SystemTime::now()));
+        let cookie = |secure| {
+            let response = seated().respond(secure);
+            response.headers().get(header::SET_COOKIE).unwrap().to_str().unwrap().to_owned()
+        };
+        let token = "07".repeat(32);
+        assert_eq!(
+            cookie(true),
+            format!("__Host-buri_session={token}; Path=/; Max-Age=0; HttpOnly; SameSite=Strict; Secure")
+        );
+        assert_eq!(
+            cookie(false),
+            format!("buri_session={token}; Path=/v1/account; Max-Age=0; HttpOnly; SameSite=Strict")
+        );
+        let request = actix_web::test::TestRequest::default()
+            .insert_header((header::COOKIE, "buri_session=a; __Host-buri_session=b"))
+            .to_http_request();
+        let found = [true, false].map(|secure| super::cookie(&request, COOKIE, secure).unwrap());
+        assert_eq!(found, ["b", "a"]);
+    }
 }

@@ -1,9 +1,9 @@
 //! What people, clients and operators do to accounts.
 
 use contract::account::{
-    Accept, AccountLine, AccountOfClient, AccountRefusal, Accounts, AssignAccountPlan, AttachClient, Belongs,
-    DetachClient, Done, EraseAccount, ExportAccount, ListAccounts, OperatorErase, OperatorExport, OperatorView,
-    OrderForAccount, OrderedForAccount, SuspendAccount, ViewAccount,
+    Accept, AccountLine, AccountOfClient, AccountRefusal, AccountSearch, Accounts, AssignAccountPlan, AttachClient,
+    Belongs, DetachClient, DetachFromAccount, Done, EraseAccount, ExportAccount, ListAccounts, OperatorErase,
+    OperatorExport, OperatorView, OrderForAccount, OrderedForAccount, SuspendAccount, TransferAccount, ViewAccount,
 };
 use domain::{AccountExport, AccountId, AccountOrder, AccountView, AttachCode, ClientAccount, SessionToken};
 use store::{Actor, Attachment, Fresh, Person, Standing};
@@ -66,7 +66,7 @@ impl Desk {
     }
 
     pub(crate) async fn detach(&self, call: DetachClient) -> Result<Done, AccountRefusal> {
-        let detached = self.people.detach(call.client).await.map_err(|error| failed(&error))?;
+        let detached = self.people.detach(call.client, now()).await.map_err(refused)?;
         if detached { Ok(Done) } else { Err(AccountRefusal::Unknown) }
     }
 
@@ -77,7 +77,12 @@ impl Desk {
 
     pub(crate) async fn list(&self, call: ListAccounts) -> Result<Accounts, AccountRefusal> {
         let limit = call.limit.clamp(1, MOST_ON_A_PAGE);
-        let accounts = self.people.accounts(call.after, limit).await.map_err(|error| failed(&error))?;
+        let search = match call.search {
+            None => store::AccountSearch::ALL,
+            Some(AccountSearch::Ids(first, last)) => store::AccountSearch::Ids(first, last),
+            Some(AccountSearch::Email(email)) => store::AccountSearch::Email(email),
+        };
+        let accounts = self.people.accounts(search, call.after, limit).await.map_err(|error| failed(&error))?;
         let line = |one: store::AccountSummary| AccountLine {
             account: one.account,
             plan: one.plan,
@@ -110,7 +115,17 @@ impl Desk {
 
     pub(crate) async fn suspend(&self, call: SuspendAccount) -> Result<Done, AccountRefusal> {
         let standing = if call.suspended { Standing::Blocked } else { Standing::Good };
-        self.people.set_account_standing(call.account, standing).await.map_err(refused)?;
+        self.people.set_account_standing(call.account, standing, now()).await.map_err(refused)?;
+        Ok(Done)
+    }
+
+    pub(crate) async fn transfer(&self, call: TransferAccount) -> Result<Done, AccountRefusal> {
+        self.people.transfer_account(call.account, call.heir).await.map_err(refused)?;
+        Ok(Done)
+    }
+
+    pub(crate) async fn detach_from(&self, call: DetachFromAccount) -> Result<Done, AccountRefusal> {
+        self.people.detach_from(call.account, call.client).await.map_err(refused)?;
         Ok(Done)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use contract::account::{AccountRefusal, FinishProvider, PersonLoggedIn, StartProvider, StartedProvider};
+use contract::account::{AccountRefusal, FinishProvider, Offered, PersonLoggedIn, StartProvider, StartedProvider};
 use domain::OneTimeToken;
 use store::{ProviderError, Vouched};
 
@@ -16,6 +16,11 @@ use crate::{metrics::PersonOutcome, provider::VouchError};
 const FLOW: Duration = Duration::from_secs(600);
 
 impl Desk {
+    /// Which provider there is.
+    pub(crate) fn offered(&self) -> Offered {
+        Offered { issuer: self.provider.as_ref().map(|provider| provider.issuer().to_owned()) }
+    }
+
     pub(crate) async fn start_provider(&self, call: StartProvider) -> Result<StartedProvider, AccountRefusal> {
         let provider = self.provider.as_ref().ok_or(AccountRefusal::NoProvider)?;
         let person = match call.session {

@@ -1,7 +1,12 @@
 //! What there is to say, and which request each command is.
 
+mod accounts;
+
+use accounts::Accounts;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+
+use super::{blocks::Blocks, events::Events, webhooks::Webhooks};
 
 /// A request to the API.
 #[derive(Clone, Debug)]
@@ -34,12 +39,18 @@ pub(crate) enum OperatorCommand {
     /// Who is registered.
     #[command(subcommand)]
     Clients(Clients),
+    /// People who share a plan, clients and networks.
+    #[command(subcommand)]
+    Accounts(Accounts),
     /// Networks, who is in them, and who is not let in.
     #[command(subcommand)]
     Networks(Networks),
     /// What there is to have.
     #[command(subcommand)]
     Plans(Plans),
+    /// What is held against whom, and until when.
+    #[command(subcommand)]
+    Blocks(Blocks),
     /// Who is online.
     #[command(subcommand)]
     Sessions(Sessions),
@@ -58,6 +69,12 @@ pub(crate) enum OperatorCommand {
     /// Who asked for what, and what became of it.
     #[command(subcommand)]
     Audit(Audit),
+    /// What happens.
+    #[command(subcommand)]
+    Events(Events),
+    /// Programs that are told what happens.
+    #[command(subcommand)]
+    Webhooks(Webhooks),
 }
 
 #[derive(Debug, Args)]
@@ -282,14 +299,18 @@ impl OperatorCommand {
     pub(crate) fn request(&self) -> anyhow::Result<Request> {
         Ok(match self {
             Self::Clients(command) => command.request(),
+            Self::Accounts(command) => command.request(),
             Self::Networks(command) => command.request(),
             Self::Plans(command) => command.request(),
+            Self::Blocks(command) => command.request()?,
             Self::Sessions(command) => command.request(),
             Self::Relays(command) => command.request(),
             Self::Pairs(Pairs::Show { a, b }) => Request::get(path(&["pairs", a, b])),
             Self::Usage(command) => command.request(),
             Self::Tokens(command) => command.request()?,
             Self::Audit(command) => command.request(),
+            Self::Events(command) => command.request(),
+            Self::Webhooks(command) => command.request(),
         })
     }
 
@@ -440,7 +461,7 @@ impl Audit {
 }
 
 impl Request {
-    fn new(method: Method, path: String) -> Self {
+    pub(crate) fn new(method: Method, path: String) -> Self {
         let (query, headers) = (Vec::new(), Vec::new());
         Self { method, path, query, headers, body: None, is_list: false, most: 0, version_of: None }
     }
@@ -449,22 +470,22 @@ impl Request {
         Self::new(Method::Get, path)
     }
 
-    fn list(path: String, page: &Page) -> Self {
+    pub(crate) fn list(path: String, page: &Page) -> Self {
         let most = usize::try_from(page.most).unwrap_or(usize::MAX);
         Self { is_list: true, most, ..Self::new(Method::Get, path) }
     }
 
     /// A change of what is there now.
-    fn versioned(method: Method, path: String) -> Self {
+    pub(crate) fn versioned(method: Method, path: String) -> Self {
         Self { version_of: Some(path.clone()), ..Self::new(method, path) }
     }
 
-    fn query(mut self, name: &'static str, value: Option<&String>) -> Self {
+    pub(crate) fn query(mut self, name: &'static str, value: Option<&String>) -> Self {
         self.query.extend(value.map(|value| (name, value.clone())));
         self
     }
 
-    fn body(self, body: Value) -> Self {
+    pub(crate) fn body(self, body: Value) -> Self {
         Self { body: Some(body), ..self }
     }
 
@@ -491,7 +512,7 @@ impl Method {
     }
 }
 
-fn path(parts: &[&str]) -> String {
+pub(crate) fn path(parts: &[&str]) -> String {
     parts.iter().fold("/v1".to_owned(), |path, part| path + "/" + &encoded(part))
 }
 

@@ -1,7 +1,7 @@
 //! As much of HTTP/1.1 as it takes to ask one thing: one request on one connection.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, BufRead as _, Read as _, Write as _},
     net::{TcpStream, ToSocketAddrs as _},
     time::Duration,
 };
@@ -12,6 +12,10 @@ use super::commands::Request;
 
 /// No answer takes longer, but the export of a long log.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The longest head of a stream, and the longest size of a chunk with its end.
+const LONGEST_HEAD: u64 = 16 * 1024;
+const LONGEST_SIZE: u64 = 18;
 
 /// The API.
 #[derive(Debug)]
@@ -26,6 +30,42 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) etag: Option<String>,
     pub(crate) text: String,
+}
+
+/// An answer without an end, or one that says why there is none.
+pub(crate) enum Streamed {
+    Open(Chunks),
+    Refused(Answer),
+}
+
+/// The content of chunks, as they come.
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    stream: io::BufReader<TcpStream>,
+    /// Of the chunk that is read.
+    left: u64,
+}
+
+impl io::Read for Chunks {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+        while self.left == 0 {
+            let mut line = String::new();
+            self.stream.by_ref().take(LONGEST_SIZE).read_line(&mut line)?;
+            // Before every chunk but the first stands the end of the one before.
+            let size = match line.trim() {
+                "" if line == "\r\n" => continue,
+                text => u64::from_str_radix(text, 16).map_err(|_| malformed())?,
+            };
+            if size == 0 {
+                return Ok(0);
+            }
+            self.left = size;
+        }
+        let read = self.stream.by_ref().take(self.left).read(into)?;
+        self.left -= read as u64;
+        Ok(read)
+    }
 }
 
 /// Why there is no answer.
@@ -54,15 +94,38 @@ impl Server {
     }
 
     pub(crate) fn send(&self, request: &Request) -> Result<Answer, HttpError> {
+        let mut bytes = Vec::new();
+        self.connect(request)?.read_to_end(&mut bytes).map_err(HttpError::Broken)?;
+        read(&bytes)
+    }
+
+    /// A connection over which `request` was sent.
+    fn connect(&self, request: &Request) -> Result<TcpStream, HttpError> {
         let unreachable = |source| HttpError::Unreachable { authority: self.authority.clone(), source };
         let address = self.authority.to_socket_addrs().map_err(unreachable)?.next();
         let address = address.ok_or_else(|| unreachable(io::Error::other("the name has no address")))?;
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(unreachable)?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(HttpError::Broken)?;
         stream.write_all(self.text(request).as_bytes()).map_err(HttpError::Broken)?;
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).map_err(HttpError::Broken)?;
-        read(&bytes)
+        Ok(stream)
+    }
+
+    /// Asks for something that has no end.
+    pub(crate) fn open(&self, request: &Request) -> Result<Streamed, HttpError> {
+        let mut stream = io::BufReader::new(self.connect(request)?);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let read = stream.by_ref().take(LONGEST_HEAD).read_until(b'\n', &mut head).map_err(HttpError::Broken)?;
+            if read == 0 || head.len() as u64 > LONGEST_HEAD {
+                return Err(HttpError::Malformed);
+            }
+        }
+        let text = str::from_utf8(&head).map_err(|_| HttpError::Malformed)?.to_ascii_lowercase();
+        if text.starts_with("http/1.1 200 ") && text.contains("\r\ntransfer-encoding: chunked\r\n") {
+            return Ok(Streamed::Open(Chunks { stream, left: 0 }));
+        }
+        stream.read_to_end(&mut head).map_err(HttpError::Broken)?;
+        read(&head).map(Streamed::Refused)
     }
 
     fn text(&self, request: &Request) -> String {

@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 /// What a row is told by comes first.
-const FIRST: [&str; 10] =
-    ["sequence", "client", "network", "relay", "token", "invite", "payer", "name", "nick", "role"];
+const FIRST: [&str; 15] = [
+    "block", "sequence", "webhook", "kind", "target", "degree", "client", "network", "relay", "token", "invite",
+    "payer", "name", "nick", "role",
+];
 
 /// What is too long for a table: `--json` has it.
 const LONG: [&str; 4] = ["before", "after", "previous", "digest"];
@@ -68,7 +70,7 @@ fn lines(object: &Map<String, Value>) -> String {
     text
 }
 
-fn word(name: &str, value: &Value) -> String {
+pub(crate) fn word(name: &str, value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => printable(text),
@@ -82,7 +84,7 @@ fn word(name: &str, value: &Value) -> String {
 }
 
 /// The time in UTC, to the second.
-fn instant(ms: u64) -> String {
+pub(crate) fn instant(ms: u64) -> String {
     let at = domain::UnixMillis(ms);
     let (month, seconds) = (domain::Month::of(at), ms / 1_000);
     // The first day of the month is as many days back as the month does not change.

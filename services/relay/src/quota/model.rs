@@ -8,7 +8,7 @@ mod world;
 
 use std::time::Duration;
 
-use domain::Quota;
+use domain::{PayerId, Quota};
 
 use self::world::{Trouble, WEEK, World};
 use super::{LOOK, TRICKLE, ledger::WORTH};
@@ -95,6 +95,58 @@ fn cut_off_relays_go_on_for_a_while_then_trickle_and_report_when_they_are_back()
     world.end();
     for payer in 0..PAYERS {
         assert_eq!(world.counted(payer), world.sent[payer]);
+    }
+}
+
+#[test]
+fn a_week_of_machines_that_join_and_leave_an_account_adds_up_for_each_and_for_the_account() {
+    for seed in 200..202 {
+        let mut world = World::new(seed, Trouble { lost: 10, repeated: 10, crashes: 0 }, 1);
+        let account = PayerId::from_bytes([0xa0; 16]);
+        let quota = Quota::from_bytes(300 * MIB);
+        // Payers 0 to 3 come and go; one is in all the time, one is in while the month ends, one comes back.
+        let days: [&[(usize, bool)]; 7] = [
+            &[(0, true)],
+            &[(1, true)],
+            &[(2, true), (1, false)],
+            &[(3, true)],
+            &[(1, true), (2, false)],
+            &[],
+            &[(3, false)],
+        ];
+        let mut moved = [0; PAYERS];
+        for changes in days {
+            for &(payer, joins) in changes {
+                world.owner.belong(payer, joins.then_some((account, quota)));
+                moved[payer] += 1;
+            }
+            world.run(WEEK / 7);
+        }
+        world.end();
+        let mut counted = 0;
+        for payer in 0..PAYERS {
+            assert_eq!(world.counted(payer), world.sent[payer], "seed {seed}, payer {payer}: once, whoever paid");
+            counted += world.counted(payer);
+        }
+        assert_eq!(world.owner.usage.values().sum::<u64>(), counted, "seed {seed}: each byte on one quota");
+
+        // The account shares one quota: what goes beyond is bounded as for one payer, by what its machines bring and take.
+        let members = 0..4;
+        let told: u64 = members.clone().map(|payer| world.owner.told[payer] * (OVERDRAFT + LEGS * UNLOOKED)).sum();
+        let late: u64 = members.clone().map(|payer| world.late[payer]).sum();
+        let brought: u64 = members
+            .map(|payer| {
+                let block = QUOTAS[payer].block(QUOTAS[payer].bytes()).max(quota.block(quota.bytes()));
+                moved[payer] * RELAYS as u64 * (block + OVERDRAFT + LEGS * UNLOOKED)
+            })
+            .sum();
+        let months: Vec<_> = world.owner.usage.iter().filter(|((purse, _), _)| *purse == account).collect();
+        assert_eq!(months.len(), 2, "seed {seed}: the week goes over the end of a month");
+        for (_, &used) in months {
+            assert!(used > MIB, "seed {seed}: {used}");
+            assert!(used <= quota.bytes() + told + late + brought, "seed {seed}: {used}");
+        }
+        assert!(world.held_back[0] > 0, "seed {seed}: the account ran out");
     }
 }
 

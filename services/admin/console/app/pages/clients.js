@@ -53,6 +53,7 @@ export function Client({ id, has }) {
             ['Id', html`<${Id} id=${id} />`],
             ['Address', data.address4 ? html`<code>${data.address4}</code>` : html`<span class="faint">none until it joins a network</span>`],
             ['Plan', data.plan],
+            ['Account', data.account ? html`<a class="quiet" href=${to('accounts', data.account)}><code>${short(data.account)}</code></a>` : html`<span class="faint">none</span>`],
             ['Registered', html`<${When} at=${data.registered_ms} />`],
             ...(data.session ? [['Gateway', html`<${Id} id=${data.session.gateway} />`]] : []),
           ]} />

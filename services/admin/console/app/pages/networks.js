@@ -7,6 +7,7 @@ import { counted, number, short } from '../format.js';
 import { go, to, usePages, usePoll, useSettled } from '../hooks.js';
 import { Icon } from '../icons.js';
 import { Badge, Card, ClientLink, Dialog, Empty, Facts, Head, Id, List, Loaded, Table, Tabs, Trouble, When } from '../ui.js';
+import { KINDS } from '../words.js';
 import { Connections } from './connections.js';
 
 export function Networks() {
@@ -22,6 +23,7 @@ export function Networks() {
 const COLUMNS = [
   { name: 'Network', wide: true, cell: (/** @type {any} */ one) => html`<a class="row-link" href=${to('networks', one.network)}>${one.name}</a>` },
   { name: 'Members', cell: (/** @type {any} */ one) => html`${number(one.members)} <span class="faint">of ${number(one.seats)}</span>` },
+  { name: 'Kind', cell: (/** @type {any} */ one) => KINDS[one.kind]?.name ?? one.kind },
   { name: 'Owner', cell: (/** @type {any} */ one) => html`<a class="quiet" href=${to('clients', one.owner)}><code>${short(one.owner)}</code></a>` },
   { name: 'Made', end: true, cell: (/** @type {any} */ one) => html`<${When} at=${one.created_ms} />` },
 ];
@@ -59,7 +61,9 @@ export function Network({ id }) {
     <${Loaded} of=${polled}>${() => html`
       <${Card}><${Facts} rows=${[
         ['Members', `${number(network.members)} of ${number(network.seats)}`],
+        ['Kind', html`${KINDS[network.kind]?.name ?? network.kind} <span class="faint">${KINDS[network.kind]?.text}</span>`],
         ['Owner', html`<a class="quiet" href=${to('clients', network.owner)}><code>${short(network.owner)}</code></a>`],
+        ['Account', network.account ? html`<a class="quiet" href=${to('accounts', network.account)}><code>${short(network.account)}</code></a>` : html`<span class="faint">none: its owner has none</span>`],
         ['Who comes in', html`<span class="inline">${network.locked ? html`<${Badge} tone="warn"><${Icon} name="lock" />Locked: nobody</${Badge}>` : network.approval ? html`<${Badge} tone="info">Whoever is approved</${Badge}>` : html`<${Badge} tone="good">Whoever has the password</${Badge}>`}<button type="button" class="quiet" onClick=${() => (network.approval ? toggle('approval', 'Waive approval?', 'Whoever has the password comes in at once.', 'Waive approval') : toggle('approval', 'Ask for approval?', 'Whoever comes with the password waits for an owner or admin of the network.', 'Ask for approval'))}>${network.approval ? 'Waive approval' : 'Ask for approval'}</button></span>`],
         ['Made', html`<${When} at=${network.created_ms} />`],
         ['Id', html`<${Id} id=${id} />`],

@@ -10,13 +10,14 @@ import { Badge, Card, Dialog, Empty, Head, List, Trouble, When } from '../ui.js'
 
 /** @type {[string, string][]} */
 const SCOPES = [
-  ['read', 'See clients, networks, sessions, relays, pairs, plans and usage'],
+  ['read', 'See clients, networks, sessions, relays, pairs, plans, usage and what happens'],
   ['write', 'Change networks and members, end sessions'],
   ['relays', 'Drain and resume relays'],
   ['blocks', 'Make, change and lift blocks'],
-  ['accounts', 'Decide who has which plan'],
+  ['accounts', 'See accounts of people and decide about them; give plans'],
   ['tokens', 'Make and revoke tokens'],
   ['audit', 'Read and check the audit log'],
+  ['webhooks', 'Make and change webhooks'],
 ];
 /** @type {[string, number][]} */
 const LIVES = [['1 hour', 3_600], ['1 day', 86_400], ['30 days', 2_592_000], ['1 year', 31_536_000]];

@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::{
-    Bandwidth, LEASE_LIFETIME, LeaseId, Month, PayerId, RelayGrant, RelayId, RelayLease, RelayReport, UnixMillis,
+    Bandwidth, LEASE_LIFETIME, LeaseId, Month, PayerId, Quota, RelayGrant, RelayId, RelayLease, RelayReport, UnixMillis,
 };
 use tokio::sync::mpsc;
 use wire::{
@@ -96,36 +96,60 @@ enum Letter {
 /// The owner of the count, as the database keeps it.
 #[derive(Default)]
 pub(super) struct Owner {
-    leases: BTreeMap<(PayerId, LeaseId), (RelayLease, UnixMillis)>,
+    leases: BTreeMap<(PayerId, LeaseId), Held>,
+    /// By whose quota it was: of a payer, or of an account.
     pub(super) usage: BTreeMap<(PayerId, Month), u64>,
+    /// By payer, whoever's quota it was.
+    counted: BTreeMap<PayerId, u64>,
+    /// On whose quota payers draw that belong to an account, and how large that is.
+    accounts: BTreeMap<PayerId, (PayerId, Quota)>,
     /// How often a lease was told that nothing is left.
     pub(super) told: [u64; PAYERS],
 }
 
+/// A lease, until when it holds its part, and of whose quota.
+struct Held {
+    lease: RelayLease,
+    expires: UnixMillis,
+    purse: PayerId,
+}
+
 impl Owner {
+    /// A payer joins an account, or leaves the one it is in. What its leases hold goes along.
+    pub(super) fn belong(&mut self, payer: usize, account: Option<(PayerId, Quota)>) {
+        let payer = id(payer);
+        let purse = account.map_or(payer, |(account, _)| account);
+        self.accounts.remove(&payer);
+        self.accounts.extend(account.map(|account| (payer, account)));
+        let own = self.leases.iter_mut().filter(|((of, _), held)| *of == payer && !held.lease.ended);
+        own.for_each(|(_, held)| held.purse = purse);
+    }
+
     fn settle(&mut self, at: UnixMillis, report: &RelayReport) -> Result<RelayGrant, Refused> {
         let name = (report.payer, report.lease);
-        let known = self.leases.get(&name).map(|(lease, _)| *lease);
+        let known = self.leases.get(&name).map(|held| held.lease);
         if report.known && known.is_none() {
             return Err(Refused::Lease);
         }
-        let all = (report.payer, LeaseId::from_bytes([0; 16]))..=(report.payer, LeaseId::from_bytes([0xff; 16]));
-        let others = self.leases.range(all).filter(|(other, (_, expires))| **other != name && *expires > at);
-        let held = others.map(|(_, (lease, _))| lease.open()).sum();
-        let used = self.usage.entry((report.payer, Month::of(at))).or_default();
+        let own = (report.payer, QUOTAS[number(report.payer)]);
+        let (purse, quota) = self.accounts.get(&report.payer).copied().unwrap_or(own);
+        let others = self.leases.iter().filter(|(other, held)| **other != name && held.purse == purse);
+        let held = others.filter(|(_, held)| held.expires > at).map(|(_, held)| held.lease.open()).sum();
+        let used = self.usage.entry((purse, Month::of(at))).or_default();
         let before = known.unwrap_or_default();
-        let (lease, added) = before.settle(report, QUOTAS[number(report.payer)], *used, held);
+        let (lease, added) = before.settle(report, quota, *used, held);
         *used += added;
+        *self.counted.entry(report.payer).or_default() += added;
         if lease.open() == 0 && (known.is_none() || before.open() > 0) {
             self.told[number(report.payer)] += 1;
         }
-        self.leases.insert(name, (lease, at.plus(LEASE_LIFETIME)));
+        self.leases.insert(name, Held { lease, expires: at.plus(LEASE_LIFETIME), purse });
         Ok(lease.grant())
     }
 
     /// Forgets when the product does.
     fn forget(&mut self, at: UnixMillis) {
-        self.leases.retain(|_, (_, expires)| expires.plus(Duration::from_secs(24 * 3_600)) > at);
+        self.leases.retain(|_, held| held.expires.plus(Duration::from_secs(24 * 3_600)) > at);
     }
 }
 
@@ -346,13 +370,12 @@ impl World {
         }
         self.relays.iter().for_each(|process| assert!(process.ledger.is_settled()));
         let at = self.wall();
-        let held: u64 =
-            self.owner.leases.values().filter(|(_, expires)| *expires > at).map(|(lease, _)| lease.open()).sum();
+        let held: u64 = self.owner.leases.values().filter(|held| held.expires > at).map(|held| held.lease.open()).sum();
         assert_eq!(held, 0, "everything was returned");
     }
 
     pub(super) fn counted(&self, payer: usize) -> u64 {
-        self.owner.usage.iter().filter(|((of, _), _)| *of == id(payer)).map(|(_, bytes)| bytes).sum()
+        self.owner.counted.get(&id(payer)).copied().unwrap_or_default()
     }
 
     fn wall(&self) -> UnixMillis {

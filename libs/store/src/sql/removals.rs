@@ -1,0 +1,58 @@
+//! Who is a member of a network no more.
+
+use domain::{ClientId, MAX_REMOVALS, NetworkId, Removal, Removals, UnixMillis};
+
+use super::{
+    backend::{Connection, Db},
+    reading,
+};
+use crate::{
+    Error,
+    values::{self, bigint},
+};
+
+/// As of the newest revision; `None` when there is no such network.
+pub(crate) async fn of(db: &mut Connection, network: NetworkId, at: UnixMillis) -> Result<Option<Removals>, Error> {
+    let row: Option<(i64, i64)> =
+        sqlx::query_as::<Db, _>("SELECT revision, forgotten FROM networks WHERE id = $1 AND NOT deleted")
+            .bind(network.as_bytes().to_vec())
+            .fetch_optional(&mut *db)
+            .await?;
+    let Some((revision, forgotten)) = row else { return Ok(None) };
+    // Whoever left after the first statement is in the next removals.
+    let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as::<Db, _>(
+        "SELECT client, revision FROM members WHERE network = $1 AND gone AND revision <= $2
+         ORDER BY revision DESC, client LIMIT $3",
+    )
+    .bind(network.as_bytes().to_vec())
+    .bind(revision)
+    .bind(bigint(MAX_REMOVALS as u64 + 1))
+    .fetch_all(db)
+    .await?;
+    // Of those who left with one revision all are named, or none.
+    let floor = rows.get(MAX_REMOVALS).map_or(forgotten, |(_, revision)| forgotten.max(*revision));
+    let named = rows.iter().filter(|(_, revision)| *revision > floor);
+    let removed = named.map(|(client, revision)| {
+        Ok(Removal { client: values::client(client)?, revision: values::revision(*revision)? })
+    });
+    Ok(Some(Removals {
+        network,
+        revision: values::revision(revision)?,
+        floor: values::revision(floor)?,
+        issued: at,
+        removed: removed.collect::<Result<_, Error>>()?,
+    }))
+}
+
+/// The same, if `client` is a member.
+pub(crate) async fn for_member(
+    db: &mut Connection,
+    network: NetworkId,
+    client: ClientId,
+    at: UnixMillis,
+) -> Result<Option<Removals>, Error> {
+    match reading::role(db, network, client).await? {
+        Some(_) => of(db, network, at).await,
+        None => Ok(None),
+    }
+}
