@@ -1,8 +1,8 @@
 //! Who belongs to an account: people with roles, clients and networks.
 
-use domain::{AccountOrder, MAX_ACCOUNT_PEOPLE, Role};
+use domain::{AccountOrder, LeaseId, MAX_ACCOUNT_PEOPLE, RelayReport, Role};
 use futures_util::future::join_all;
-use store::{AccountError, Actor, AttachError, Standing};
+use store::{AccountError, AccountSearch, Actor, AttachError, Standing};
 
 use crate::lab::{HOUR, Lab, NOW, fresh};
 
@@ -17,6 +17,9 @@ crate::conformance! {
     a_network_is_attached_while_its_owner_is,
     a_suspended_account_is_only_looked_at,
     operators_see_accounts_by_page,
+    operators_find_accounts_by_address_and_id,
+    operators_hand_accounts_over_and_detach_clients_also_while_they_are_suspended,
+    an_account_shows_its_limits_and_what_was_relayed_for_its_own_clients,
 }
 
 async fn an_invitation_is_for_its_address_and_used_once(lab: &Lab) {
@@ -112,7 +115,7 @@ async fn a_code_lets_one_client_in(lab: &Lab) {
     let attached = seen.clients[0].client;
     assert!(matches!(lab.attach(bert, other, attached).await, Err(AttachError::Elsewhere)));
     assert_eq!(lab.attach(anna, account, attached).await.unwrap().account, account, "again is no harm");
-    assert!(lab.people().detach(attached).await.unwrap() && !lab.people().detach(attached).await.unwrap());
+    assert!(lab.people().detach(attached, NOW).await.unwrap() && !lab.people().detach(attached, NOW).await.unwrap());
     assert_eq!(lab.attach(bert, other, attached).await.unwrap().account, other);
     let foreign = AccountOrder::DetachClient(attached);
     let refused = lab.people().carry_out_for(anna, account, foreign, fresh(), NOW).await;
@@ -141,7 +144,7 @@ async fn clients_and_networks_have_the_plan_of_the_account(lab: &Lab) {
     lab.join(network, guest).await;
     assert_eq!(lab.networks().pair_plan(owner, guest).await.unwrap().unwrap().plan.name, "premium");
 
-    lab.people().detach(owner).await.unwrap();
+    lab.people().detach(owner, NOW).await.unwrap();
     assert_eq!(lab.accounts().plan_of(owner).await.unwrap().unwrap().name, "free");
     assert!(matches!(lab.people().assign_account_plan(account, "gold").await, Err(AccountError::Plan)));
     let nobody = domain::AccountId::from_bytes([9; 16]);
@@ -165,7 +168,7 @@ async fn a_network_is_attached_while_its_owner_is(lab: &Lab) {
         (seen.networks[0].attached, seen.networks[0].seen_by, seen.networks[0].members)
     };
     assert_eq!(attached().await, (true, owner, 2));
-    lab.people().detach(owner).await.unwrap();
+    lab.people().detach(owner, NOW).await.unwrap();
     assert_eq!(attached().await, (false, guest, 2));
 }
 
@@ -174,7 +177,7 @@ async fn a_suspended_account_is_only_looked_at(lab: &Lab) {
     let client = lab.client().await;
     lab.people().assign_account_plan(account, "standard").await.unwrap();
     lab.attach(anna, account, client).await.unwrap();
-    lab.people().set_account_standing(account, Standing::Blocked).await.unwrap();
+    lab.people().set_account_standing(account, Standing::Blocked, NOW).await.unwrap();
     let plan = async || lab.accounts().plan_of(client).await.unwrap().unwrap().name;
     assert_eq!(plan().await, "free");
     let order = lab.people().carry_out_for(anna, account, AccountOrder::MakeCode, fresh(), NOW).await;
@@ -182,7 +185,7 @@ async fn a_suspended_account_is_only_looked_at(lab: &Lab) {
     assert!(lab.people().view(Actor::Person(anna), account, NOW).await.unwrap().suspended);
     lab.people().assign_account_plan(account, "premium").await.unwrap();
     assert_eq!(plan().await, "free");
-    lab.people().set_account_standing(account, Standing::Good).await.unwrap();
+    lab.people().set_account_standing(account, Standing::Good, NOW).await.unwrap();
     assert_eq!(plan().await, "premium");
 }
 
@@ -190,13 +193,87 @@ async fn operators_see_accounts_by_page(lab: &Lab) {
     for name in ["anna", "bert", "carl"] {
         lab.person(&format!("{name}@example.test")).await;
     }
-    let first = lab.people().accounts(None, 2).await.unwrap();
-    let rest = lab.people().accounts(Some(first[1].account), 2).await.unwrap();
+    let first = lab.people().accounts(AccountSearch::ALL, None, 2).await.unwrap();
+    let rest = lab.people().accounts(AccountSearch::ALL, Some(first[1].account), 2).await.unwrap();
     assert_eq!((first.len(), rest.len()), (2, 1));
     let mut owners: Vec<_> = first.iter().chain(&rest).map(|one| one.owner.clone().unwrap().to_string()).collect();
     owners.sort();
     assert_eq!(owners, ["anna@example.test", "bert@example.test", "carl@example.test"]);
     assert!(first.iter().all(|one| (one.people, one.clients, one.plan.as_str()) == (1, 0, "free")));
+}
+
+async fn operators_find_accounts_by_address_and_id(lab: &Lab) {
+    let (anna, account) = lab.person("anna@example.test").await;
+    let (bert, own) = lab.person("bert@example.test").await;
+    welcome(lab, anna, account, bert, "bert@example.test").await;
+    let found = async |search| {
+        let found = lab.people().accounts(search, None, 10).await.unwrap();
+        found.into_iter().map(|one| one.account).collect::<Vec<_>>()
+    };
+    let by_email = |email: &str| AccountSearch::Email(email.parse().unwrap());
+    assert_eq!(found(by_email("anna@example.test")).await, [account]);
+    let mut both = [account, own];
+    both.sort_unstable();
+    assert_eq!(found(by_email("bert@example.test")).await, both);
+    let rest = lab.people().accounts(by_email("bert@example.test"), Some(both[0]), 10).await.unwrap();
+    assert_eq!((rest.len(), rest[0].account), (1, both[1]));
+    assert!(found(by_email("carl@example.test")).await.is_empty());
+    assert_eq!(found(AccountSearch::Ids(own, own)).await, [own]);
+    assert_eq!(found(AccountSearch::ALL).await, both);
+}
+
+async fn operators_hand_accounts_over_and_detach_clients_also_while_they_are_suspended(lab: &Lab) {
+    let (anna, account) = lab.person("anna@example.test").await;
+    let (bert, _) = lab.person("bert@example.test").await;
+    let (carl, other) = lab.person("carl@example.test").await;
+    welcome(lab, anna, account, bert, "bert@example.test").await;
+    let client = lab.client().await;
+    lab.attach(anna, account, client).await.unwrap();
+    lab.people().set_account_standing(account, Standing::Blocked, NOW).await.unwrap();
+    let stranger = lab.people().transfer_account(account, carl).await;
+    assert!(matches!(stranger, Err(AccountError::TargetUnknown)), "{stranger:?}");
+    lab.people().transfer_account(account, bert).await.unwrap();
+    lab.people().transfer_account(account, bert).await.expect("again is no harm");
+    let seen = lab.people().view(Actor::Operator, account, NOW).await.unwrap();
+    let role = |person| seen.people.iter().find(|one| one.person == person).unwrap().role;
+    assert_eq!((role(anna), role(bert)), (Role::Admin, Role::Owner));
+
+    let foreign = lab.people().detach_from(other, client).await;
+    assert!(matches!(foreign, Err(AccountError::TargetUnknown)), "{foreign:?}");
+    lab.people().detach_from(account, client).await.unwrap();
+    assert_eq!(lab.people().attachment(client).await.unwrap(), None);
+    let again = lab.people().detach_from(account, client).await;
+    assert!(matches!(again, Err(AccountError::TargetUnknown)), "{again:?}");
+    let nobody = domain::AccountId::from_bytes([9; 16]);
+    assert!(matches!(lab.people().transfer_account(nobody, bert).await, Err(AccountError::Unknown)));
+    assert!(matches!(lab.people().detach_from(nobody, client).await, Err(AccountError::Unknown)));
+}
+
+async fn an_account_shows_its_limits_and_what_was_relayed_for_its_own_clients(lab: &Lab) {
+    let (anna, account) = lab.person("anna@example.test").await;
+    let clients = lab.clients(3).await;
+    for client in &clients[..2] {
+        lab.attach(anna, account, *client).await.unwrap();
+    }
+    for (nth, client) in (1..).zip(&clients) {
+        let payer = (*client).into();
+        let lease = LeaseId::from_bytes([nth; 16]);
+        let report = RelayReport { lease, payer, serial: 1, spent: 100 * u64::from(nth), ends: false, known: false };
+        lab.accounts().settle_relay(report, NOW).await.unwrap();
+    }
+    let view = lab.people().view(Actor::Person(anna), account, NOW).await.unwrap();
+    assert_eq!((view.limits.clients, view.limits.members_per_network), (256, 5));
+    assert_eq!((view.limits.relay_bytes_per_second, view.limits.relay_bytes_per_month), (Some(1_000), Some(10 << 30)));
+    let month = domain::Month::of(NOW).number();
+    assert_eq!(view.relayed, [domain::AccountMonth { month, bytes: 300 }]);
+
+    lab.people().assign_account_plan(account, "premium").await.unwrap();
+    let view = lab.people().view(Actor::Operator, account, NOW).await.unwrap();
+    assert_eq!((view.limits.members_per_network, view.limits.relay_bytes_per_second), (256, None));
+    let session = crate::lab::session();
+    lab.people().open_session(anna, session, NOW).await.unwrap();
+    let mine = lab.people().person(session.token, NOW).await.unwrap().unwrap().accounts;
+    assert_eq!(mine[0].owner, Some("anna@example.test".parse().unwrap()));
 }
 
 /// Makes `guest` a member of the account.

@@ -11,6 +11,7 @@ crate::conformance! {
     a_budget_is_exact_under_concurrency,
     one_empty_budget_spends_nothing_of_the_others,
     a_success_gives_the_attempt_back,
+    successes_at_once_give_back_every_attempt,
     a_window_ends,
 }
 
@@ -43,6 +44,20 @@ async fn a_success_gives_the_attempt_back(lab: &Lab) {
     lab.networks().forgive(&[budget], NOW).await.unwrap();
     assert_eq!(lab.networks().guess(&[budget], NOW).await.unwrap(), Guess::Allowed);
     assert!(matches!(lab.networks().guess(&[budget], NOW).await.unwrap(), Guess::Exhausted { .. }), "not below zero");
+}
+
+async fn successes_at_once_give_back_every_attempt(lab: &Lab) {
+    let kinds = [BudgetKind::Network, BudgetKind::Client, BudgetKind::Source, BudgetKind::Neighbours];
+    let budgets = kinds.map(|kind| budget(kind, 40));
+    let successes = (0..40).map(|_| async {
+        assert_eq!(lab.networks().guess(&budgets, NOW).await.unwrap(), Guess::Allowed);
+        lab.networks().forgive(&budgets, NOW).await.unwrap();
+    });
+    join_all(successes).await;
+    for spent in 0..=40 {
+        let guess = lab.networks().guess(&budgets, NOW).await.unwrap();
+        assert_eq!(guess == Guess::Allowed, spent < 40, "{spent}");
+    }
 }
 
 async fn a_window_ends(lab: &Lab) {

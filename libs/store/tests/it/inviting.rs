@@ -11,6 +11,7 @@ use crate::lab::{Lab, NOW};
 crate::conformance! {
     an_invite_lets_in_with_the_secret_sealed_for_it,
     sixty_four_joiners_race_for_one_use,
+    sixty_four_joiners_race_a_thousand_times,
     a_racing_invite_never_gives_more_than_its_uses,
     what_is_refused_uses_nothing_up,
     an_invite_stands_for_an_approval_but_opens_no_lock,
@@ -38,11 +39,20 @@ async fn an_invite_lets_in_with_the_secret_sealed_for_it(lab: &Lab) {
 }
 
 async fn sixty_four_joiners_race_for_one_use(lab: &Lab) {
+    races_have_one_winner_each(lab, 3).await;
+}
+
+/// Minutes of work, so only where everything is tested.
+async fn sixty_four_joiners_race_a_thousand_times(lab: &Lab) {
+    races_have_one_winner_each(lab, 1_000).await;
+}
+
+async fn races_have_one_winner_each(lab: &Lab, races: usize) {
     let owner = lab.client().await;
     lab.accounts().assign_plan(owner, "premium").await.unwrap();
     let network = lab.network("one seat", owner).await;
     let crowd = lab.clients(64).await;
-    for _ in 0..3 {
+    for _ in 0..races {
         let invite = invited(lab, network, owner, 1, 3600).await;
         let winners = race(lab, invite, &crowd).await;
         assert_eq!(winners.len(), 1);

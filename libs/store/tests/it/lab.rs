@@ -136,7 +136,7 @@ impl Lab {
         tables
     }
 
-    async fn scalar(&self, sql: &str) -> i64 {
+    pub(crate) async fn scalar(&self, sql: &str) -> i64 {
         let sql = sqlx::AssertSqlSafe(sql.to_owned());
         if self.url.starts_with("sqlite") {
             let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
@@ -239,6 +239,7 @@ pub(crate) fn login(number: u64, tunnel: u8) -> Login {
         tunnel: TunnelKey::from_bytes([tunnel; 32]),
         tunnel_signature: Signature::from_bytes([tunnel; 64]),
         nick: None,
+        client: None,
     }
 }
 
