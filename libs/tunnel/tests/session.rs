@@ -10,8 +10,8 @@ use bytes::BytesMut;
 use domain::{ClientId, NetworkId, VirtualAddresses};
 use proptest::prelude::*;
 use tunnel::{
-    Claim, Event, Frame, InnerPacket, Local, NetworkSecret, Opened, PairKey, Party, Received, Refusal, Route, Session,
-    echo_request,
+    Claim, Event, Frame, InnerPacket, Local, NetworkSecret, Opened, PairKey, Party, Received, Refusal, Route, Routes,
+    Session, echo_request,
 };
 
 #[test]
@@ -108,6 +108,72 @@ fn a_peer_that_lost_its_keys_gets_new_ones() {
 }
 
 #[test]
+fn nothing_is_lost_while_one_end_takes_another_static_key() {
+    for bob_first in [true, false] {
+        let mut lab = Lab::established();
+        let bob_local = lab.bob_local.followed_by([3; 32]);
+        let mut sequence = 0;
+        let mut both_ways = |lab: &mut Lab| {
+            sequence += 1;
+            assert!(lab.alice_reaches_bob(sequence) && lab.bob_reaches_alice(sequence), "{bob_first} {sequence}");
+        };
+        // One hears of it before the other; what it begins leads nowhere yet.
+        if bob_first {
+            lab.bob_local = bob_local;
+            lab.bob.succeed(lab.now, &lab.bob_local, lab.alice_local.public());
+            while lab.bob.poll_transmit().is_some() {}
+        } else {
+            lab.alice.succeed(lab.now, &lab.alice_local, bob_local.public());
+            while lab.alice.poll_transmit().is_some() {}
+            lab.bob_local = bob_local;
+        }
+        both_ways(&mut lab);
+        if bob_first {
+            lab.alice.succeed(lab.now, &lab.alice_local, lab.bob_local.public());
+        } else {
+            lab.bob.succeed(lab.now, &lab.bob_local, lab.alice_local.public());
+        }
+        both_ways(&mut lab);
+        lab.settle();
+        both_ways(&mut lab);
+        assert!(!lab.alice.is_under_former_keys() && !lab.bob.is_under_former_keys());
+        // Longer than the keys before would have lived.
+        for _ in 0..60 {
+            lab.pass(Duration::from_secs(5));
+            both_ways(&mut lab);
+        }
+    }
+}
+
+#[test]
+fn what_was_sent_under_the_keys_before_still_arrives() {
+    let mut lab = Lab::established();
+    let packet = lab.packet_to_bob(1);
+    let [early, late] = [(); 2].map(|()| lab.alice.handle_packet(lab.now, &packet).unwrap().unwrap());
+    lab.bob_local = lab.bob_local.followed_by([3; 32]);
+    lab.alice.succeed(lab.now, &lab.alice_local, lab.bob_local.public());
+    lab.bob.succeed(lab.now, &lab.bob_local, lab.alice_local.public());
+    lab.settle();
+    assert!(lab.alice_reaches_bob(2) && !lab.bob.is_under_former_keys());
+    assert!(matches!(lab.bob_takes(&early), Received::Packet(received) if received == packet));
+    lab.pass(Duration::from_secs(11));
+    assert!(matches!(lab.bob_takes(&late), Received::Refused(_)));
+}
+
+#[test]
+fn a_peer_that_never_takes_up_the_new_key_is_lost_when_the_old_ones_end() {
+    let mut lab = Lab::established();
+    lab.bob_local = lab.bob_local.followed_by([3; 32]);
+    lab.bob.succeed(lab.now, &lab.bob_local, lab.alice_local.public());
+    assert_eq!(lab.bob.poll_event(), Some(Event::Established));
+    lab.pass(Duration::from_secs(60));
+    assert!(lab.bob_reaches_alice(1), "under the keys before");
+    lab.pass(Duration::from_secs(125));
+    assert!(!lab.bob.is_established());
+    assert_eq!(lab.bob.poll_event(), Some(Event::Lapsed));
+}
+
+#[test]
 fn a_spoofed_inner_source_is_refused_on_both_sides() {
     let mut lab = Lab::established();
     let foreign = echo_request(&addresses(3), addresses(2).v6.into(), 1, 1, b"").unwrap();
@@ -117,6 +183,40 @@ fn a_spoofed_inner_source_is_refused_on_both_sides() {
     lab.alice.readdress(addresses(3), addresses(2));
     let sealed = lab.alice.handle_packet(lab.now, &foreign).unwrap().unwrap();
     assert!(matches!(lab.bob_takes(&sealed), Received::Refused(Refusal::SpoofedSource)));
+}
+
+#[test]
+fn what_comes_from_behind_an_end_passes_for_the_other_end_alone() {
+    let behind = VirtualAddresses { v4: Some([192, 168, 50, 7].into()), v6: "fd12::7".parse().unwrap() };
+    let to = |address: std::net::IpAddr| echo_request(&behind, address, 1, 1, b"").unwrap();
+    let prefixes = || vec!["192.168.50.0/24".parse().unwrap(), "fd12::/64".parse().unwrap()];
+    for to_bob in [to(addresses(2).v6.into()), to(addresses(2).v4.unwrap().into())] {
+        let mut lab = Lab::established();
+        assert_eq!(lab.alice.handle_packet(lab.now, &to_bob), Err(Refusal::SpoofedSource));
+        lab.alice.route(Routes { own: prefixes(), peer: Vec::new() });
+        let sealed = lab.alice.handle_packet(lab.now, &to_bob).unwrap().unwrap();
+        assert!(matches!(lab.bob_takes(&sealed), Received::Refused(Refusal::SpoofedSource)));
+        lab.bob.route(Routes { own: Vec::new(), peer: prefixes() });
+        let sealed = lab.alice.handle_packet(lab.now, &to_bob).unwrap().unwrap();
+        assert!(matches!(lab.bob_takes(&sealed), Received::Packet(received) if received == to_bob));
+        // Not the other way round, and not for others.
+        let back = echo_request(&behind, addresses(1).v6.into(), 1, 1, b"").unwrap();
+        assert_eq!(lab.bob.handle_packet(lab.now, &back), Err(Refusal::SpoofedSource));
+        for others in ["100.64.0.3", "fd00::3", "255.255.255.255", "ff02::1"] {
+            let packet = to(others.parse().unwrap());
+            assert_eq!(lab.alice.handle_packet(lab.now, &packet), Err(Refusal::SpoofedSource), "{others}");
+            // A client that does not check what it sends.
+            let (v4, v6) = (InnerPacket::parse(&packet).unwrap().destination, addresses(2).v6);
+            let claimed = match v4 {
+                std::net::IpAddr::V4(v4) => VirtualAddresses { v4: Some(v4), v6 },
+                std::net::IpAddr::V6(v6) => VirtualAddresses { v4: None, v6 },
+            };
+            lab.alice.readdress(addresses(1), claimed);
+            let sealed = lab.alice.handle_packet(lab.now, &packet).unwrap().unwrap();
+            assert!(matches!(lab.bob_takes(&sealed), Received::Refused(Refusal::SpoofedSource)), "{others}");
+            lab.alice.readdress(addresses(1), addresses(2));
+        }
+    }
 }
 
 #[test]
@@ -233,7 +333,7 @@ proptest! {
     }
 
     #[test]
-    fn no_frame_panics(kind in 0_u8..6, fields in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn no_frame_panics(kind in 0_u8..12, fields in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut packet = Frame::Farewell.encode(ALICE, BOB);
         packet.truncate(40);
         packet.push(kind);

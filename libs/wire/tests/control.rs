@@ -4,13 +4,14 @@
 use std::fmt::Write as _;
 
 use domain::{
-    AccountId, Admissions, Allocation, AttachCode, Bandwidth, Candidate, ClientAccount, ClientId, Epoch, Filtering,
-    Holder, IdentityKey, InstanceId, Invite, InviteId, InviteToken, KnownNetwork, Mapping, Member, NatClass,
-    NatProfile, NetworkChange, NetworkId, NetworkOrder, NetworkTerms, NewInvite, NewPassword, NewSecret, Observation,
+    AccountId, Admissions, Allocation, AttachCode, Bandwidth, BlockNotice, Candidate, ClientAccount, ClientId, Degree,
+    Epoch, Filtering, Holder, IdentityKey, InstanceId, Invite, InviteId, InviteToken, KeyRotation, KnownNetwork,
+    Lineage, MAX_ROUTES, MAX_SUCCESSIONS, Mapping, Member, MembershipKey, MembershipTicket, NatClass, NatProfile,
+    NetworkChange, NetworkId, NetworkKind, NetworkOrder, NetworkTerms, NewInvite, NewPassword, NewSecret, Observation,
     Outsider, PairOutcome, PairRecord, PeerPresence, PunchId, PunchOrder, PunchPreparation, PunchReady, PunchReport,
     RelayCandidate, RelayChoice, RelayId, RelayLoss, RelayOffer, RelayPlace, RelayTrip, RelayTrips, RelayVerdict,
-    RelayWhy, Revision, Role, Seal, SecretEpoch, SecretProof, SecretState, SessionTag, Signature, Spray, Strategy,
-    TunnelKey, UnixMillis, VirtualAddresses, Wanted,
+    RelayWhy, Removal, Removals, Revision, Role, Route, Seal, SecretEpoch, SecretProof, SecretState, SessionTag,
+    Signature, Signed, Spray, Strategy, Succession, TunnelKey, UnixMillis, VirtualAddresses, Wanted,
 };
 use proptest::prelude::*;
 use wire::{
@@ -19,6 +20,7 @@ use wire::{
         ClientFrame, FrameError, Joined, Login, MAX_FRAME, MAX_MEMBERS_PER_FRAME, NatReport, Refused, Reply, Request,
         ServerFrame, Welcome,
     },
+    work::{Puzzle, Solution},
 };
 
 const VECTORS: &str = include_str!("vectors/control.txt");
@@ -30,7 +32,7 @@ const SECRET: SecretState = SecretState {
     lacking: u32::MAX,
 };
 
-const TERMS: NetworkTerms = NetworkTerms { locked: true, approval: true, applicants: u32::MAX };
+const TERMS: NetworkTerms = NetworkTerms { locked: true, approval: true, applicants: u32::MAX, kind: NetworkKind::Hub };
 
 /// Without the eighth field.
 const OLDER_OFFER: &str = "820a8187501111111111111111111111111111111150444444444444444444444444444444448182008244cb0071011901bb\
@@ -74,7 +76,7 @@ fn an_offer_of_an_older_server_names_no_streams() {
 fn a_welcome_of_an_older_server_names_no_relays() {
     let older: Vec<_> = OLDER_WELCOME.as_bytes().chunks(2).map(digits).collect();
     let ServerFrame::Welcome(welcome) = ServerFrame::decode(&older).unwrap() else { panic!("another frame") };
-    assert!(welcome.relays.is_empty());
+    assert!(welcome.relays.is_empty() && welcome.membership_keys.is_empty());
     assert_eq!(welcome.prefix6, 48);
 }
 
@@ -125,6 +127,70 @@ fn a_change_with_the_most_members_fits_a_frame() {
 }
 
 #[test]
+fn members_with_the_most_routes_fit_a_frame_by_their_weight() {
+    let route = |nth: usize| Route { prefix: format!("fdff:{nth}::/128").parse().unwrap(), agreed: true };
+    let nick = Some("n".repeat(64).parse().unwrap());
+    let gateway = Member { nick, routes: (0..MAX_ROUTES).map(route).collect(), ..member() };
+    assert_eq!(gateway.weight(), 2);
+    let frame = ServerFrame::Change(NetworkChange {
+        network: NetworkId::from_bytes([0xff; 16]),
+        name: "n".repeat(64).parse().unwrap(),
+        since: Revision(u64::MAX),
+        revision: Revision(u64::MAX),
+        members: vec![gateway; MAX_MEMBERS_PER_FRAME / 2],
+        left: false,
+        terms: NetworkTerms { kind: NetworkKind::Gateway, ..TERMS },
+        secret: SECRET,
+    });
+    assert!(frame.encode().len() <= MAX_FRAME, "{}", frame.encode().len());
+}
+
+#[test]
+fn a_client_that_knows_no_gateways_sees_hubs_that_lead_nowhere() {
+    // Of what there is to know of a member and of the terms, such a client reads the first so many fields.
+    #[derive(minicbor::Decode)]
+    struct OlderMember {
+        #[n(11)]
+        hub: bool,
+    }
+    #[derive(minicbor::Decode)]
+    struct OlderTerms {
+        #[n(3)]
+        kind: NetworkKind,
+    }
+    #[derive(minicbor::Decode)]
+    struct OlderChange {
+        #[n(4)]
+        members: Vec<OlderMember>,
+        #[n(6)]
+        terms: OlderTerms,
+    }
+    let older: OlderChange = minicbor::decode(&minicbor::to_vec(gateway_change()).unwrap()).unwrap();
+    assert_eq!((older.members[0].hub, older.terms.kind), (true, NetworkKind::Hub));
+}
+
+#[test]
+fn members_with_many_keys_fit_a_frame_by_their_weight() {
+    let lineage = |keys| Lineage::claimed(IdentityKey::from_bytes([9; 32]), vec![succession(); keys]);
+    for keys in [1, 2, 5, MAX_SUCCESSIONS] {
+        let nick = Some("n".repeat(64).parse().unwrap());
+        let member = Member { nick, lineage: Some(Box::new(lineage(keys))), ..member() };
+        assert_eq!(member.weight(), keys + 1);
+        let frame = ServerFrame::Change(NetworkChange {
+            network: NetworkId::from_bytes([0xff; 16]),
+            name: "n".repeat(64).parse().unwrap(),
+            since: Revision(u64::MAX),
+            revision: Revision(u64::MAX),
+            members: vec![member; (MAX_MEMBERS_PER_FRAME / (keys + 1)).max(1)],
+            left: false,
+            terms: TERMS,
+            secret: SECRET,
+        });
+        assert!(frame.encode().len() <= MAX_FRAME, "{keys}: {}", frame.encode().len());
+    }
+}
+
+#[test]
 fn the_longest_list_of_outsiders_fits_a_frame() {
     let longest = || Outsider { nick: Some("n".repeat(64).parse().unwrap()), ..outsider() };
     let frame = ServerFrame::Reply(
@@ -136,6 +202,12 @@ fn the_longest_list_of_outsiders_fits_a_frame() {
         })),
     );
     assert!(frame.encode().len() <= MAX_FRAME, "{}", frame.encode().len());
+}
+
+#[test]
+fn a_refusal_of_an_older_server_names_no_block() {
+    let ServerFrame::Refused(refused) = ServerFrame::decode(&[0x82, 1, 0x81, 0x81, 0x15]).unwrap() else { panic!() };
+    assert_eq!(refused, Refused::because(Code::SignatureInvalid));
 }
 
 #[test]
@@ -231,6 +303,19 @@ fn addresses() -> VirtualAddresses {
     VirtualAddresses { v4: Some([100, 64, 0, 1].into()), v6: "fd00::1".parse().unwrap() }
 }
 
+fn rotation() -> KeyRotation {
+    KeyRotation {
+        succession: succession(),
+        tunnel: TunnelKey::from_bytes([7; 32]),
+        tunnel_signature: Signature::from_bytes([8; 64]),
+    }
+}
+
+fn succession() -> Succession {
+    let [farewell, consent] = [5, 6].map(|byte| Signature::from_bytes([byte; 64]));
+    Succession { identity: IdentityKey::from_bytes([4; 32]), farewell, consent }
+}
+
 fn member() -> Member {
     Member {
         client: client(),
@@ -243,7 +328,30 @@ fn member() -> Member {
         gone: false,
         presence: Some(PeerPresence::Online),
         role: Role::Admin,
+        lineage: None,
+        hub: true,
+        routes: Vec::new(),
     }
+}
+
+fn gateway_change() -> NetworkChange {
+    NetworkChange {
+        network: network(),
+        name: "friday".parse().unwrap(),
+        since: Revision(3),
+        revision: Revision(4),
+        members: vec![Member { routes: routes(), ..member() }],
+        left: false,
+        terms: NetworkTerms { kind: NetworkKind::Gateway, ..TERMS },
+        secret: SECRET,
+    }
+}
+
+fn routes() -> Vec<Route> {
+    vec![
+        Route { prefix: "192.168.50.0/24".parse().unwrap(), agreed: true },
+        Route { prefix: "fd12:3456:789a::/64".parse().unwrap(), agreed: false },
+    ]
 }
 
 fn record() -> PairRecord {
@@ -266,6 +374,14 @@ fn record() -> PairRecord {
         places: [0; 2],
         choice: None,
     }
+}
+
+fn puzzle() -> Puzzle {
+    Puzzle { seed: [0x99; 32], bits: 20, until: UnixMillis(1_700_000_000_000) }
+}
+
+fn notice() -> BlockNotice {
+    BlockNotice { degree: Degree::Refuse, reason: "spam".parse().unwrap(), until: UnixMillis(1_700_000_000_000) }
 }
 
 fn place() -> RelayPlace {
@@ -305,6 +421,21 @@ fn client_frames() -> Vec<(&'static str, ClientFrame)> {
                 nick: None,
                 token: Some("a.b.c".into()),
                 known: vec![known],
+                client: None,
+            })),
+        ),
+        (
+            "login-later-key",
+            ClientFrame::Login(Box::new(Login {
+                version: 1,
+                identity: IdentityKey::from_bytes([1; 32]),
+                tunnel: TunnelKey::from_bytes([2; 32]),
+                tunnel_signature: Signature::from_bytes([3; 64]),
+                signature: Signature::from_bytes([4; 64]),
+                nick: None,
+                token: None,
+                known: Vec::new(),
+                client: Some(client()),
             })),
         ),
         ("ping", ClientFrame::Ping(300)),
@@ -397,9 +528,11 @@ fn client_frames() -> Vec<(&'static str, ClientFrame)> {
         ("reject", order(NetworkOrder::Reject(client()))),
         ("admissions", ClientFrame::Request(11, Request::Admissions(network()))),
         ("keys", ClientFrame::Request(12, Request::Keys(network()))),
+        ("membership", ClientFrame::Request(13, Request::Membership(network()))),
         ("attach-account", ClientFrame::Request(20, Request::AttachAccount(AttachCode::from_random(0)))),
         ("detach-account", ClientFrame::Request(21, Request::DetachAccount)),
         ("account", ClientFrame::Request(22, Request::Account)),
+        ("worked", ClientFrame::Worked(Box::new(Solution { puzzle: puzzle(), number: 7_251 }))),
         (
             "invite",
             order(NetworkOrder::Invite(NewInvite {
@@ -410,7 +543,14 @@ fn client_frames() -> Vec<(&'static str, ClientFrame)> {
                 door: SecretEpoch(5),
             })),
         ),
+        ("rotate-key", ClientFrame::Request(23, Request::RotateKey(Box::new(rotation())))),
         ("revoke", order(NetworkOrder::Revoke(InviteId::from_bytes([0x55; 16])))),
+        ("hub", order(NetworkOrder::Hub(client()))),
+        ("spoke", order(NetworkOrder::Spoke(client()))),
+        ("set-kind", order(NetworkOrder::SetKind(NetworkKind::Hub))),
+        ("set-kind-gateway", order(NetworkOrder::SetKind(NetworkKind::Gateway))),
+        ("route", order(NetworkOrder::Route(client(), routes().iter().map(|route| route.prefix).collect()))),
+        ("agree", order(NetworkOrder::Agree(vec![routes()[0].prefix]))),
         ("redeem", ClientFrame::Request(13, Request::Redeem(InviteToken([0x66; 32]), [0x77; 16]))),
         ("set-pass-start", ClientFrame::Request(14, Request::SetPassStart(network(), SecretEpoch(5), vec![1]))),
         ("renew-secret", ClientFrame::Request(15, Request::RenewSecret(network(), Box::new(new_secret(None))))),
@@ -437,6 +577,28 @@ fn new_secret(password: Option<NewPassword>) -> NewSecret {
 
 fn seal() -> Seal {
     Seal { member: client(), bytes: vec![9, 9] }
+}
+
+fn ticket() -> Signed<MembershipTicket> {
+    let ticket = MembershipTicket {
+        network: network(),
+        client: client(),
+        revision: Revision(7),
+        issued: UnixMillis(1_700_000_000_000),
+        expires: UnixMillis(1_700_086_400_000),
+    };
+    Signed::sign(ticket, &MembershipKey::from_bytes([9; 32]), |_| Signature::from_bytes([8; 64]))
+}
+
+fn removals() -> Signed<Removals> {
+    let removals = Removals {
+        network: network(),
+        revision: Revision(7),
+        floor: Revision(2),
+        issued: UnixMillis(1_700_000_000_000),
+        removed: vec![Removal { client: client(), revision: Revision(6) }],
+    };
+    Signed::sign(removals, &MembershipKey::from_bytes([9; 32]), |_| Signature::from_bytes([8; 64]))
 }
 
 fn holder() -> Holder {
@@ -476,6 +638,7 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                 prefix4: 10,
                 prefix6: 48,
                 relays: Vec::new(),
+                membership_keys: Vec::new(),
             })),
         ),
         ("refused", ServerFrame::Refused(Refused::because(Code::SignatureInvalid))),
@@ -488,6 +651,24 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                 since: Revision(3),
                 revision: Revision(4),
                 members: vec![member()],
+                left: false,
+                terms: TERMS,
+                secret: SECRET,
+            }),
+        ),
+        ("change-gateway", ServerFrame::Change(gateway_change())),
+        (
+            "change-later-key",
+            ServerFrame::Change(NetworkChange {
+                network: network(),
+                name: "friday".parse().unwrap(),
+                since: Revision(3),
+                revision: Revision(4),
+                members: vec![Member {
+                    identity: succession().identity,
+                    lineage: Some(Box::new(Lineage::claimed(IdentityKey::from_bytes([1; 32]), vec![succession()]))),
+                    ..member()
+                }],
                 left: false,
                 terms: TERMS,
                 secret: SECRET,
@@ -592,6 +773,11 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
             ),
         ),
         ("no-account", ServerFrame::Reply(21, Reply::Account(None))),
+        ("work", ServerFrame::Work(Box::new(puzzle()))),
+        (
+            "refused-block",
+            ServerFrame::Refused(Refused { block: Some(Box::new(notice())), ..Refused::because(Code::Blocked) }),
+        ),
         (
             "admissions",
             ServerFrame::Reply(
@@ -606,6 +792,8 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
         ("keys", ServerFrame::Reply(9, Reply::Keys(vec![6], SecretEpoch(5)))),
         ("holders", ServerFrame::Reply(10, Reply::Holders(vec![holder()], true))),
         ("sealed", ServerFrame::Reply(11, Reply::Sealed(Some(Box::new(seal()))))),
+        ("membership", ServerFrame::Reply(13, Reply::Membership(Box::new(ticket()), Box::new(removals())))),
+        ("removals", ServerFrame::Removals(Box::new(removals()))),
         ("sealed-nothing", ServerFrame::Reply(12, Reply::Sealed(None))),
     ]
 }

@@ -6,6 +6,8 @@ use std::{fs, path::Path};
 
 #[path = "../fuzz/checks/control.rs"]
 mod control;
+#[path = "../fuzz/checks/membership.rs"]
+mod membership;
 #[path = "../fuzz/checks/probe.rs"]
 mod probe;
 #[path = "../fuzz/checks/punch.rs"]
@@ -28,6 +30,11 @@ fn relay_messages_bear_all_seeds() {
 #[test]
 fn tickets_bear_all_seeds() {
     seeds("ticket", "").iter().for_each(|seed| damaged(seed, ticket::check));
+}
+
+#[test]
+fn memberships_bear_all_seeds() {
+    seeds("membership", "").iter().for_each(|seed| damaged(seed, membership::check));
 }
 
 #[test]
@@ -68,7 +75,7 @@ fn every_target_has_a_check_that_is_replayed_here() {
         names.sort();
         names
     };
-    let here = ["control", "probe", "punch", "relay", "secure", "server_url", "ticket"];
+    let here = ["control", "membership", "probe", "punch", "relay", "secure", "server_url", "ticket"];
     assert_eq!(names("fuzz_targets"), here);
     assert_eq!(names("checks"), here);
     assert_eq!(names("corpus"), here);
