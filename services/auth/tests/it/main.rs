@@ -1,9 +1,11 @@
 //! The role on an in-process bus and a SQLite file.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod blocking;
 mod mailing;
 mod people;
 mod provider;
+mod rotating;
 mod vouching;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
@@ -11,11 +13,13 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use auth::{Config, Metrics, Seams, keys, metrics::Outcome};
 use bus::{Bus, CallError, memory::Hub};
 use contract::{
+    account::DetachFromAccount,
     auth::{Keys, LoggedIn, Login, LoginRefusal, Renew, SettleRefusal, SettleRelay},
     token::KeySet,
 };
 use domain::{
-    ClientId, IdentityKey, LeaseId, PayerId, RelayReport, Signature, SourcePrefix, TUNNEL_KEY_CONTEXT, TunnelKey,
+    AccountId, ClientId, IdentityKey, LeaseId, PayerId, RelayReport, Signature, SourcePrefix, TUNNEL_KEY_CONTEXT,
+    TunnelKey,
 };
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use store::{Standing, StoreOptions, Stores};
@@ -73,7 +77,7 @@ async fn new_keys_are_limited_by_source_and_known_ones_are_not() {
         "{refused:?}"
     );
     lab.login(1).await.unwrap();
-    let elsewhere = Login { source: SourcePrefix::of("198.51.100.9".parse().unwrap()), ..entry(3) };
+    let elsewhere = Login { from: Some("198.51.100.9".parse().unwrap()), ..entry(3) };
     assert!(lab.bus.call(&elsewhere).await.unwrap().registered);
     assert_eq!(lab.metrics.logins(Outcome::Limited), 1);
     lab.end().await;
@@ -201,7 +205,9 @@ impl Lab {
         #[expect(clippy::disallowed_methods, reason = "the handle owns the task")]
         let role = tokio::spawn(auth::run(config, seams, shutdown.clone()));
         let bus = Bus::memory(&hub, "test");
-        while bus.call(&Keys).await.is_err() {
+        // The last that the role begins to serve.
+        let last = DetachFromAccount { account: AccountId::from_bytes([0; 16]), client: ClientId::from_bytes([0; 16]) };
+        while matches!(bus.call(&last).await, Err(CallError::Unavailable)) {
             tokio::task::yield_now().await;
         }
         Self { bus, stores, metrics, dir, shutdown, role }
@@ -231,6 +237,9 @@ fn entry(seed: u8) -> Login {
         tunnel,
         tunnel_signature: Signature::try_from(signed.as_ref()).unwrap(),
         nick: None,
+        client: None,
         source: SourcePrefix::of("203.0.113.9".parse().unwrap()),
+        from: Some("203.0.113.9".parse().unwrap()),
+        worked: None,
     }
 }

@@ -8,9 +8,10 @@ use auth::{
 };
 use bus::CallError;
 use contract::account::{
-    Accept, AccountOfClient, AccountRefusal, AskReset, AssignAccountPlan, AttachClient, ChangePassword, DetachClient,
-    EraseAccount, ExportAccount, ListAccounts, LogOut, OperatorErase, OperatorExport, OperatorView, OrderForAccount,
-    OrderedForAccount, PersonLogIn, PersonLoggedIn, Reset, SignUp, SuspendAccount, Verify, ViewAccount, Where, WhoAmI,
+    Accept, AccountOfClient, AccountRefusal, AccountSearch, AskReset, AssignAccountPlan, AttachClient, ChangePassword,
+    DetachClient, DetachFromAccount, EraseAccount, ExportAccount, ListAccounts, LogOut, Offered, OfferedProvider,
+    OperatorErase, OperatorExport, OperatorView, OrderForAccount, OrderedForAccount, PersonLogIn, PersonLoggedIn,
+    Reset, SignUp, SuspendAccount, TransferAccount, Verify, ViewAccount, Where, WhoAmI,
 };
 use domain::{AccountOrder, AttachCode, EmailAddress, OneTimeToken, Passphrase, Role, SessionToken, SourcePrefix};
 use futures_util::future::join_all;
@@ -130,7 +131,10 @@ async fn mail_to_one_address_is_limited() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_log_in_while_more_passwords_come_than_can_be_hashed() {
     let people = PeopleConfig { hashing_threads: 1, hashing_queue: 2, ..PeopleConfig::default() };
-    let lab = Lab::new(Config { people, ..Config::default() }).await;
+    // Twenty new clients from one address would be asked for work.
+    let free_per_address = const { std::num::NonZeroU32::new(20).unwrap() };
+    let ladder = auth::LadderConfig { free_per_address, ..auth::LadderConfig::default() };
+    let lab = Lab::new(Config { people, ladder, ..Config::default() }).await;
     let flood = join_all((0..60u8).map(|number| {
         let email = email(&format!("guest{number}@example.test"));
         let bus = &lab.bus;
@@ -227,7 +231,7 @@ async fn operators_see_accounts_give_plans_and_suspend() {
     let lab = Lab::new(Config::default()).await;
     let anna = lab.person("anna@example.test").await;
     let account = lab.first(anna).await;
-    let list = lab.bus.call(&ListAccounts { after: None, limit: 10 }).await.unwrap().accounts;
+    let list = lab.bus.call(&ListAccounts { after: None, limit: 10, search: None }).await.unwrap().accounts;
     assert_eq!((list.len(), list[0].account, list[0].owner.clone()), (1, account, Some(email("anna@example.test"))));
     lab.bus.call(&AssignAccountPlan { account, plan: "standard".into() }).await.unwrap();
     assert_eq!(lab.bus.call(&OperatorView { account }).await.unwrap().plan, "standard");
@@ -240,6 +244,40 @@ async fn operators_see_accounts_give_plans_and_suspend() {
     assert_eq!(lab.bus.call(&OperatorExport { account }).await.unwrap().account.account, account);
     lab.bus.call(&OperatorErase { account }).await.unwrap();
     assert_eq!(refusal(lab.bus.call(&OperatorView { account }).await), AccountRefusal::Unknown);
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn operators_find_an_account_hand_it_over_and_detach_its_clients() {
+    let lab = Lab::new(Config::default()).await;
+    let anna = lab.person("anna@example.test").await;
+    let bert = lab.person("bert@example.test").await;
+    let account = lab.first(anna).await;
+    let order = AccountOrder::Invite { email: email("bert@example.test"), role: Role::Member };
+    lab.order(anna, order).await.unwrap();
+    let token = lab.token("bert@example.test", "invited").await;
+    lab.bus.call(&Accept { session: bert, token }).await.unwrap();
+    let search = Some(AccountSearch::Email(email("bert@example.test")));
+    let found = lab.bus.call(&ListAccounts { after: None, limit: 10, search }).await.unwrap().accounts;
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().any(|one| one.account == account));
+
+    let heir = lab.bus.call(&WhoAmI { session: bert }).await.unwrap().person;
+    lab.bus.call(&TransferAccount { account, heir }).await.unwrap();
+    let view = lab.bus.call(&OperatorView { account }).await.unwrap();
+    let owner = view.people.iter().find(|one| one.role == Role::Owner).unwrap();
+    assert_eq!(owner.person, heir);
+    let mine = lab.bus.call(&WhoAmI { session: anna }).await.unwrap().accounts;
+    assert_eq!((mine[0].role, mine[0].owner.clone()), (Role::Admin, Some(email("bert@example.test"))));
+
+    let client = lab.login(1).await.unwrap().client;
+    let detach = DetachFromAccount { account, client };
+    assert_eq!(refusal(lab.bus.call(&detach).await), AccountRefusal::Unknown);
+    let code = lab.order(anna, AccountOrder::MakeCode).await.unwrap().code.unwrap();
+    lab.bus.call(&AttachClient { client, code }).await.unwrap();
+    lab.bus.call(&detach).await.unwrap();
+    assert_eq!(lab.bus.call(&AccountOfClient { client }).await.unwrap().account, None);
+    assert_eq!(lab.bus.call(&OfferedProvider).await.unwrap(), Offered { issuer: None });
     lab.end().await;
 }
 
