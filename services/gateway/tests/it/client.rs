@@ -209,6 +209,7 @@ pub(crate) fn login(seed: u8, hash: &[u8; 32]) -> Login {
         nick: None,
         token: None,
         known: Vec::new(),
+        client: None,
     }
 }
 

@@ -12,7 +12,10 @@ use std::{
 use bus::{Bus, Served, memory::Hub};
 use contract::{
     account::{AccountOfClient, AccountRefusal, AttachClient, Belongs, DetachClient},
-    auth::{Keys, KeysReply, LoggedIn, Login, LoginRefusal, Renew, Renewed},
+    auth::{
+        Keys, KeysReply, LoggedIn, Login, LoginRefusal, Renew, Renewed, RetiredKey, RotateKey, RotateRefusal,
+        blocks::{Blocked, BlockedClients},
+    },
     gateway::{Notice, Push, Target},
     network::{
         self, Admission, Admissions, ChangesSince, Connect, JoinFinish, JoinStart, JoinStarted, Keys as NetworkKeys,
@@ -78,6 +81,10 @@ pub(crate) struct Script {
     pub(crate) token_lifetime_ms: AtomicU64,
     pub(crate) login_refusal: Mutex<Option<LoginRefusal>>,
     pub(crate) changes: Mutex<Vec<NetworkChange>>,
+    pub(crate) retired: Mutex<Vec<RetiredKey>>,
+    /// Whose tokens do not count, and how often that was asked.
+    pub(crate) blocked: Mutex<Blocked>,
+    asked_who_is_blocked: AtomicUsize,
     signing: SigningKey,
 }
 
@@ -205,6 +212,9 @@ impl Script {
             token_lifetime_ms: AtomicU64::new(3_600_000),
             login_refusal: Mutex::new(None),
             changes: Mutex::new(Vec::new()),
+            retired: Mutex::new(Vec::new()),
+            blocked: Mutex::new(Blocked::These(Vec::new())),
+            asked_who_is_blocked: AtomicUsize::new(0),
             signing: SigningKey::from_pkcs8("test", pkcs8.as_ref()).unwrap(),
         }
     }
@@ -214,15 +224,25 @@ impl Script {
         self.logins.load(Ordering::SeqCst)
     }
 
+    pub(crate) fn asked_who_is_blocked(&self) -> usize {
+        self.asked_who_is_blocked.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn token(&self, client: ClientId, identity: IdentityKey, tunnel: TunnelKey) -> (String, UnixMillis) {
         let now = UnixMillis::from(SystemTime::now());
         let expires = now.plus(Duration::from_millis(self.token_lifetime_ms.load(Ordering::SeqCst)));
         (self.signing.sign(&Session { client, identity, tunnel, expires }, now).unwrap(), expires)
     }
 
+    fn keys(&self) -> KeysReply {
+        KeysReply { jwks: jwks([&self.signing]), retired: self.retired.lock().unwrap().clone() }
+    }
+
     fn log_in(&self, login: &Login) -> Result<LoggedIn, LoginRefusal> {
         self.logins.fetch_add(1, Ordering::SeqCst);
-        if let Some(refusal) = self.login_refusal.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+        let refusal = self.login_refusal.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let worked = |refusal: &LoginRefusal| matches!(refusal, LoginRefusal::WorkNeeded { bits } if login.worked.is_some_and(|worked| worked >= *bits));
+        if let Some(refusal) = refusal.filter(|refusal| !worked(refusal)) {
             return Err(refusal);
         }
         let client = ClientId::of(&login.identity);
@@ -233,7 +253,14 @@ impl Script {
     fn snapshot(&self) -> Snapped {
         self.snapshots.fetch_add(1, Ordering::SeqCst);
         let changes = self.changes.lock().unwrap().clone();
-        Snapped { addresses: addresses(), changes, networks: vec![NETWORK], prefix4: 10, prefix6: 48 }
+        Snapped {
+            addresses: addresses(),
+            changes,
+            networks: vec![NETWORK],
+            prefix4: 10,
+            prefix6: 48,
+            membership_keys: Vec::new(),
+        }
     }
 
     async fn serve(
@@ -242,9 +269,13 @@ impl Script {
         changed: mpsc::Sender<SessionChanged>,
         words: mpsc::Sender<PunchWord>,
     ) -> Vec<Served> {
-        let [a, b, c, d] = std::array::from_fn(|_| Arc::clone(self));
+        let [a, b, c, d, e] = std::array::from_fn(|_| Arc::clone(self));
+        let blocked = bus.serve(8, move |BlockedClients| {
+            e.asked_who_is_blocked.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(Ok(e.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+        });
         let logins = bus.serve(8, move |login: Login| std::future::ready(a.log_in(&login)));
-        let keys = bus.serve(8, move |_: Keys| std::future::ready(Ok(KeysReply { jwks: jwks([&b.signing]) })));
+        let keys = bus.serve(8, move |_: Keys| std::future::ready(Ok(b.keys())));
         let renewals = bus.serve(8, move |renew: Renew| {
             c.renewals.fetch_add(1, Ordering::SeqCst);
             let (token, expires) = c.token(renew.client, renew.identity, renew.tunnel);
@@ -286,12 +317,27 @@ impl Script {
         });
         let detaches = bus.serve(8, |_: DetachClient| std::future::ready(Err(AccountRefusal::Unknown)));
         let belonging = bus.serve(8, |_: AccountOfClient| std::future::ready(Ok(Belongs { account: None })));
+        let rotations = bus.serve(8, |call: RotateKey| {
+            let refusals = [
+                RotateRefusal::Rotated,
+                RotateRefusal::Signature,
+                RotateRefusal::Taken,
+                RotateRefusal::LimitReached,
+                RotateRefusal::Blocked,
+                RotateRefusal::Internal { incident: 7 },
+                RotateRefusal::Busy,
+            ];
+            // By the first byte of the new key, from 1.
+            let wanted = usize::from(call.rotation.succession.identity.as_bytes()[0]);
+            std::future::ready(wanted.checked_sub(1).map_or(Ok(()), |nth| Err(refusals[nth])))
+        });
         let connects = bus.serve(8, |_: Connect| std::future::ready(Ok(())));
         let gaps = bus.serve(8, |_: ChangesSince| std::future::ready(Ok(change(1, 2))));
         let pairs = bus.serve(8, |_: Pair| std::future::ready(Ok(PairReply { record: None })));
         let changes = bus.subscribe(1, move |event: SessionChanged| std::future::ready(changed.try_send(event)));
         let spoken = bus.subscribe(1, move |word: PunchWord| std::future::ready(words.try_send(word)));
         vec![
+            blocked.await.unwrap(),
             logins.await.unwrap(),
             keys.await.unwrap(),
             renewals.await.unwrap(),
@@ -306,6 +352,7 @@ impl Script {
             detaches.await.unwrap(),
             belonging.await.unwrap(),
             connects.await.unwrap(),
+            rotations.await.unwrap(),
             gaps.await.unwrap(),
             pairs.await.unwrap(),
             changes.await.unwrap(),
@@ -356,6 +403,9 @@ pub(crate) fn member(number: u64) -> Member {
         gone: false,
         presence: None,
         role: domain::Role::Owner,
+        lineage: None,
+        hub: false,
+        routes: Vec::new(),
     }
 }
 

@@ -8,4 +8,6 @@ mod limits;
 mod login;
 mod paths;
 mod requests;
+mod rotation;
 mod silence;
+mod working;

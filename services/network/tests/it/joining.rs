@@ -94,6 +94,46 @@ async fn guesses_from_a_source_run_out_for_all_its_clients() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn guesses_from_neighbours_run_out_for_all_of_them() {
+    let limits = Limits { guesses_per_neighbours: 2, ..Limits::default() };
+    let mut lab = Lab::with(limits, AddressPool::DEFAULT).await;
+    let [owner, guest] = clients(&mut lab).await;
+    lab.create(owner, "home", "right").await.unwrap();
+
+    let guess = |from| join_start(guest, "home", "wrong", from).1;
+    assert!(lab.call(guess("198.51.100.7")).await.is_ok());
+    assert!(lab.call(guess("198.51.100.8")).await.is_ok());
+    assert!(matches!(lab.call(guess("198.51.100.9")).await, Err(Refusal::GuessLimit { .. })));
+    assert!(lab.call(guess("198.51.101.9")).await.is_ok());
+    lab.end().await;
+}
+
+/// The limits as they are shipped, and somebody with a thousand keys behind as many addresses.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_is_guessed_at_a_hundred_times_a_day_from_however_many_keys_and_prefixes() {
+    let mut lab = Lab::with(Limits::default(), AddressPool::DEFAULT).await;
+    let [owner, member] = clients(&mut lab).await;
+    lab.create(owner, "home", "right").await.unwrap();
+
+    let mut answered = 0;
+    for number in 0..1_000_u32 {
+        let guesser = ClientId::from_bytes(u128::from(number + 1).to_be_bytes());
+        let from = std::net::Ipv4Addr::from_bits(0x0b00_0000 + (number << 10)).to_string();
+        match lab.call(join_start(guesser, "home", &format!("guess {number}"), &from).1).await {
+            Ok(_) => answered += 1,
+            Err(refused) => assert!(matches!(refused, Refusal::GuessLimit { retry_after_ms } if retry_after_ms > 0)),
+        }
+    }
+    assert_eq!(answered, 100);
+    assert!(
+        matches!(lab.join(member, "home", "right").await, Err(Refusal::GuessLimit { .. })),
+        "until the day is over"
+    );
+    assert_eq!(lab.metrics.joins(Outcome::Limited), 901);
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_creation_does_not_answer_for_a_name_that_exists() {
     let limits = Limits { creations_per_client: 3, ..Limits::default() };
     let mut lab = Lab::with(limits, AddressPool::DEFAULT).await;

@@ -66,6 +66,8 @@ impl Lab {
         let stores = store::connect(&url, StoreOptions { pool, ..StoreOptions::default() }).await.unwrap();
         let setup = folder.path().join("opaque.setup");
         network::password::ensure_setup(&setup).unwrap();
+        let membership_key = folder.path().join("membership.key");
+        std::fs::write(&membership_key, [7; 32]).unwrap();
 
         let hub = Hub::default();
         let bus = Bus::memory(&hub, instance(255));
@@ -92,7 +94,7 @@ impl Lab {
             pool,
             metrics: Arc::clone(&metrics),
         };
-        let config = Config { setup, sweep: Duration::from_millis(50), limits, ..Config::default() };
+        let config = Config { setup, membership_key, sweep: Duration::from_millis(50), limits, ..Config::default() };
         let shutdown = CancellationToken::new();
         let mut role = JoinSet::new();
         role.spawn(network::run(config, seams, shutdown.clone()));
@@ -127,6 +129,7 @@ impl Lab {
     pub(crate) async fn client(&mut self) -> ClientId {
         self.clients += 1;
         let login = store::Login {
+            client: None,
             identity: IdentityKey::from_bytes([self.clients; 32]),
             tunnel: TunnelKey::from_bytes([self.clients; 32]),
             tunnel_signature: Signature::from_bytes([self.clients; 64]),

@@ -3,6 +3,9 @@
 
 mod announcing;
 mod asking;
+mod gateways;
 mod governing;
 mod joining;
+mod kinds;
 mod lab;
+mod membership;

@@ -134,6 +134,8 @@ fn a_capped_pair_is_told_so_on_both_sides() {
     assert_eq!(note, Some((BERT, Code::RelayCapped.number())));
     assert_eq!(lab.data(ALICE, slot, 2_048), Verdict::Drop(DropReason::OverCap));
     assert!(lab.relay.poll_note().is_none());
+    assert!(lab.relay.poll_held_back().is_some(), "its first note named it");
+    assert_eq!(lab.relay.poll_held_back(), None);
 }
 
 /// What Alice is answered, and what is said to the other leg, when something of hers goes nowhere.

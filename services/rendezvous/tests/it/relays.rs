@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bus::CallError;
 use contract::{
+    admin::Happened,
     relay::{RelayOrder, RelayOrdered},
-    rendezvous::{OrderRefusal, OrderRelay, Pair, RelayBeat, Relays, Wanted},
+    rendezvous::{OrderRefusal, OrderRelay, Pair, PairsHeldBack, RelayBeat, Relays, Wanted},
 };
-use domain::{InstanceId, RelayId, RelayTrip, RelayTrips, RelayVerdict, RelayWhy};
+use domain::{EventKind, InstanceId, RelayId, RelayTrip, RelayTrips, RelayVerdict, RelayWhy};
 use rendezvous::Offered;
 use tokio::sync::mpsc;
 use wire::ticket::TicketRoot;
@@ -67,6 +68,37 @@ async fn a_pair_that_lost_its_relay_gets_another() {
     assert_eq!(second.relay.as_bytes()[0], other);
     let live = lab.bus(0).call(&Relays).await.unwrap().relays;
     assert_eq!(live.len(), 2, "one missing beat is no death");
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_relay_holds_back_is_told_of_the_clients_by_whoever_made_their_tickets() {
+    let lab = Lab::new(2).await;
+    lab.beat(5).await;
+    lab.up(ANNA, Script::Silent).await;
+    lab.up(BERT, Script::Silent).await;
+    lab.want(Wanted::Online).await;
+    let offer = lab.offer(ANNA).await;
+    let ticket = TicketRoot::new(TICKETS).key(offer.relay).open(&offer.ticket.try_into().unwrap()).unwrap();
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let admin = lab.bus_of(InstanceId::from_bytes([0x77; 16]));
+    let _served = admin
+        .subscribe(1, move |Happened { events }: Happened| {
+            sender.send(events).unwrap();
+            std::future::ready(Ok::<(), std::convert::Infallible>(()))
+        })
+        .await
+        .unwrap();
+
+    let pairs = vec![[0; 16].into(), ticket.pair.0.into()];
+    admin.publish(&PairsHeldBack { relay: offer.relay, pairs }).await.unwrap();
+    let events = told.recv().await.unwrap();
+    assert_eq!(events.len(), 1, "nobody knows the other one");
+    let event = events[0];
+    assert!(event.is_whole() && event.kind == EventKind::PairCapped, "{event:?}");
+    assert_eq!((event.client, event.peer, event.relay), (Some(ANNA), Some(BERT), Some(offer.relay)));
+    lab.run(Duration::from_secs(1)).await;
+    assert!(told.try_recv().is_err(), "the other process made no ticket for them");
     lab.stop().await;
 }
 
