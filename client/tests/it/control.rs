@@ -265,7 +265,7 @@ impl Client {
     /// The next standing that has words to it.
     async fn standing(&mut self) -> (ControlState, String) {
         loop {
-            if let ControlEvent::Standing(state, Some(detail)) = self.event().await {
+            if let ControlEvent::Standing(state, Some(detail), _) = self.event().await {
                 return (state, detail);
             }
         }

@@ -192,6 +192,9 @@ impl Machine {
             gone: false,
             presence: Some(PeerPresence::Online),
             role: domain::Role::Member,
+            lineage: None,
+            hub: false,
+            routes: Vec::new(),
         }
     }
 
@@ -231,6 +234,7 @@ impl Server {
             prefix4: 10,
             prefix6: 48,
             relays: Vec::new(),
+            membership_keys: Vec::new(),
         };
         machine.events.try_send(ControlEvent::Connected(Box::new(welcome))).unwrap();
     }
@@ -279,9 +283,11 @@ impl Server {
             | Request::Holders(..)
             | Request::Sealed(_)
             | Request::Prove(..)
+            | Request::Membership(_)
             | Request::AttachAccount(_)
             | Request::DetachAccount
-            | Request::Account => Reply::Done,
+            | Request::Account
+            | Request::RotateKey(_) => Reply::Done,
         };
         machine.told(ServerFrame::Reply(number, reply));
     }

@@ -136,6 +136,7 @@ impl Session {
             prefix4: 10,
             prefix6: 48,
             relays: Vec::new(),
+            membership_keys: Vec::new(),
         };
         self.send(&ServerFrame::Welcome(Box::new(welcome))).await;
         login
