@@ -46,6 +46,25 @@ async fn what_is_refused_before_it_is_tried_is_no_entry() {
 }
 
 #[tokio::test]
+async fn who_exports_an_account_is_written_down() {
+    let lab = Lab::new().await;
+    let account = format!("/v1/accounts/{}", "07".repeat(16));
+    let path = format!("{account}/export");
+    assert_eq!(lab.get(&account).await.status, 503);
+    assert_eq!(lab.get(&path).await.problem(503), "unavailable");
+    let log = lab.get("/v1/audit").await.ok();
+    let [outcome, asked] = &log["items"].as_array().unwrap()[..] else { panic!("{log}") };
+    for entry in [outcome, asked] {
+        assert_eq!(
+            (&entry["action"], &entry["object"], &entry["who"]),
+            (&json!("accounts_export"), &json!(path), &json!("root"))
+        );
+    }
+    assert_eq!((&outcome["asked"], &outcome["status"]), (&asked["sequence"], &json!(503)));
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn without_an_entry_nothing_is_done() {
     let lab = Lab::new().await;
     let (told, mut orders) = tokio::sync::mpsc::unbounded_channel();

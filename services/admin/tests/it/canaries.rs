@@ -7,15 +7,13 @@ use std::{
 };
 
 use admin::{Declared, declared};
-use domain::{
-    AccountId, AccountOrder, ApiScope, ClientId, InviteId, NetworkId, OneTimeToken, SessionToken, UnixMillis,
-};
+use domain::{AccountId, ApiScope, ClientId, InviteId, NetworkId};
 use serde_json::{Value, json};
-use store::{Fresh, NewSession, PasswordHash};
 
 use crate::{
-    lab::relay,
-    whole::{PASSWORD_RECORD, SEALED_SECRET, TUNNEL_KEY, TUNNEL_SIGNATURE, WRAPPED_SECRET, Whole},
+    lab::{WEBHOOKS_KEY, relay},
+    receiver::{Answers, Receiver},
+    whole::{PASSWORD_HASH, PASSWORD_RECORD, SEALED_SECRET, TUNNEL_KEY, TUNNEL_SIGNATURE, WRAPPED_SECRET, Whole},
 };
 
 /// What is there to be asked about.
@@ -27,6 +25,9 @@ struct Objects {
     invite: InviteId,
     token: String,
     account: AccountId,
+    webhook: String,
+    receiver: String,
+    block: String,
 }
 
 /// Operations whose paths have nothing to fill in but what their names say, and what is sent to those that take a document.
@@ -42,7 +43,17 @@ fn document(operation: &Declared, objects: &Objects) -> Option<Value> {
         "plans_change" => Some(limits),
         "clients_assign_plan" | "accounts_plan" => Some(json!({ "plan": "standard" })),
         "accounts_suspend" => Some(json!({ "suspended": true })),
+        "accounts_transfer" => Some(json!({ "person": objects.token })),
+        "webhooks_create" => Some(json!({ "name": "canary", "url": objects.receiver, "kinds": ["relay.lost"] })),
+        "webhooks_change" => Some(json!({ "name": "canary again" })),
         "networks_change" => Some(json!({ "locked": true })),
+        "blocks_create" => {
+            let confirm = 3;
+            Some(
+                json!({ "kind": "client", "target": objects.outlaw, "degree": "slow", "reason": "canary", "confirm": confirm }),
+            )
+        }
+        "blocks_change" => Some(json!({ "reason": "another canary" })),
         "sessions_end_many" => Some(json!({ "network": objects.network, "confirm": 2 })),
         other => {
             assert!(!operation.takes_body, "{other} takes a document: say which");
@@ -62,6 +73,9 @@ fn paths(operation: &Declared, objects: &Objects) -> Vec<String> {
         "plan" => vec!["free".to_owned(), "premium".to_owned()],
         "token" => vec![objects.token.clone()],
         "account" => vec![objects.account.to_string()],
+        "webhook" => vec![objects.webhook.clone()],
+        "event" => vec!["0".repeat(32)],
+        "block" => vec![objects.block.clone()],
         other => panic!("{operation:?}: which objects is {other}?"),
     };
     let mut paths = vec![String::new()];
@@ -98,11 +112,14 @@ async fn no_answer_log_line_or_figure_holds_a_secret() {
         .iter()
         .map(|secret| ring::digest::digest(&ring::digest::SHA256, secret.as_bytes()).as_ref().to_vec())
         .collect();
-    let objects = populate(&whole).await;
+    let receiver = Receiver::new(|_| Answers::Status(500));
+    let (objects, secret) = populate(&whole, receiver.url()).await;
     let columns = [PASSWORD_RECORD, WRAPPED_SECRET, SEALED_SECRET, &TUNNEL_KEY, &TUNNEL_SIGNATURE].map(<[u8]>::to_vec);
     let mut needles: Vec<String> = columns.iter().chain(&digests).flat_map(|secret| forms(secret)).collect();
     needles.extend(secrets.iter().cloned());
     needles.push(PASSWORD_HASH.to_owned());
+    needles.extend(forms(&WEBHOOKS_KEY));
+    needles.push(secret);
     let clean = |what: &str, text: &str| {
         let found = needles.iter().find(|needle| text.contains(needle.as_str()));
         assert!(found.is_none(), "{what} holds {found:?}:\n{text}");
@@ -126,7 +143,7 @@ async fn no_answer_log_line_or_figure_holds_a_secret() {
                 assert!(answer.status < 500 || answer.status == 503, "{what}: {}", answer.body);
                 // Of one answer alone a new token is the purpose.
                 let body = match (operation.id, answer.status) {
-                    ("tokens_create", 201) => {
+                    ("tokens_create" | "webhooks_create" | "webhooks_rotate", 201) => {
                         let mut document = answer.json();
                         assert!(document["secret"].take().is_string());
                         document.to_string()
@@ -142,14 +159,16 @@ async fn no_answer_log_line_or_figure_holds_a_secret() {
     clean("readiness", &lab.send("GET", "/ready", "").await.body);
     let export = lab.get("/v1/audit/export").await.body;
     clean("the audit log", &export);
-    assert!(!export.contains("buri_api_"));
+    assert!(!export.contains("buri_api_") && !export.contains("whsec_"));
+    assert!(!receiver.got().is_empty(), "it was told");
     let log = log.text();
-    assert!(log.contains("an operator asked for a change"), "the log is watched");
+    assert!(log.contains("an operator asked for something"), "the log is watched");
     clean("the log", &log);
     whole.end().await;
 }
 
-async fn populate(whole: &Whole) -> Objects {
+/// And the secret of the webhook.
+async fn populate(whole: &Whole, receiver: String) -> (Objects, String) {
     let (owner, member, outlaw) =
         (whole.client(1, "owner").await, whole.client(2, "member").await, whole.client(3, "outlaw").await);
     let network = whole.network("canaries", owner).await;
@@ -160,28 +179,14 @@ async fn populate(whole: &Whole) -> Objects {
     let made =
         whole.lab.post_json("/v1/tokens", &json!({ "name": "object", "scopes": ["read"], "lifetime_s": 60 })).await;
     let token = made.json()["token"].as_str().unwrap().to_owned();
-    let account = account(whole, owner).await;
-    Objects { network, owner, member, outlaw, invite, token, account }
+    let account = whole.account(&[owner]).await;
+    let block = json!({ "kind": "network", "target": network, "degree": "slow", "reason": "canary", "confirm": 1 });
+    let block = whole.lab.post_json("/v1/blocks", &block).await.json()["block"].as_str().unwrap().to_owned();
+    let wanted = json!({ "name": "object", "url": receiver });
+    let made = whole.lab.post_json("/v1/webhooks", &wanted).await.json();
+    let [webhook, secret] = [&made["webhook"], &made["secret"]].map(|text| text.as_str().unwrap().to_owned());
+    (Objects { network, owner, member, outlaw, invite, token, account, webhook, receiver, block }, secret)
 }
-
-/// An account of a person, with a session and a client.
-async fn account(whole: &Whole, client: ClientId) -> AccountId {
-    let people = &whole.lab.stores.people;
-    let at = UnixMillis::from(std::time::SystemTime::now());
-    let expires = at.plus(std::time::Duration::from_secs(600));
-    let fresh = |byte| Fresh { token: OneTimeToken::from_bytes([byte; 32]).hash(), nonce: [byte; 16], expires };
-    let password = PasswordHash(PASSWORD_HASH.to_owned());
-    people.ask_sign_up("canary@example.test".parse().unwrap(), password, fresh(1), at).await.unwrap();
-    let session = NewSession { token: SessionToken::from_bytes([2; 32]).hash(), expires };
-    let person = people.confirm_sign_up(fresh(1).token, session, at).await.unwrap().unwrap();
-    let account = people.person(session.token, at).await.unwrap().unwrap().accounts[0].account;
-    people.carry_out_for(person, account, AccountOrder::MakeCode, fresh(3), at).await.unwrap();
-    people.attach(client, fresh(3).token, at).await.unwrap();
-    account
-}
-
-/// What stands for a person's password.
-const PASSWORD_HASH: &str = "a canary instead of a hash";
 
 /// The ways in which bytes are written by accident.
 fn forms(secret: &[u8]) -> Vec<String> {

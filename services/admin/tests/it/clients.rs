@@ -108,11 +108,11 @@ async fn usage_is_listed_by_month_and_by_payer() {
             ends: true,
             known: false,
         };
-        lab.stores.accounts.settle_relay(report, crate::whole::NOW).await.unwrap();
+        lab.stores.accounts.settle_relay(report, *crate::whole::NOW).await.unwrap();
         payers.push((client.to_string(), report.spent));
     }
     payers.sort();
-    let month = domain::Month::of(crate::whole::NOW).to_string();
+    let month = domain::Month::of(*crate::whole::NOW).to_string();
     let first = lab.get(&format!("/v1/usage?month={month}&limit=2")).await.ok();
     let cursor = first["next_cursor"].as_str().unwrap();
     let second = lab.get(&format!("/v1/usage?month={month}&limit=2&cursor={cursor}")).await.ok();

@@ -5,9 +5,10 @@ use std::{
     net::{SocketAddr, TcpStream},
     num::NonZeroU32,
     sync::Arc,
+    time::Duration,
 };
 
-use admin::{Config, Metrics, Seams, token};
+use admin::{Config, EventsConfig, Metrics, Seams, WebhooksConfig, token};
 use bus::{Bus, Served, memory::Hub};
 use contract::{
     network::{SessionRow, Sessions, SessionsPage},
@@ -48,7 +49,8 @@ impl Lab {
     /// The role with nobody but relays and pairs behind it, and the registry that its figures are in.
     pub(crate) async fn bare() -> (Self, telemetry::Registry) {
         let requests_per_minute = const { NonZeroU32::new(1_000_000).unwrap() };
-        Self::make(Config { requests_per_minute, ..Config::default() }, false).await
+        let webhooks = WebhooksConfig { private: true, ..WebhooksConfig::default() };
+        Self::make(Config { requests_per_minute, webhooks, ..Config::default() }, false).await
     }
 
     pub(crate) async fn with(config: Config) -> Self {
@@ -72,13 +74,20 @@ impl Lab {
         store::migrate(&url).await.unwrap();
         let stores = store::connect(&url, StoreOptions::default()).await.unwrap();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let bound = admin::bind(&Config { listen, token_file, ..config }).unwrap();
+        let key = dir.path().join("webhooks.key");
+        std::fs::write(&key, WEBHOOKS_KEY).unwrap();
+        let webhooks = WebhooksConfig { key, ..config.webhooks.clone() };
+        let events = if config.events == EventsConfig::default() { quick() } else { config.events };
+        let bound = admin::bind(&Config { listen, token_file, events, webhooks, ..config }).unwrap();
         let address = bound.address().unwrap();
         let registry = telemetry::registry();
         let metrics = Arc::new(Metrics::register(&registry).unwrap());
         let seams = Seams {
             bus: Bus::memory(&hub, "admin"),
             operations: Arc::clone(&stores.operations),
+            events: Arc::clone(&stores.events),
+            webhooks: Arc::clone(&stores.webhooks),
+            instance: InstanceId::from_bytes([0xad; 16]),
             metrics: Arc::clone(&metrics),
             ops: Ops::new(registry.clone(), Vec::new()),
         };
@@ -117,12 +126,23 @@ impl Lab {
     }
 
     pub(crate) async fn send_body(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+        self.send_to(self.address, method, path, headers, body).await
+    }
+
+    /// Asks another listener than that of the operators.
+    pub(crate) async fn send_to(
+        &self,
+        address: SocketAddr,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> Answer {
         let mut request = format!("{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n{headers}");
         if !body.is_empty() {
             request += &format!("Content-Length: {}\r\n", body.len());
         }
         let request = [request.as_bytes(), b"\r\n", body].concat();
-        let address = self.address;
         tokio::task::spawn_blocking(move || {
             let mut stream = TcpStream::connect(address).unwrap();
             // A server that refuses a long body does not read it to its end.
@@ -182,6 +202,15 @@ impl Answer {
         assert_eq!(document["status"], status);
         document["code"].as_str().unwrap().to_owned()
     }
+}
+
+/// What secrets of webhooks are derived from.
+pub(crate) const WEBHOOKS_KEY: [u8; 32] = *b"canary-webhooks-key-0123456789ab";
+
+/// Streams that end soon, and what happens is told at once.
+pub(crate) fn quick() -> EventsConfig {
+    let [heartbeat, longest, poll] = [100, 300, 10].map(Duration::from_millis);
+    EventsConfig { heartbeat, longest, poll, ..EventsConfig::default() }
 }
 
 /// The header line of a token.

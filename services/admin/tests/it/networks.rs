@@ -1,6 +1,6 @@
 //! Networks, and what operators do to them.
 
-use domain::NetworkOrder;
+use domain::{NetworkKind, NetworkOrder};
 use serde_json::{Value, json};
 
 use crate::{lab::Answer, whole::Whole};
@@ -41,6 +41,8 @@ async fn a_network_is_shown_with_members_bans_and_invites() {
     whole.join(network, bert).await;
     whole.online(bert).await;
     whole.order(network, anna, NetworkOrder::Ban(carl)).await;
+    let wheel = whole.network("wheel", anna).await;
+    whole.order(wheel, anna, NetworkOrder::SetKind(NetworkKind::Hub)).await;
     let invite = whole.invite(network, anna).await;
     let path = format!("/v1/networks/{network}");
     let shown = lab.get(&path).await;
@@ -48,6 +50,16 @@ async fn a_network_is_shown_with_members_bans_and_invites() {
     let shown = shown.ok();
     assert_eq!((&shown["name"], &shown["members"], &shown["locked"]), (&json!("friday"), &json!(2), &json!(false)));
     assert_eq!((&shown["bans"][0]["client"], &shown["bans"][0]["nick"]), (&json!(carl), &json!("carl d'Arc")));
+    let kinds = async |path: &str| {
+        let list = lab.get(path).await.ok();
+        let kind = |one: &Value| (one["name"].as_str().unwrap().to_owned(), one["kind"].as_str().unwrap().to_owned());
+        list["items"].as_array().unwrap().iter().map(kind).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let both = [("friday", "mesh"), ("wheel", "hub")].map(|(name, kind)| (name.to_owned(), kind.to_owned()));
+    assert_eq!(kinds("/v1/networks").await, both.clone().into());
+    assert_eq!(kinds("/v1/networks?name=whe").await, both[1..].iter().cloned().collect());
+    assert_eq!(shown["kind"], "mesh");
+    assert_eq!(lab.get(&format!("/v1/networks/{wheel}")).await.ok()["kind"], "hub");
     let members = lab.get(&format!("{path}/members?limit=1")).await.ok();
     let cursor = members["next_cursor"].as_str().unwrap();
     let rest = lab.get(&format!("{path}/members?limit=1&cursor={cursor}")).await.ok();

@@ -1,15 +1,18 @@
 //! The roles that own what the API shows: auth and network as they are, on one database, bus and presence.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::{Duration, SystemTime},
+};
 
 use bus::{Bus, Served};
 use contract::gateway::{Notice, Push};
 use domain::{
-    AddressPool, ClientId, Epoch, IdentityKey, InstanceId, InviteId, NetworkId, NetworkOrder, NewInvite, Nickname,
-    SecretEpoch, SessionTag, Signature, TunnelKey, UnixMillis,
+    AccountId, AccountOrder, AddressPool, ClientId, Epoch, IdentityKey, InstanceId, InviteId, NetworkId, NetworkOrder,
+    NewInvite, Nickname, OneTimeToken, SecretEpoch, SessionTag, SessionToken, Signature, TunnelKey, UnixMillis,
 };
 use presence::Presence;
-use store::{Admission, Login, NewNetwork};
+use store::{Admission, Fresh, Login, NewNetwork, NewSession, PasswordHash};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +25,11 @@ pub(crate) const SEALED_SECRET: &[u8] = b"canary-sealed-secret-9c3e";
 pub(crate) const TUNNEL_KEY: [u8; 32] = *b"canary-tunnel-key-0123456789abcd";
 pub(crate) const TUNNEL_SIGNATURE: [u8; 64] = *b"canary-tunnel-signature-0123456789abcdef0123456789abcdef01234567";
 
-pub(crate) const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+/// What stands for a person's password.
+pub(crate) const PASSWORD_HASH: &str = "a canary instead of a hash";
+
+/// What happens in these tests happens now: old events are forgotten.
+pub(crate) static NOW: LazyLock<UnixMillis> = LazyLock::new(|| SystemTime::now().into());
 
 /// The API with the roles behind it.
 pub(crate) struct Whole {
@@ -58,6 +65,8 @@ impl Whole {
         roles.spawn(async move { auth::run(config, auth_seams, ends).await.unwrap() });
         let setup = lab.dir.path().join("opaque.setup");
         network::password::ensure_setup(&setup).unwrap();
+        let membership_key = lab.dir.path().join("membership.key");
+        std::fs::write(&membership_key, [7; 32]).unwrap();
         let network_seams = network::Seams {
             bus: Bus::memory(&lab.hub, "network"),
             presence: presence.clone(),
@@ -65,7 +74,7 @@ impl Whole {
             pool: AddressPool::DEFAULT,
             metrics: Arc::new(network::Metrics::register(&registry).unwrap()),
         };
-        let config = network::Config { setup, password_threads: 1, ..network::Config::default() };
+        let config = network::Config { setup, membership_key, password_threads: 1, ..network::Config::default() };
         let ends = shutdown.clone();
         roles.spawn(async move { network::run(config, network_seams, ends).await.unwrap() });
         let gateway = InstanceId::from_bytes([0xee; 16]);
@@ -98,12 +107,13 @@ impl Whole {
     /// A client with this number and nickname.
     pub(crate) async fn client(&self, number: u8, nick: &str) -> ClientId {
         let login = Login {
+            client: None,
             identity: IdentityKey::from_bytes([number; 32]),
             tunnel: TunnelKey::from_bytes(TUNNEL_KEY),
             tunnel_signature: Signature::from_bytes(TUNNEL_SIGNATURE),
             nick: Some(nick.parse::<Nickname>().unwrap()),
         };
-        self.lab.stores.accounts.login(login, NOW).await.unwrap().client
+        self.lab.stores.accounts.login(login, *NOW).await.unwrap().client
     }
 
     pub(crate) async fn network(&self, name: &str, owner: ClientId) -> NetworkId {
@@ -113,11 +123,11 @@ impl Whole {
             password: [PASSWORD_RECORD, name.as_bytes()].concat(),
             wrapped_secret: WRAPPED_SECRET.to_vec(),
         };
-        self.lab.stores.networks.create(new, NOW).await.unwrap().whole.network
+        self.lab.stores.networks.create(new, *NOW).await.unwrap().whole.network
     }
 
     pub(crate) async fn join(&self, network: NetworkId, client: ClientId) {
-        let joined = self.lab.stores.networks.join(network, client, [9; 16], NOW).await.unwrap();
+        let joined = self.lab.stores.networks.join(network, client, [9; 16], *NOW).await.unwrap();
         assert!(matches!(joined, Admission::Joined(_)));
     }
 
@@ -143,10 +153,28 @@ impl Whole {
         id
     }
 
+    /// An account of a person, with a session and these clients.
+    pub(crate) async fn account(&self, clients: &[ClientId]) -> AccountId {
+        let people = &self.lab.stores.people;
+        let at = UnixMillis::from(std::time::SystemTime::now());
+        let expires = at.plus(Duration::from_secs(600));
+        let fresh = |byte| Fresh { token: OneTimeToken::from_bytes([byte; 32]).hash(), nonce: [byte; 16], expires };
+        let password = PasswordHash(PASSWORD_HASH.to_owned());
+        people.ask_sign_up("canary@example.test".parse().unwrap(), password, fresh(1), at).await.unwrap();
+        let session = NewSession { token: SessionToken::from_bytes([2; 32]).hash(), expires };
+        let person = people.confirm_sign_up(fresh(1).token, session, at).await.unwrap().unwrap();
+        let account = people.person(session.token, at).await.unwrap().unwrap().accounts[0].account;
+        for (code, client) in (3..).zip(clients) {
+            people.carry_out_for(person, account, AccountOrder::MakeCode, fresh(code), at).await.unwrap();
+            people.attach(*client, fresh(code).token, at).await.unwrap();
+        }
+        account
+    }
+
     /// Gives `client` a session at the gateway.
     pub(crate) async fn online(&self, client: ClientId) -> Epoch {
         let ttl = Duration::from_secs(3_600);
-        self.presence.up(client, self.gateway, SessionTag([7; 16]), Epoch(1), NOW, ttl).await.unwrap().epoch
+        self.presence.up(client, self.gateway, SessionTag([7; 16]), Epoch(1), *NOW, ttl).await.unwrap().epoch
     }
 
     /// The clients that the gateway is told to send away.
