@@ -14,10 +14,13 @@ const password = { input: 'correct horse battery\n' };
 const ids = {};
 let browser;
 let network;
+let account;
 /** @type {string[]} */
 let resources;
 
 before(async () => {
+  // Every page in every light, within seconds: more than the limit lets a person do.
+  deployment.configure('[admin]\nrequests_per_minute = 6000\n');
   await deployment.start();
   for (const name of names) {
     ids[name] = (await deployment.client(name)).id;
@@ -27,6 +30,13 @@ before(async () => {
   for (const name of ['bert', 'cleo']) deployment.buri(name, ['join', 'friday', '--password-file', '-'], password);
   await until('anna and bert have a path', () => deployment.api('GET', `/v1/pairs/${ids.anna}/${ids.bert}`).then((record) => record.outcome === 'direct', () => false));
   network = (await deployment.api('GET', '/v1/networks')).items[0].network;
+  const [olga, paul] = [await deployment.person('olga@example.test', 'correct horse battery'), await deployment.person('paul@example.test', 'correct horse battery')];
+  account = (await olga('GET', '')).account;
+  for (const name of ['anna', 'bert']) deployment.buri(name, ['account', 'attach', (await olga('POST', '/clients/codes')).code]);
+  await olga('PUT', `/networks/${network}`);
+  await olga('POST', '/invitations', { email: 'paul@example.test', role: 'member' });
+  await paul('POST', '/invitations/accept', { token: (await deployment.mail('paul@example.test', 'You are invited')).token });
+  await olga('POST', '/invitations', { email: 'rita@example.test', role: 'admin' });
   resources = (await deployment.api('GET', '/')).resources;
   browser = await launch();
 });
@@ -168,10 +178,11 @@ test('everything is reached by keyboard alone', async () => {
 
 /** Every page there is. */
 function pages() {
-  const all = { overview: '/v1/overview', networks: '/v1/networks', clients: '/v1/clients', sessions: '/v1/sessions', pairs: '/v1/pairs/{a}/{b}', relays: '/v1/relays', plans: '/v1/plans', usage: '/v1/usage', tokens: '/v1/tokens', audit: '/v1/audit' };
+  const all = { overview: '/v1/overview', networks: '/v1/networks', clients: '/v1/clients', accounts: '/v1/accounts', sessions: '/v1/sessions', pairs: '/v1/pairs/{a}/{b}', relays: '/v1/relays', plans: '/v1/plans', usage: '/v1/usage', blocks: '/v1/blocks', tokens: '/v1/tokens', webhooks: '/v1/webhooks', audit: '/v1/audit' };
   const there = Object.entries(all).filter(([, path]) => resources.includes(path)).map(([page]) => [page, `#/${page}`]);
   there.push(['pair', `#/pairs/${ids.anna}/${ids.bert}`]);
   if (resources.includes('/v1/clients/{client}')) there.push(['client', `#/clients/${ids.anna}`]);
+  if (resources.includes('/v1/accounts/{account}')) there.push(['account', `#/accounts/${account}`]);
   if (resources.includes('/v1/networks/{network}')) there.push(['network', `#/networks/${network}`]);
   return there;
 }
@@ -241,6 +252,7 @@ test('anything is found: a client by name, address and id, a network, a pair', a
       [address, 'bert', 'bert'],
       [ids.bert.slice(0, 10), 'bert', 'bert'],
       ['FRI', 'friday', 'friday'],
+      ['paul@example.test', 'olga@example.test', 'paul@example.test'],
     ]) {
       await page.keyboard.press('/');
       await page.keyboard.type(typed);
@@ -251,6 +263,11 @@ test('anything is found: a client by name, address and id, a network, a pair', a
       await page.keyboard.press('Enter');
       await page.waitForFunction((wanted) => document.getElementById('title')?.textContent === wanted, title);
     }
+    // Enter waits for what is found.
+    await page.keyboard.press('/');
+    await page.keyboard.type('bert');
+    await page.keyboard.press('Enter');
+    await page.waitForFunction(() => document.getElementById('title')?.textContent === 'bert');
     await page.keyboard.press('/');
     await page.keyboard.type('nobody at all');
     await page.locator('.hits-note', { hasText: 'Nothing begins with' }).waitFor();
@@ -270,7 +287,8 @@ test('a network shows how each member is connected, and leads to why', async () 
     assert.deepEqual(await violations(page), []);
     await page.click('.buddies a:has-text("bert")');
     await page.waitForSelector('.steps');
-    assert.match(await text(page, 'h1'), /anna/);
+    // Nicknames come with answers of their own.
+    await page.locator('h1', { hasText: 'anna' }).waitFor();
   });
 });
 
@@ -296,6 +314,64 @@ test('a token is shown once, works, and is revoked by typing its name', async ()
   });
 });
 
+test('a block is made after its dry run is seen, changed, and lifted', async () => {
+  await signedIn({}, async (page) => {
+    await open(page, '#/blocks', '.page .empty');
+    assert.match(await text(page, '.empty'), /Nothing is held against anybody/);
+    await picture(page, 'blocks-empty');
+    await page.click('text=New block');
+    assert.equal(await page.evaluate(() => document.activeElement?.id), 'block-target');
+    await page.keyboard.type('127.0.0.0/8');
+    await page.waitForSelector('.touches .bad-text');
+    assert.match(await text(page, '.touches'), /would hit everybody/);
+    await page.fill('#block-target', '127.0.0.0/16');
+    await page.fill('#block-reason', 'scripted sign-ups');
+    await page.waitForSelector('.touches .facts');
+    assert.match(await text(page, '.touches'), /Online from there\s+3 of 3/);
+    assert.equal(await page.locator('dialog button.primary').isDisabled(), true);
+    assert.deepEqual(await violations(page), []);
+    await picture(page, 'blocks-new');
+    await page.click('#block-sure');
+    await page.keyboard.press('Tab');
+    await page.locator('dialog button.primary').click();
+    await page.waitForSelector('tbody tr:has-text("127.0.0.0/16")');
+    assert.match(await text(page, 'tbody tr'), /Challenge.*scripted sign-ups/s);
+    await picture(page, 'blocks');
+    assert.equal((await deployment.api('GET', '/v1/sessions')).items.length, 3);
+
+    await page.click('[aria-label="Change the block of 127.0.0.0/16"]');
+    await page.locator('dialog label.choice:has-text("Slow")').click();
+    await page.selectOption('dialog select', '3600');
+    await page.waitForSelector('.touches .facts');
+    await page.click('#block-sure');
+    await page.locator('dialog button.primary').click();
+    await page.waitForSelector('tbody .badge:has-text("Slow")');
+
+    await page.click('[aria-label="Lift the block of 127.0.0.0/16"]');
+    await page.waitForSelector('dialog[open]');
+    await page.keyboard.press('Escape');
+    await page.waitForSelector('dialog', { state: 'detached' });
+    await page.click('[aria-label="Lift the block of 127.0.0.0/16"]');
+    await page.click('dialog button[type=submit]');
+    await page.waitForSelector('.page .empty');
+    assert.equal((await deployment.api('GET', '/v1/blocks')).items.length, 0);
+  });
+  await signedIn({ viewport: { width: 320, height: 640 }, colorScheme: 'dark', hasTouch: true }, async (page) => {
+    await open(page, '#/blocks', '.page .empty');
+    await page.click('text=New block');
+    await page.selectOption('dialog select >> nth=0', 'client');
+    await page.fill('#block-target', ids.bert);
+    await page.fill('#block-reason', 'a test');
+    await page.locator('dialog label.choice:has-text("Refuse")').click();
+    await page.waitForSelector('.touches .facts');
+    assert.match(await text(page, '.touches'), /Clients\s+1\s+Online\s+1 of 3\s+Sessions that end\s+1/);
+    const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(over <= 0, `${over} px too wide`);
+    await picture(page, 'blocks-new-phone-dark');
+    assert.deepEqual(await violations(page), []);
+  });
+});
+
 test('a plan is made, given to a client, and refused to be deleted while somebody has it', async () => {
   await signedIn({}, async (page) => {
     await open(page, '#/plans', 'tbody tr');
@@ -317,6 +393,62 @@ test('a plan is made, given to a client, and refused to be deleted while somebod
     assert.match(await text(page, 'dialog .trouble'), /409/);
     await picture(page, 'plans-refused');
     await page.keyboard.press('Escape');
+  });
+});
+
+test('an account is found, put on another plan, suspended, handed over, and erased by typing names', async () => {
+  await signedIn({}, async (page) => {
+    await open(page, '#/accounts', 'tbody tr:nth-child(2)');
+    await page.fill('.filter input', 'paul@example');
+    await page.waitForSelector('text=found by a whole e-mail address');
+    await page.fill('.filter input', 'nobody@example.test');
+    await page.waitForSelector('text=No account is found so');
+    await page.fill('.filter input', account.slice(0, 9));
+    await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 1);
+    await picture(page, 'accounts-search');
+    await page.click('tbody a:has-text("olga@example.test")');
+    await page.waitForSelector('.tabs');
+    await page.click('text=Change plan');
+    await page.locator('dialog label:has-text("premium")').click();
+    await picture(page, 'account-plan');
+    assert.deepEqual(await violations(page), []);
+    await page.click('dialog button.primary');
+    await page.waitForSelector('h2:has-text("Plan premium")');
+    await page.click('text=Suspend …');
+    assert.equal(await page.locator('dialog button[type=submit]').isDisabled(), true);
+    await page.fill('dialog input', 'olga@example.test');
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('.badge:has-text("Suspended")');
+    await picture(page, 'account-suspended-operator');
+    await page.click('.actions >> text=Resume');
+    await page.click('dialog button[type=submit]');
+    await page.waitForSelector('.badge:has-text("Suspended")', { state: 'detached' });
+    await page.click('#tab-clients');
+    await page.click('[aria-label="Detach bert"]');
+    await page.fill('dialog input', 'bert');
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('tbody tr:has-text("bert")', { state: 'detached' });
+    assert.equal(deployment.buri('bert', ['account', 'status']).attached, false);
+    await open(page, `#/clients/${ids.anna}`, '.facts');
+    await page.click(`.facts a[href$="${account}"]`);
+    await page.waitForSelector('h1:has-text("olga@example.test")');
+    await open(page, `#/networks/${network}`, '.facts');
+    assert.equal(await page.locator(`.facts a[href$="${account}"]`).count(), 1);
+    await open(page, `#/accounts/${account}`, '.tabs');
+    await page.click('[aria-label="Make owner: paul@example.test"]');
+    await page.fill('dialog input', 'paul@example.test');
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('h1:has-text("paul@example.test")');
+    const [download] = await Promise.all([page.waitForEvent('download'), page.click('text=Export')]);
+    assert.match(download.suggestedFilename(), /^buri-account-[0-9a-f]{8}\.json$/);
+    await page.click('text=Erase …');
+    await page.fill('dialog input', 'olga@example.test');
+    assert.equal(await page.locator('dialog button[type=submit]').isDisabled(), true, 'the owner is somebody else now');
+    await page.fill('dialog input', 'paul@example.test');
+    await picture(page, 'account-erase-operator');
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('h1:has-text("Accounts")');
+    assert.equal((await deployment.api('GET', '/v1/accounts?email=olga@example.test')).items.length, 0);
   });
 });
 
