@@ -16,6 +16,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("bus", &[]),
     ("telemetry", &[]),
+    // One careful HTTP client for providers (auth) and webhooks (admin): services never depend on services.
+    ("outbound", &["domain"]),
     ("wire", &["domain"]),
     ("traversal", &["domain"]),
     ("tunnel", &["domain", "wire"]),
@@ -23,15 +25,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["domain"]),
     ("contract", &["domain", "bus"]),
     ("gateway", &["domain", "wire", "contract", "bus", "presence", "telemetry"]),
-    ("auth", &["domain", "contract", "bus", "store", "telemetry"]),
+    ("auth", &["domain", "contract", "bus", "store", "telemetry", "outbound"]),
     ("network", &["domain", "contract", "bus", "store", "presence", "telemetry"]),
     ("rendezvous", &["domain", "wire", "traversal", "contract", "bus", "presence", "telemetry"]),
     ("relay", &["domain", "wire", "contract", "bus", "telemetry"]),
     // The store for what this role alone owns: tokens, the audit log and webhooks need no hop.
-    ("admin", &["domain", "contract", "bus", "store", "telemetry"]),
+    ("admin", &["domain", "contract", "bus", "store", "telemetry", "outbound"]),
     ("client", &["domain", "wire", "traversal", "tunnel"]),
-    // It simulates populations of NATs with the machines that the product decides with.
-    ("loadtest", &["client", "domain", "wire", "traversal"]),
+    // It simulates populations of NATs with the machines that the product decides with, and fills databases.
+    ("loadtest", &["client", "domain", "wire", "traversal", "store"]),
     (
         "mediator",
         &[

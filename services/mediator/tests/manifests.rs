@@ -98,10 +98,10 @@ fn each_role_sees_its_own_secrets_only() {
     let expected: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("gateway", ["server.key", "tls.crt", "tls.key"].as_slice()),
         ("auth", &["accounts.key"]),
-        ("network", &["opaque.setup"]),
+        ("network", &["membership.key", "opaque.setup"]),
         ("rendezvous", &["observations.key", "tickets.key"]),
         ("relay", &["observations.key", "tickets.key", "tls.crt", "tls.key"]),
-        ("admin", &["operator.token"]),
+        ("admin", &["operator.token", "webhooks.key"]),
         ("migrate", &[]),
     ]);
     for workload in workloads(&render()) {

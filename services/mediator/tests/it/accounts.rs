@@ -7,6 +7,7 @@ use crate::{
     deployment::Deployment,
     device::Device,
     journeys::{ping, wait},
+    operating::json as ordered,
 };
 
 const EMAIL: &str = "anna@example.test";
@@ -120,6 +121,39 @@ fn what_is_wrong_is_a_problem_document() {
     assert_eq!(anna.delete(&format!("/v1/account/people/{nobody}")).problem(404), "not-found");
     assert_eq!(anna.delete("/v1/account/people/1").problem(400), "invalid-parameter");
     assert_eq!(anna.ask("PUT", &format!("/v1/account/networks/{nobody}"), "").problem(409), "not-owned");
+}
+
+#[test]
+fn an_operator_rules_an_account_on_the_command_line_and_people_see_it_on_their_page() {
+    let deployment = Deployment::embedded();
+    let public = Browser::at(deployment.accounts());
+    let page = public.get("/account");
+    assert!(page.head.contains("text/html") && page.head.contains("default-src 'none'"), "{}", page.head);
+    let anna = signed_up(&deployment, &public, EMAIL);
+    let found = ordered(&deployment, &["accounts", "list", "--email", EMAIL]);
+    let account = found["items"][0]["account"].as_str().unwrap();
+    assert_eq!(ordered(&deployment, &["accounts", "list", "--id", &account[..6]])["items"][0]["owner"], EMAIL);
+    ordered(&deployment, &["accounts", "plan", account, "standard"]);
+    assert_eq!(anna.get("/v1/account").of(200)["limits"]["members_per_network"], 32);
+
+    let laptop = Device::start(deployment.server());
+    let code = anna.post("/v1/account/clients/codes", &Value::Null).of(201)["code"].as_str().unwrap().to_owned();
+    laptop.run(&["account", "attach", &code]).ok();
+    let machines = anna.get("/v1/account/clients").of(200);
+    assert_eq!(machines["items"][0]["client"], laptop.id().as_str());
+    assert!(machines["items"][0]["online_since_unix_ms"].is_u64(), "{machines}");
+    assert_eq!(ordered(&deployment, &["clients", "show", &laptop.id()])["account"], account);
+    ordered(&deployment, &["accounts", "suspend", account]);
+    assert_eq!(anna.post("/v1/account/clients/codes", &Value::Null).problem(403), "account-suspended");
+    ordered(&deployment, &["accounts", "resume", account]);
+    ordered(&deployment, &["accounts", "detach", account, &laptop.id()]);
+    assert_eq!(laptop.run(&["account", "status"]).ok()["attached"], false);
+    let person = anna.get("/v1/account/me").of(200)["person"].as_str().unwrap().to_owned();
+    ordered(&deployment, &["accounts", "transfer", account, &person]);
+    assert_eq!(ordered(&deployment, &["accounts", "show", account])["people"][0]["role"], "owner");
+    assert_eq!(ordered(&deployment, &["accounts", "export", account])["account"]["account"], account);
+    ordered(&deployment, &["accounts", "erase", account]);
+    assert_eq!(anna.get("/v1/account/me").problem(401), "not-logged-in");
 }
 
 /// Somebody who proved this address by the mail to it, with a session.

@@ -122,10 +122,24 @@ impl Deployment {
         (self.process, self.ready) = spawn(&self.dir, self.bind, self.config.as_deref());
     }
 
+    /// Has the servers do nothing until [`Self::thaw`].
+    pub(crate) fn freeze(&self) {
+        self.signal(nix::sys::signal::Signal::SIGSTOP);
+    }
+
+    /// Lets them go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(nix::sys::signal::Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
     /// Asks the servers to leave, and waits for it. Returns whether they left in peace.
     pub(crate) fn terminate(&mut self) -> bool {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.signal(nix::sys::signal::Signal::SIGTERM);
         self.process.wait().unwrap().success()
     }
 }

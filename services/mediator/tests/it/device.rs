@@ -2,9 +2,10 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{BufRead as _, BufReader, Lines, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use serde_json::Value;
@@ -67,14 +68,42 @@ impl Device {
         daemon.wait().unwrap();
     }
 
+    /// Asks the daemon to end, and waits until it did: what it knows is on the disk then.
+    pub(crate) fn stop(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        daemon.wait().unwrap();
+    }
+
+    /// Like `kill`, while a command is under way.
+    pub(crate) fn kill_now(&self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.daemon.as_ref().unwrap().id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+
     /// Runs one command and reads its JSON.
     pub(crate) fn run(&self, arguments: &[&str]) -> Done {
         self.run_with_input(arguments, "")
     }
 
+    /// Runs a command that streams: one value a line.
+    pub(crate) fn stream(&self, arguments: &[&str]) -> Vec<Value> {
+        let mut command = buri();
+        command.arg("--home").arg(self.home.path()).args(arguments).arg("--json");
+        let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     /// Creates a network.
     pub(crate) fn create(&self, network: &str, password: &str) -> Done {
         self.run_with_input(&["create", network, "--password-file", "-"], password)
+    }
+
+    /// Runs one command that reads a password.
+    pub(crate) fn run_with_password(&self, arguments: &[&str], password: &str) -> Done {
+        self.run_with_input(&[arguments, &["--password-file", "-"]].concat(), password)
     }
 
     /// Joins a network.
@@ -119,11 +148,37 @@ impl Device {
         fs::read(self.home.path().join(name)).unwrap()
     }
 
+    /// Whether there is such a file in the client's home.
+    pub(crate) fn keeps(&self, name: &str) -> bool {
+        self.home.path().join(name).exists()
+    }
+
+    /// Who may read such a file in the client's home.
+    pub(crate) fn mode(&self, name: &str) -> u32 {
+        fs::metadata(self.home.path().join(name)).unwrap().permissions().mode() & 0o777
+    }
+
+    /// What a command prints for people.
+    pub(crate) fn text(&self, arguments: &[&str]) -> String {
+        let output = buri().arg("--home").arg(self.home.path()).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that streams and does not end by itself.
+    pub(crate) fn follow(&self, arguments: &[&str]) -> Following {
+        let mut command = buri();
+        command.arg("--home").arg(self.home.path()).args(arguments).arg("--json");
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Following { process, lines }
+    }
+
     fn log_file(&self) -> PathBuf {
         self.home.path().join("daemon.log")
     }
 
-    fn run_with_input(&self, arguments: &[&str], input: &str) -> Done {
+    /// Runs one command with this on its standard input.
+    pub(crate) fn run_with_input(&self, arguments: &[&str], input: &str) -> Done {
         let mut command = buri();
         command.arg("--home").arg(self.home.path()).args(arguments).arg("--json");
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -132,6 +187,31 @@ impl Device {
         let output = process.wait_with_output().unwrap();
         let stdout = String::from_utf8(output.stdout).unwrap();
         Done { status: output.status.code().unwrap(), json: serde_json::from_str(&stdout).unwrap_or(Value::Null) }
+    }
+}
+
+/// A command under way, ended when dropped.
+pub(crate) struct Following {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Following {
+    /// What it prints next. The runner's time-out ends a wait in vain.
+    pub(crate) fn next_line(&mut self) -> String {
+        self.lines.next().unwrap().unwrap()
+    }
+
+    /// The same, read.
+    pub(crate) fn next(&mut self) -> Value {
+        serde_json::from_str(&self.next_line()).unwrap()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     device::Device,
     journeys::{pair_on, wait},
     operators::http,
+    telling::Follower,
 };
 
 /// What a client on this plan may have relayed in a month.
@@ -21,7 +22,15 @@ fn both_clients_see_that_the_plan_caps_their_pair() {
     let (anna, bert) = pair_on(deployment.server(), deployment.server(), &["--path", "relay"]);
     wait(&anna, &bert.address4(), "relay");
     assert_eq!(anna.peer(&bert.address4())["held_back"], serde_json::Value::Null);
+    let follower = Follower::start(&deployment, &["--after", "0", "--kind", "pair.capped"]);
     both_see(&anna, &bert, "relay-capped");
+    let told = follower.until(|_| true).pop().unwrap();
+    let (mut pair, mut clients) =
+        ([&told["client"], &told["peer"]].map(|id| id.as_str().unwrap()), [anna.id(), bert.id()]);
+    pair.sort_unstable();
+    clients.sort();
+    assert_eq!(pair, clients, "{told}");
+    assert!(told["relay"].is_string(), "{told}");
 }
 
 #[test]

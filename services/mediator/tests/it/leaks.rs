@@ -137,7 +137,7 @@ impl Play {
             Needle::new("the start of all session tokens", self.token_header().as_bytes()),
             Needle::new("the key of tokens", &self.token_seed()),
         ];
-        for name in ["server.key", "tickets.key", "observations.key", "opaque.setup"] {
+        for name in ["server.key", "tickets.key", "observations.key", "membership.key", "opaque.setup"] {
             needles.push(Needle::new(name, &self.deployment.secret(name)));
         }
         let pem = String::from_utf8(self.deployment.secret("tls.key")).unwrap();

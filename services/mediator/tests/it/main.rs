@@ -2,13 +2,19 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod accounts;
+mod blocking;
 mod browser;
+mod chatting;
 mod deployment;
 mod device;
+mod gateways;
 mod governing;
 mod held_back;
 mod journeys;
+mod keys;
+mod kinds;
 mod leaks;
+mod membership;
 mod needles;
 mod operating;
 mod operators;
@@ -16,4 +22,5 @@ mod quota;
 mod refusals;
 mod renewal;
 mod seams;
+mod telling;
 mod tools;

@@ -1,6 +1,6 @@
 //! `mediator admin ...` against a running deployment with real clients.
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
@@ -27,7 +27,9 @@ fn an_operator_looks_around_and_changes_things_on_the_command_line() {
     let network = shown["networks"][0]["network"].as_str().unwrap();
     json(&deployment, &["networks", "rename", network, "a new name d'\u{e9}t\u{e9}"]);
     let found = json(&deployment, &["networks", "list", "--name", "A NEW"]);
-    assert_eq!(found["items"][0]["network"], network, "{found}");
+    assert_eq!((&found["items"][0]["network"], found["items"][0]["kind"].as_str()), (&network.into(), Some("mesh")));
+    let table = String::from_utf8(run(&deployment, &["networks", "list"]).stdout).unwrap();
+    assert!(table.starts_with("KIND") && table.contains("mesh"), "{table}");
     let members = json(&deployment, &["networks", "members", network]);
     assert_eq!(members["items"].as_array().unwrap().len(), 2);
     json(&deployment, &["networks", "ban", network, &bert_id]);
@@ -67,15 +69,22 @@ fn what_is_refused_has_a_code_and_a_status() {
     assert_eq!(alone.status.code(), Some(1));
 }
 
-fn json(deployment: &Deployment, arguments: &[&str]) -> Value {
+/// What a command answers.
+pub(crate) fn json(deployment: &Deployment, arguments: &[&str]) -> Value {
     let output = run(deployment, &[arguments, &["--json"]].concat());
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {output:?}"))
 }
 
-fn run(deployment: &Deployment, arguments: &[&str]) -> Output {
+/// Runs `mediator admin` with these arguments.
+pub(crate) fn run(deployment: &Deployment, arguments: &[&str]) -> Output {
+    command(deployment).args(arguments).output().unwrap()
+}
+
+/// `mediator admin`, against this deployment.
+pub(crate) fn command(deployment: &Deployment) -> Command {
     let mut command = mediator();
     command.arg("admin").args(["--url", &format!("http://{}", deployment.admin())]);
-    command.arg("--token-file").arg(deployment.operator_token_file()).args(arguments);
-    command.output().unwrap()
+    command.arg("--token-file").arg(deployment.operator_token_file());
+    command
 }

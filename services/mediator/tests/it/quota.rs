@@ -10,10 +10,11 @@ use std::{
 use bus::{Bus, memory::Hub};
 use contract::auth::Keys;
 use domain::{
-    Bandwidth, IdentityKey, InstanceId, LeaseId, Month, PayerId, RelayId, RelayReport, Signature, TunnelKey, UnixMillis,
+    AccountId, AccountOrder, Bandwidth, ClientId, IdentityKey, InstanceId, LeaseId, Month, OneTimeToken, PayerId,
+    RelayId, RelayReport, SessionToken, Signature, TunnelKey, UnixMillis,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use store::{StoreOptions, Stores};
+use store::{Fresh, NewSession, PasswordHash, StoreOptions, Stores};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::{
@@ -58,6 +59,36 @@ async fn what_relays_forwarded_is_what_is_counted_and_a_spent_quota_is_told_to_b
     lab.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machines_of_an_account_spend_one_quota_and_both_ends_are_told_when_it_is_gone() {
+    let mut lab = Lab::new().await;
+    let [one, two, rich] = [lab.client(1, "free").await, lab.client(2, "free").await, lab.client(3, "premium").await];
+    let account = lab.account_of(&[one, two]).await;
+    // By one of them, at another relay.
+    lab.spend_all_but(one, 1024 * 1024).await;
+    assert_eq!(lab.counted_on(account).await, FREE - 1024 * 1024);
+
+    let relay = lab.relay(1);
+    let (alice, bert, slot) = relay.pair(two, rich);
+    let (sent, told) = flood(&alice, &bert, slot);
+    assert_eq!(told, [Some(Code::RelayQuota.number()); 2], "its own quota is untouched, but it counts no more");
+    assert!(sent < FLOOD as u64 / 2, "it was stopped: {sent}");
+    relay.stop().await;
+    assert_eq!(lab.counted_on(account).await, FREE - 1024 * 1024 + sent);
+    assert_eq!((lab.counted(one).await, lab.counted(two).await), (FREE - 1024 * 1024, sent));
+
+    // Out of the account in the middle of the month it has its own.
+    assert!(lab.stores.people.detach(client_of(two), std::time::SystemTime::now().into()).await.unwrap());
+    let relay = lab.relay(2);
+    let (alice, bert, slot) = relay.pair(two, rich);
+    let (more, told) = flood(&alice, &bert, slot);
+    assert!(more > (FLOOD - DATAGRAM) as u64 && told == [None; 2], "{more} {told:?}");
+    relay.stop().await;
+    assert_eq!(lab.counted_on(account).await, FREE - 1024 * 1024 + sent);
+    assert_eq!(lab.counted(two).await, sent + more);
+    lab.end().await;
+}
+
 /// Sends until the relay stops it: the bytes that arrived, and what each end was told.
 fn flood(from: &UdpSocket, to: &UdpSocket, slot: Slot) -> (u64, [Option<u16>; 2]) {
     let datagram = Message::Data { slot, payload: &[0; DATAGRAM - 8] }.to_vec();
@@ -81,6 +112,10 @@ fn flood(from: &UdpSocket, to: &UdpSocket, slot: Slot) -> (u64, [Option<u16>; 2]
         }
     }
     (arrived, told)
+}
+
+fn client_of(payer: PayerId) -> ClientId {
+    ClientId::from_bytes(*payer.as_bytes())
 }
 
 /// What arrives first at one of two sockets, and at which.
@@ -151,10 +186,36 @@ impl Lab {
             tunnel: TunnelKey::from_bytes([seed; 32]),
             tunnel_signature: Signature::from_bytes([seed; 64]),
             nick: None,
+            client: None,
         };
         let client = self.stores.accounts.login(login, UnixMillis(1)).await.unwrap().client;
         self.stores.accounts.assign_plan(client, plan).await.unwrap();
         client.into()
+    }
+
+    /// An account on the free plan, with these clients.
+    async fn account_of(&self, clients: &[PayerId]) -> AccountId {
+        let (people, now) = (&self.stores.people, UnixMillis::from(SystemTime::now()));
+        let expires = now.plus(Duration::from_secs(3_600));
+        let fresh = |number: u8| Fresh {
+            token: OneTimeToken::from_bytes(std::array::from_fn(|_| number)).hash(),
+            nonce: std::array::from_fn(|_| number),
+            expires,
+        };
+        let hash = PasswordHash("$argon2id$".into());
+        people.ask_sign_up("anna@example.test".parse().unwrap(), hash, fresh(1), now).await.unwrap();
+        let session = NewSession { token: SessionToken::from_bytes(std::array::from_fn(|_| 9)).hash(), expires };
+        let person = people.confirm_sign_up(fresh(1).token, session, now).await.unwrap().unwrap();
+        let account = people.person(session.token, now).await.unwrap().unwrap().accounts[0].account;
+        for (number, client) in (2..).zip(clients) {
+            people.carry_out_for(person, account, AccountOrder::MakeCode, fresh(number), now).await.unwrap();
+            people.attach(client_of(*client), fresh(number).token, now).await.unwrap();
+        }
+        account
+    }
+
+    async fn counted_on(&self, account: AccountId) -> u64 {
+        self.stores.accounts.relayed_on(account, Month::of(SystemTime::now().into())).await.unwrap()
     }
 
     /// Uses up the quota of the free plan, elsewhere.

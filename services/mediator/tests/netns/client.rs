@@ -173,9 +173,15 @@ impl Client {
         self.ask(&["why", &other.to_string()], "")
     }
 
+    /// Runs one command that has to succeed.
     #[track_caller]
-    fn must(&self, arguments: &[&str], input: &str) -> Value {
+    pub(crate) fn must(&self, arguments: &[&str], input: &str) -> Value {
         self.ask(arguments, input).unwrap_or_else(|error| panic!("{}: buri {arguments:?}: {error}", self.name))
+    }
+
+    /// Ends the daemon in good order.
+    pub(crate) fn end(&mut self) {
+        self.daemon.take().unwrap().end(PATIENCE);
     }
 
     /// Runs one command. `Err` is what it printed when it was refused.
@@ -194,6 +200,6 @@ impl Client {
 /// The name of the TUN device.
 pub(crate) const INTERFACE: &str = "buri0";
 
-const PASSWORD: &str = "correct horse battery staple";
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
 const PATIENCE: Duration = Duration::from_secs(20);

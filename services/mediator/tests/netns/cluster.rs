@@ -218,6 +218,7 @@ fn relays_are_drained_under_traffic() {
 pub(crate) struct Cluster {
     folder: PathBuf,
     database: String,
+    redis: (String, u32),
 }
 
 impl Cluster {
@@ -227,14 +228,13 @@ impl Cluster {
             (service("BURI_TEST_POSTGRES"), service("BURI_TEST_REDIS"), service("BURI_TEST_RABBITMQ"));
         let name = format!("buri_netns_{}", std::process::id());
         run(Command::new("psql").args([&postgres, "-qc", &format!("CREATE DATABASE {name}")]));
-        let number = std::process::id() % 63 + 1;
-        run(Command::new("redis-cli").args(["-u", &format!("{redis}/{number}"), "FLUSHDB"]));
+        let number = free_database(&redis, &name);
         run(Command::new(service("BURI_TEST_SERVICES")).args(["vhost", &name]));
         for url in [&postgres, &redis, &rabbitmq] {
             bridge(lab, port(url));
         }
 
-        let cluster = Self { folder: lab.folder("cluster"), database: name.clone() };
+        let cluster = Self { folder: lab.folder("cluster"), database: name.clone(), redis: (redis.clone(), number) };
         let ([first, second], [six, sixth]) = (SERVERS, SERVERS6);
         let base = |url: &str| url.rsplit_once('/').unwrap().0.to_owned();
         for (nth, role) in ROLES.iter().chain([&SECOND_RELAY]).enumerate() {
@@ -295,7 +295,31 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
         let _ = Command::new("psql").args([&service("BURI_TEST_POSTGRES"), "-qc", &drop]).status();
+        // A broker that recovers the queues of all worlds before this one is slow for the next.
+        let _ = Command::new(service("BURI_TEST_SERVICES")).args(["drop-vhost", &self.database]).status();
+        let (redis, number) = &self.redis;
+        let _ = redis_says(redis, &["DEL", &claim(*number)]);
     }
+}
+
+/// The number of an empty database in Redis that no other world uses: one that shared it would hear of our relays.
+fn free_database(redis: &str, name: &str) -> u32 {
+    let free = (1..64).find(|&number| {
+        let claimed = redis_says(redis, &["SET", &claim(number), name, "NX", "EX", "1200"]);
+        claimed.is_ok_and(|said| said == "OK")
+    });
+    let number = free.expect("a database that nobody uses");
+    redis_says(&format!("{redis}/{number}"), &["FLUSHDB"]).unwrap();
+    number
+}
+
+fn claim(number: u32) -> String {
+    format!("netns-world-{number}")
+}
+
+fn redis_says(url: &str, command: &[&str]) -> io::Result<String> {
+    let output = Command::new("redis-cli").args(["-u", url]).args(command).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// The process of a relay beside the first one, which scenarios start that need it.

@@ -122,6 +122,11 @@ impl Lab {
         Host::new(namespace, site)
     }
 
+    /// A machine without a cable.
+    pub(crate) fn machine(&mut self, what: &str) -> Namespace {
+        self.add(format!("{}-{what}", self.name))
+    }
+
     /// A machine alone behind a router with this access.
     pub(crate) fn host_behind(&mut self, access: impl Into<Access>) -> Host {
         let mut site = self.site(access);

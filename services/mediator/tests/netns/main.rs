@@ -16,6 +16,7 @@ mod cluster;
 mod embedded;
 mod ethernet;
 mod foreign;
+mod gateways;
 mod lab;
 mod namespace;
 mod nat;
