@@ -23,11 +23,12 @@ pub(crate) fn wait(from: &Device, to: &str, path: &str) -> Value {
     from.run(&["wait", to, "--path", path, "--timeout", "20s"]).ok()
 }
 
-/// Checks that every one of `count` pings is answered.
+/// Checks that every one of `count` pings is answered: at once, or when what two that have just met say to each other over
+/// the relay no longer takes all of the 8 kbit/s that the free plan allows.
 #[track_caller]
 pub(crate) fn ping(from: &Device, to: &str, count: &str) {
-    let done = from.run(&["ping", to, "--count", count]);
-    assert_eq!(done.status, 0, "{done:?}");
+    let mut tries = (0..5).map(|_| from.run(&["ping", to, "--count", count]));
+    assert!(tries.any(|done| done.status == 0), "{to} does not answer {count} pings");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::{
     deployment::{Deployment, mediator},
     device::Device,
-    journeys::pair,
+    journeys::{pair, ping, wait},
 };
 
 #[test]
@@ -45,8 +45,9 @@ fn an_exhausted_pool_is_said_and_ipv6_still_works() {
     let status = carl.status();
     assert!(status["address4"].is_null(), "{status}");
     assert!(anna.status()["address4"].is_string() && bert.status()["address4"].is_string());
-    carl.run(&["wait", anna.status()["address6"].as_str().unwrap(), "--path", "any", "--timeout", "20s"]).ok();
-    carl.run(&["ping", anna.status()["address6"].as_str().unwrap(), "--count", "1"]).ok();
+    let anna_at = anna.status()["address6"].as_str().unwrap().to_owned();
+    wait(&carl, &anna_at, "any");
+    ping(&carl, &anna_at, "1");
 }
 
 #[test]
