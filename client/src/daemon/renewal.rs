@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use domain::{ClientId, Holder, MAX_SEALS, NetworkId, NewPassword, NewSecret, Seal, SecretEpoch, Signature, TunnelKey};
+use domain::{
+    ClientId, Holder, MAX_SEALS, NetworkId, NewPassword, NewSecret, Seal, SecretEpoch, SecretState, Signature,
+    TunnelKey,
+};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::time::Instant;
 use tunnel::{Addressee, NumberedSecret, SealedSecrets};
@@ -23,12 +26,27 @@ use crate::{
 pub(super) struct Making {
     pub(super) network: NetworkId,
     pub(super) task: Task,
-    /// With a new password: its record, and what its secret is sealed under.
-    pub(super) password: Option<(Vec<u8>, ExportKey)>,
+    pub(super) password: Option<Record>,
     /// To begin anew with, when somebody else was faster.
     pub(super) again: Option<Again>,
     pub(super) holders: Vec<Holder>,
     pub(super) answers: Answers,
+}
+
+/// The record of a new password. It answers for the secret of this epoch only.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) epoch: SecretEpoch,
+    pub(super) bytes: Vec<u8>,
+    /// What the secret is sealed under.
+    pub(super) key: ExportKey,
+}
+
+impl Making {
+    /// Whether somebody made a secret since the record of the new password was.
+    fn is_passed(&self, state: &SecretState) -> bool {
+        self.password.as_ref().is_some_and(|record| record.epoch != state.epoch.next())
+    }
 }
 
 /// A change of the password that may have to begin anew.
@@ -87,7 +105,7 @@ type Sealed = (SealedSecrets, Option<NewSecret>, Vec<Seal>, Vec<ClientId>);
 fn sealed(
     materials: &Materials,
     task: Task,
-    password: Option<(Vec<u8>, ExportKey)>,
+    password: Option<Record>,
     holders: &[Holder],
     sign: impl Fn(&[u8]) -> Signature,
 ) -> Result<Sealed, PasswordError> {
@@ -100,7 +118,7 @@ fn sealed(
             let newest = NumberedSecret { epoch, secret: inner };
             let door = if password.is_some() { newest.clone() } else { known.door().clone() };
             let password = match password {
-                Some((record, key)) => Some(NewPassword { record, wrapped_secret: secret.seal(&key)? }),
+                Some(record) => Some(NewPassword { wrapped_secret: secret.seal(&record.key)?, record: record.bytes }),
                 None => None,
             };
             let new = NewSecret { epoch, seen: *revision, password, seals: Vec::new() };
@@ -166,7 +184,8 @@ impl Daemon {
     pub(super) fn seal_secret(&mut self, making: Making) {
         let network = making.network;
         let identity = self.home.identity();
-        match (self.core.materials(network), identity) {
+        let materials = self.core.materials(network).filter(|materials| !making.is_passed(&materials.state));
+        match (materials, identity) {
             (Some(materials), Ok(identity)) => {
                 self.work.spawn_blocking(move || {
                     Work::Sealed(make(&materials, making, |message| identity.sign(&[message])).map(Box::new))
@@ -175,7 +194,7 @@ impl Daemon {
             (_, Err(error)) => {
                 self.give_up(network, &making.answers, CommandError::new(CommandError::FAILED, error.to_string()))
             }
-            (None, Ok(_)) => self.give_up(network, &making.answers, wire::Code::SecretPassed.into()),
+            (None, Ok(_)) => self.begin_again(network, making.again, making.answers),
         }
     }
 
@@ -192,16 +211,21 @@ impl Daemon {
     /// What came of a request about a secret that the server refused.
     pub(super) fn secret_refused(&mut self, refused: requests::Refusal) {
         match refused {
-            requests::Refusal::Passed { network, again: Some(again), answers } if again.tries > 0 => {
-                let again = Again { tries: again.tries - 1, ..again };
-                self.renewals.push((Instant::now() + AGAIN, network, again, answers));
-            }
-            requests::Refusal::Passed { network, answers, .. } => {
-                self.give_up(network, &answers, wire::Code::SecretPassed.into());
-            }
+            requests::Refusal::Passed { network, again, answers } => self.begin_again(network, again, answers),
             requests::Refusal::Secret { network } => self.core.handle_not_renewed(now(), network),
             requests::Refusal::KeyKept { code } => self.keep_keys(code),
             requests::Refusal::Keys { network, code } => self.core.handle_no_keys(network, code),
+        }
+    }
+
+    /// Somebody else was faster.
+    fn begin_again(&mut self, network: NetworkId, again: Option<Again>, answers: Answers) {
+        match again.filter(|again| again.tries > 0) {
+            Some(again) => {
+                let again = Again { tries: again.tries - 1, ..again };
+                self.renewals.push((Instant::now() + AGAIN, network, again, answers));
+            }
+            None => self.give_up(network, &answers, wire::Code::SecretPassed.into()),
         }
     }
 
@@ -211,7 +235,12 @@ impl Daemon {
         self.renewals = later;
         let due: Vec<_> = due;
         for (_, network, again, answers) in due {
-            self.set_pass(at, network, again, answers);
+            // What the other one made may be still on its way.
+            if self.core.materials(network).is_none() {
+                self.begin_again(network, Some(again), answers);
+            } else {
+                self.set_pass(at, network, again, answers);
+            }
         }
     }
 
@@ -244,7 +273,7 @@ pub(super) const TRIES: u8 = 5;
 
 #[cfg(test)]
 mod tests {
-    use domain::{Revision, Role, SecretProof, SecretState};
+    use domain::{Revision, Role, SecretProof};
     use ring::signature::Ed25519KeyPair;
 
     use super::*;
@@ -262,6 +291,20 @@ mod tests {
         let order: Vec<_> = seals.iter().map(|seal| seal.member).collect();
         assert_eq!(order, [client(0), client(2), client(1), client(3)], "this client, who rules, and the others");
         assert_eq!(sealed, 4);
+    }
+
+    #[test]
+    fn the_record_of_a_password_is_for_the_next_epoch_only() {
+        let (materials, holders) = network(1, 3);
+        let record = |epoch| {
+            let (bytes, key) = (vec![1], ExportKey::from_bytes([2; 32]));
+            Making { password: Some(Record { epoch, bytes, key }), ..making(Task::Renew, Vec::new()) }
+        };
+        assert!(!making(Task::Renew, holders).is_passed(&materials.state));
+        assert!(!record(SecretEpoch(4)).is_passed(&materials.state));
+        for other in [3, 5] {
+            assert!(record(SecretEpoch(other)).is_passed(&materials.state), "{other}");
+        }
     }
 
     #[test]

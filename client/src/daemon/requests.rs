@@ -12,7 +12,7 @@ use wire::{
     control::{Joined, Refused, Reply, Request},
 };
 
-use super::renewal::{Again, Made, Making};
+use super::renewal::{Again, Made, Making, Record};
 use crate::{
     command::{AccountStatus, AccountWish, Answer, CommandError, Govern, Invited},
     core::Task,
@@ -79,6 +79,7 @@ enum Step {
     },
     SetPassStart {
         network: NetworkId,
+        epoch: SecretEpoch,
         again: Again,
         registering: Box<Registering>,
     },
@@ -115,7 +116,7 @@ pub(super) struct Hash {
 enum HashWork {
     Register { name: NetworkName, registering: Box<Registering>, response: Vec<u8> },
     Login { logging_in: Box<LoggingIn>, response: Vec<u8> },
-    SetPass { network: NetworkId, again: Again, registering: Box<Registering>, response: Vec<u8> },
+    SetPass { network: NetworkId, epoch: SecretEpoch, again: Again, registering: Box<Registering>, response: Vec<u8> },
 }
 
 /// A password was hashed.
@@ -224,7 +225,7 @@ impl Requests {
     ) -> Option<(u32, Request)> {
         match Registering::start(&again.password) {
             Ok((registering, message)) => {
-                let step = Step::SetPassStart { network, again, registering: Box::new(registering) };
+                let step = Step::SetPassStart { network, epoch, again, registering: Box::new(registering) };
                 Some((self.begin(now, answers, step), Request::SetPassStart(network, epoch, message)))
             }
             Err(error) => {
@@ -436,8 +437,11 @@ impl Requests {
                 Outcome::Outsiders { network, wish, lists, answers }
             }
             (Step::Keys { network }, Reply::Keys(sealed, door)) => Outcome::Keys { network, door, sealed },
-            (Step::SetPassStart { network, again, registering }, Reply::Registration(response)) => {
-                Outcome::Hash(Hash { answers, work: HashWork::SetPass { network, again, registering, response } })
+            (Step::SetPassStart { network, epoch, again, registering }, Reply::Registration(response)) => {
+                Outcome::Hash(Hash {
+                    answers,
+                    work: HashWork::SetPass { network, epoch, again, registering, response },
+                })
             }
             (Step::Holders { mut making }, Reply::Holders(holders, more)) => {
                 let more = more && !holders.is_empty() && making.holders.len() < MAX_HOLDERS;
@@ -565,10 +569,10 @@ impl Hash {
                     Ok((Request::CreateFinish(name, record, sealed), Step::CreateFinish { secret }))
                 })
             }
-            HashWork::SetPass { network, again, registering, response } => {
+            HashWork::SetPass { network, epoch, again, registering, response } => {
                 let answers = self.answers.clone();
-                registering.finish(&response).map(|password| {
-                    let (password, again, holders) = (Some(password), Some(again), Vec::new());
+                registering.finish(&response).map(|(bytes, key)| {
+                    let (password, again, holders) = (Some(Record { epoch, bytes, key }), Some(again), Vec::new());
                     let making = Making { network, task: Task::Renew, password, again, holders, answers };
                     (Request::Holders(network, None), Step::Holders { making: Box::new(making) })
                 })

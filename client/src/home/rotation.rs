@@ -192,7 +192,9 @@ mod tests {
             let asked = home.next_rotation().unwrap();
             let (one, other) = (home.clone(), home.clone());
             let taken = [one, other].map(|home| {
-                std::thread::spawn(move || home.take_next_keys().and_then(|()| home.identity()).map(|keys| keys.public()))
+                std::thread::spawn(move || {
+                    home.take_next_keys().and_then(|()| home.identity()).map(|keys| keys.public())
+                })
             });
             for taken in taken {
                 assert_eq!(taken.join().unwrap().unwrap(), asked.succession.identity);
