@@ -67,4 +67,4 @@ async fn router(nth: u8) -> (Ipv4Addr, UdpSocket) {
 }
 
 const EXTERNAL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);

@@ -19,7 +19,7 @@ use wire::{
 };
 
 /// Longer than anything that works takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the WebSocket is looked for when port 443 is closed.
 const WEB_PORT: u16 = 8443;

@@ -8,7 +8,7 @@ use minicbor::{Decode, Encode};
 use tokio::time::timeout;
 
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the processes of a test meet.
 pub(crate) enum Site {

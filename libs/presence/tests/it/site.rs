@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::timeout;
 
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than any test.
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 /// Soon over.

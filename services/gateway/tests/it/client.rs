@@ -23,7 +23,7 @@ use wire::{
 use crate::lab::{Gateway, NAME};
 
 /// Longer than anything that works takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Client {
     stream: Stream,

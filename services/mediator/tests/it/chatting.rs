@@ -16,7 +16,7 @@ fn a_message_is_delivered_through_the_tunnel_also_while_no_server_answers() {
     wait(&anna, &bert.address4(), "any");
     until(|| anna.run(&["chat", "--history", "Bert"]).status == 0);
 
-    let sent = anna.run(&["chat", "Bert", "hi", "there", "--wait", "20s"]).ok();
+    let sent = anna.run(&["chat", "Bert", "hi", "there", "--wait", "60s"]).ok();
     assert_eq!(
         (&sent["state"], &sent["direction"], &sent["nick"]),
         (&json!("delivered"), &json!("out"), &json!("Bert"))
@@ -31,7 +31,7 @@ fn a_message_is_delivered_through_the_tunnel_also_while_no_server_answers() {
 
     deployment.kill();
     let long = "ü".repeat(1_000);
-    let sent = bert.run_with_input(&["chat", &anna.id(), "-", "--wait", "20s"], &format!("{long}\n")).ok();
+    let sent = bert.run_with_input(&["chat", &anna.id(), "-", "--wait", "60s"], &format!("{long}\n")).ok();
     assert_eq!(sent["state"], "delivered");
     let heard = anna.run(&["chat", "--history", "--last", "1"]).ok();
     assert_eq!((heard.as_array().unwrap().len(), heard[0]["text"].as_str()), (1, Some(long.as_str())));
@@ -63,7 +63,7 @@ fn what_is_said_to_somebody_away_comes_in_order_over_restarts_of_both() {
     assert_eq!(texts(&bert), said, "what was delivered is on the disk");
     assert_eq!(states(&anna).len(), 5);
     wait(&bert, &anna.address4(), "any");
-    assert_eq!(bert.run(&["chat", &anna_id, "there", "--wait", "20s"]).ok()["state"], "delivered");
+    assert_eq!(bert.run(&["chat", &anna_id, "there", "--wait", "60s"]).ok()["state"], "delivered");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_network_is_talked_to_as_one_and_whoever_is_banned_says_nothing() {
     for peer in [&bert, &carl] {
         wait(&anna, &peer.address4(), "any");
     }
-    let sent = anna.run(&["chat", "friday games", "all of you", "--wait", "20s"]).ok();
+    let sent = anna.run(&["chat", "friday games", "all of you", "--wait", "60s"]).ok();
     let sent = sent.as_array().unwrap();
     assert_eq!(sent.len(), 2);
     assert!(sent.iter().all(|line| line["state"] == "delivered"), "{sent:?}");
@@ -89,10 +89,10 @@ fn a_network_is_talked_to_as_one_and_whoever_is_banned_says_nothing() {
     let refused = carl.run(&["chat", &bert_id, "let me in", "--wait", "1s"]);
     assert_ne!(refused.json["state"], "delivered");
     assert_eq!(anna.run(&["chat", &carl_id, "no"]).refused(), "peer-unknown");
-    assert_eq!(anna.run(&["chat", "friday games", "just us", "--wait", "20s"]).ok()[0]["peer"], bert_id.as_str());
+    assert_eq!(anna.run(&["chat", "friday games", "just us", "--wait", "60s"]).ok()[0]["peer"], bert_id.as_str());
     assert_eq!(texts(&bert), ["all of you", "just us"]);
     assert_eq!(anna.run(&["chat", "--history", &carl_id]).ok()[0]["state"], "delivered", "what was said stays");
-    assert_eq!(bert.run(&["chat", &anna_id, "yes", "--wait", "20s"]).ok()["state"], "delivered");
+    assert_eq!(bert.run(&["chat", &anna_id, "yes", "--wait", "60s"]).ok()["state"], "delivered");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn spokes_do_not_talk() {
     two.join("wheel", "correct horse").ok();
     wait(&one, &hub.address4(), "any");
     assert_eq!(one.run(&["chat", &two.id(), "psst"]).refused(), "peer-unknown");
-    let sent = one.run(&["chat", "wheel", "hello hub", "--wait", "20s"]).ok();
+    let sent = one.run(&["chat", "wheel", "hello hub", "--wait", "60s"]).ok();
     assert_eq!((sent.as_array().unwrap().len(), &sent[0]["peer"]), (1, &json!(hub.id())));
 }
 
@@ -115,7 +115,7 @@ fn what_is_no_message_is_refused_with_a_code() {
     let (anna, bert) = pair(deployment.server());
     let bert_id = bert.id();
     until(|| !anna.run(&["peers"]).ok().as_array().unwrap().is_empty());
-    let say = |text: &str| anna.run_with_input(&["chat", &bert_id, "-", "--wait", "20s"], text);
+    let say = |text: &str| anna.run_with_input(&["chat", &bert_id, "-", "--wait", "60s"], text);
     assert_eq!(say(&"x".repeat(2_000)).ok()["state"], "delivered");
     for text in ["", "\n", &"x".repeat(2_001), &"x".repeat(100_000)] {
         assert_eq!(say(text).refused(), "message-invalid");
@@ -127,7 +127,7 @@ fn what_is_no_message_is_refused_with_a_code() {
     until(|| bert.run(&["chat", "friday games", "hi"]).status == 1);
     assert_eq!(bert.run(&["chat", "friday games", "hi"]).refused(), "peer-ambiguous");
     let network = bert.status()["networks"][0]["id"].as_str().unwrap().to_owned();
-    assert_eq!(bert.run(&["chat", &network, "hi", "--wait", "20s"]).ok().as_array().unwrap().len(), 1);
+    assert_eq!(bert.run(&["chat", &network, "hi", "--wait", "60s"]).ok().as_array().unwrap().len(), 1);
     for usage in [&["chat", "--follow", &bert_id, "hi"][..], &["chat", "--history", &bert_id, "hi"]] {
         assert_eq!(anna.run(usage).status, 2);
     }
@@ -142,7 +142,7 @@ fn who_follows_sees_messages_as_they_come_and_nothing_that_moves_the_cursor() {
     let mut news = bert.follow(&["chat", "--follow"]);
     // Until the follower is there, what comes may have come before.
     let first = loop {
-        anna.run(&["chat", &bert_id, "knock", "--wait", "20s"]).ok();
+        anna.run(&["chat", &bert_id, "knock", "--wait", "60s"]).ok();
         if bert.status()["unread_messages"] == 0 {
             break news.next();
         }
@@ -152,7 +152,7 @@ fn who_follows_sees_messages_as_they_come_and_nothing_that_moves_the_cursor() {
         (&first["text"], &first["state"], &first["peer"]),
         (&json!("knock"), &json!("received"), &json!(anna_id))
     );
-    anna.run(&["chat", &bert_id, "\u{1b}[2J\u{202e}gone", "--wait", "20s"]).ok();
+    anna.run(&["chat", &bert_id, "\u{1b}[2J\u{202e}gone", "--wait", "60s"]).ok();
     let line = loop {
         let line = news.next_line();
         if !line.contains("knock") {
@@ -160,7 +160,7 @@ fn who_follows_sees_messages_as_they_come_and_nothing_that_moves_the_cursor() {
         }
     };
     assert!(line.is_ascii() && line.contains("\\u001b[2J\\u202egone"), "{line}");
-    bert.run(&["chat", &anna_id, "stop it", "--wait", "20s"]).ok();
+    bert.run(&["chat", &anna_id, "stop it", "--wait", "60s"]).ok();
     let own = news.next();
     assert_eq!(
         (&own["text"], &own["state"], &own["direction"]),

@@ -20,7 +20,7 @@ pub(crate) fn pair_on(first: &str, second: &str, more: &[&str]) -> (Device, Devi
 /// Waits until `from` has a path of this kind to `to`.
 #[track_caller]
 pub(crate) fn wait(from: &Device, to: &str, path: &str) -> Value {
-    from.run(&["wait", to, "--path", path, "--timeout", "20s"]).ok()
+    from.run(&["wait", to, "--path", path, "--timeout", "60s"]).ok()
 }
 
 /// Checks that every one of `count` pings is answered: at once, or when what two that have just met say to each other over

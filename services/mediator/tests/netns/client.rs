@@ -202,4 +202,4 @@ pub(crate) const INTERFACE: &str = "buri0";
 
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);

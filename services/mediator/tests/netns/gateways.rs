@@ -23,7 +23,7 @@ const BEHIND6: &str = "fd12:3456:789a::/64";
 const GATE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
 const PRINTER: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 7);
 const PRINTER6: &str = "fd12:3456:789a::7";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn members_reach_the_network_behind_a_gateway_that_agreed() {
@@ -36,7 +36,7 @@ fn members_reach_the_network_behind_a_gateway_that_agreed() {
     let (gate_at, one_at, two_at) = (gate.address4(), one.address4(), two.address4());
     gate.must(&["gateway", &gate_at.to_string(), NETWORK, BEHIND, BEHIND6], "");
     for member in [&one, &two] {
-        member.wait(gate_at, "direct", "20s");
+        member.wait(gate_at, "direct", "60s");
         Ping::for_seconds(&world.lab, member.host(), gate_at, 2).assert_uninterrupted();
     }
 
@@ -99,7 +99,7 @@ fn a_prefix_that_is_taken_back_or_gets_in_the_way_leads_nowhere() {
     one.await_route(BEHIND, "in-use");
     one.await_route("192.168.1.0/24", "local");
     two.await_route(BEHIND, "local");
-    one.wait(gate.address4(), "any", "20s");
+    one.wait(gate.address4(), "any", "60s");
     one.await_reached(PRINTER);
     assert!(!routes(&two).contains(&format!("{BEHIND} dev {INTERFACE}")), "{}", routes(&two));
     assert!(!routes(&one).contains(&format!("192.168.1.0/24 dev {INTERFACE}")), "{}", routes(&one));
@@ -139,7 +139,7 @@ fn spokes_reach_the_hub_and_not_each_other() {
     two.join(NETWORK);
     let (hub_at, one_at, two_at) = (hub.address4(), one.address4(), two.address4());
     for (spoke, at) in [(&one, one_at), (&two, two_at)] {
-        spoke.wait(hub_at, "direct", "20s");
+        spoke.wait(hub_at, "direct", "60s");
         Ping::for_seconds(&world.lab, spoke.host(), hub_at, 2).assert_uninterrupted();
         Ping::for_seconds(&world.lab, hub.host(), at, 2).assert_uninterrupted();
     }

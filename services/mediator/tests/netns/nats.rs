@@ -478,4 +478,4 @@ fn is_silent(socket: &UdpSocket) -> bool {
 /// Many times the way through the lab.
 const SILENCE: Duration = Duration::from_millis(400);
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);

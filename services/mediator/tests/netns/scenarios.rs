@@ -76,8 +76,8 @@ impl World {
         bert.join("friday games");
         tina.join("friday games");
         for (from, to) in [(&anna, &bert), (&anna, &tina), (&tina, &bert)] {
-            from.wait(to.address4(), "direct", "20s");
-            to.wait(from.address4(), "direct", "20s");
+            from.wait(to.address4(), "direct", "60s");
+            to.wait(from.address4(), "direct", "60s");
             Ping::for_seconds(&self.lab, from.host(), to.address4(), 2).assert_uninterrupted();
             Ping::for_seconds(&self.lab, to.host(), from.address4(), 2).assert_uninterrupted();
             Ping::for_seconds(&self.lab, from.host(), to.address6(), 2).assert_uninterrupted();
@@ -106,7 +106,7 @@ impl World {
     pub(crate) fn a_pair_goes_direct(mut self, first: impl Into<Access>, second: impl Into<Access>, strategy: &str) {
         let pair = self.pair(first, second);
         // One birthday in fifty finds nothing; the next one comes two minutes later.
-        pair.anna.wait(pair.bert_at, "direct", if strategy == "birthday" { "150s" } else { "20s" });
+        pair.anna.wait(pair.bert_at, "direct", if strategy == "birthday" { "150s" } else { "60s" });
         pair.wait("direct");
         Ping::for_seconds(&self.lab, pair.anna.host(), pair.bert_at, 2).assert_uninterrupted();
         Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 2).assert_uninterrupted();
@@ -257,8 +257,8 @@ impl World {
             other.join("friday games");
         }
         for other in others {
-            anna.wait(other.address4(), "relay", "20s");
-            other.wait(anna.address4(), "relay", "20s");
+            anna.wait(other.address4(), "relay", "60s");
+            other.wait(anna.address4(), "relay", "60s");
         }
         assert!(bert.is_streamed_to(anna.address4()));
 
@@ -399,7 +399,7 @@ impl World {
         pair.bert.kill();
         pair.bert.resume();
         assert_eq!(pair.bert.address4(), pair.bert_at, "known without a server");
-        pair.bert.wait(pair.anna_at, "direct", "20s");
+        pair.bert.wait(pair.anna_at, "direct", "60s");
         Ping::for_seconds(&self.lab, pair.bert.host(), pair.anna_at, 3).assert_uninterrupted();
 
         self.servers.start_all(&self.lab);
@@ -525,8 +525,8 @@ impl Pair {
     /// Waits until both have a path of this kind.
     #[track_caller]
     pub(crate) fn wait(&self, path: &str) {
-        self.anna.wait(self.bert_at, path, "20s");
-        self.bert.wait(self.anna_at, path, "20s");
+        self.anna.wait(self.bert_at, path, "60s");
+        self.bert.wait(self.anna_at, path, "60s");
     }
 
     /// Two seconds of traffic.

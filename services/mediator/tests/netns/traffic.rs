@@ -26,6 +26,9 @@ use crate::{
     site::Host,
 };
 
+/// So many packets.
+const A_SECOND: u32 = 5;
+
 /// The system's `ping`, five packets a second.
 #[derive(Debug)]
 pub(crate) struct Ping {
@@ -37,7 +40,8 @@ pub(crate) struct Ping {
 #[derive(Debug)]
 pub(crate) struct Pinged {
     pub(crate) sent: u32,
-    /// The numbers of packets without an answer; the last one may still have been on its way and is left out.
+    /// The numbers of packets without an answer. Those of the last second may still have been on their way on a machine with
+    /// more to do, and are left out if anything was answered.
     pub(crate) lost: Vec<u32>,
 }
 
@@ -47,9 +51,9 @@ impl Ping {
         Self::spawn(lab, from, to.into(), &[])
     }
 
-    /// Pings for this long, then tells.
+    /// Pings for this long, and a second for the last answers, then tells.
     pub(crate) fn for_seconds(lab: &Lab, from: &Host, to: impl Into<IpAddr>, seconds: u32) -> Pinged {
-        let mut ping = Self::spawn(lab, from, to.into(), &["-w", &seconds.to_string()]);
+        let mut ping = Self::spawn(lab, from, to.into(), &["-w", &(seconds + 1).to_string()]);
         ping.child.wait().unwrap();
         ping.read()
     }
@@ -80,7 +84,9 @@ impl Ping {
             .filter(|line| line.contains("time="))
             .filter_map(|line| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok())
             .collect();
-        Pinged { sent, lost: (1..sent).filter(|number| !answered.contains(number)).collect() }
+        let late = if answered.is_empty() { 1 } else { A_SECOND };
+        let counted = sent.saturating_sub(late).max(answered.iter().copied().max().unwrap_or(0));
+        Pinged { sent, lost: (1..=counted).filter(|number| !answered.contains(number)).collect() }
     }
 }
 
@@ -293,4 +299,4 @@ const MDNS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 const MDNS_PORT: u16 = 5353;
 const GAME: u16 = 27_015;
 const FILE: usize = 4 << 20;
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);

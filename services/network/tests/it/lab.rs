@@ -30,7 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const HOME: &str = "203.0.113.1";
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 const SESSION: Duration = Duration::from_secs(600);
 
 pub(crate) struct Lab {

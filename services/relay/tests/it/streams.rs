@@ -680,4 +680,4 @@ async fn until(what: &str, done: impl Fn() -> bool) {
 }
 
 const NAME: &str = "relay.example";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
