@@ -29,6 +29,18 @@ pub trait Networks: Send + Sync {
         at: UnixMillis,
     ) -> Result<Admission, JoinError>;
 
+    /// Joins as [`Networks::join`] does. Whoever is admitted has the attempt back that was taken out of `spent` at `taken`; after
+    /// a refusal the caller calls [`Networks::forgive`].
+    async fn join_by_password(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        request: [u8; 16],
+        spent: &[Budget],
+        taken: UnixMillis,
+        at: UnixMillis,
+    ) -> Result<Admission, JoinError>;
+
     /// Adds `client` as [`Networks::join`] does, by one use of an invite: never by more than it has. Approval is not asked for;
     /// the secret is the one sealed for the invite. What is refused uses nothing up.
     async fn redeem(

@@ -119,8 +119,15 @@ impl Role {
         let timer = self.seams.metrics.password_seconds.start_timer();
         self.passwords.verify(pending.state.clone(), call.finalization).await.map_err(refused)?;
         timer.observe_duration();
-        self.give_back(&pending).await;
-        let admission = self.seams.networks.join(pending.network, call.client, pending.request, at).await;
+        let Pending { network, request, taken, .. } = pending;
+        let spent = self.limits.guess(pending.name_key(), pending.client, pending.source);
+        let admission = self.seams.networks.join_by_password(network, call.client, request, &spent, taken, at).await;
+        // The password was right. When this fails, there is one attempt less until the window ends.
+        if admission.is_err()
+            && let Err(error) = self.seams.networks.forgive(&spent, taken).await
+        {
+            tracing::warn!(%error, "an attempt with the right password stays counted");
+        }
         match admission.map_err(unwelcome)? {
             store::Admission::Joined(joined) => {
                 Ok(Admission::Joined(Box::new(self.welcomed(call.client, *joined).await)))
@@ -158,14 +165,6 @@ impl Role {
                 Err(refusal(u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX)))
             }
             Err(error) => Err(internal(&error)),
-        }
-    }
-
-    /// The password was right. When this fails, a member has one attempt less until the window ends.
-    async fn give_back(&self, pending: &Pending) {
-        let budgets = self.limits.guess(pending.name_key(), pending.client, pending.source);
-        if let Err(error) = self.seams.networks.forgive(&budgets, pending.taken).await {
-            tracing::warn!(%error, "an attempt with the right password stays counted");
         }
     }
 

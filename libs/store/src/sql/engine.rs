@@ -35,6 +35,13 @@ impl fmt::Debug for Engine {
     }
 }
 
+/// What a single statement does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which {
+    Reads,
+    Writes,
+}
+
 /// The store over one engine: what `networks.rs` and `accounts.rs` implement the traits for.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -106,6 +113,20 @@ impl Engine {
         self.finished(work.instrument(tracing::debug_span!("transaction", use_case))).await
     }
 
+    /// Runs `body`, one statement that only reads, or that is the same when it is done twice: a transaction by itself. A
+    /// connection that broke in the pool is found out by it, and another one is tried.
+    pub(crate) async fn single<T, F>(&self, use_case: &'static str, which: Which, body: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut Connection) -> BoxFuture<'c, Result<T, Error>> + Send + 'static,
+    {
+        let pool = match which {
+            Which::Reads => self.readers.clone(),
+            Which::Writes => self.writers.clone(),
+        };
+        self.finished(statement(pool, body).instrument(tracing::debug_span!("statement", use_case))).await
+    }
+
     /// Waits for the transactions that run, then closes all connections.
     pub(crate) async fn close(&self) {
         self.running.close();
@@ -151,6 +172,24 @@ where
         }
         Ok(Err(broken)) => Err(Error::from(broken).into()),
         Err(_) => Err(Error::TimedOut.into()),
+    }
+}
+
+async fn statement<T, F>(pool: Pool, body: F) -> Result<T, Error>
+where
+    F: for<'c> Fn(&'c mut Connection) -> BoxFuture<'c, Result<T, Error>>,
+{
+    loop {
+        let mut lent = timeout(ACQUIRE_DEADLINE, Lent::take(&pool)).await.map_err(|_| Error::Busy)??;
+        match timeout(DEADLINE, body(lent.connection())).await.map_err(|_| Error::TimedOut)? {
+            Err(Error::Database(error)) if is_broken(&error) => {
+                tracing::debug!(%error, "a pooled connection was broken")
+            }
+            outcome => {
+                lent.give_back();
+                return outcome;
+            }
+        }
     }
 }
 

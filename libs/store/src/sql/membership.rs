@@ -1,21 +1,21 @@
 //! Writes to networks. Each begins with [`bump`], or with the insertion of the network.
 
 use domain::{
-    ClientId, EventKind, NetworkChange, NetworkId, NetworkName, NetworkTerms, Nickname, Revision, SecretState,
+    ClientId, EventKind, Member, NetworkChange, NetworkId, NetworkName, NetworkTerms, Nickname, Revision, SecretState,
     UnixMillis, VirtualAddresses, Wanted,
 };
 
 use super::{
     addresses,
     backend::{Connection, Db},
-    blocks, directory,
+    blocks, budgets, directory,
     engine::Context,
     events, governing, invites,
     reading::{self, Extent},
     secrets,
 };
 use crate::{
-    Admission, Announcement, CreateError, Error, JoinError, Joined, LeaveError, NewNetwork,
+    Admission, Announcement, Budget, CreateError, Error, JoinError, Joined, LeaveError, NewNetwork,
     values::{self, bigint},
 };
 
@@ -127,21 +127,36 @@ pub(crate) async fn join(
     network: NetworkId,
     client: ClientId,
     request: [u8; 16],
+    spent: Option<Spent>,
     at: UnixMillis,
 ) -> Result<Admission, JoinError> {
     let bumped = bump(db, network, at).await?.ok_or(JoinError::Gone)?;
     check_welcome(db, network, client, &bumped).await?;
     check_room(db, network, client, &bumped, at).await?;
-    if bumped.terms.approval {
+    let admission = if bumped.terms.approval {
         if !governing::apply(db, network, client, at).await? {
             return Err(JoinError::TooManyApplicants);
         }
         let name = bumped.name.clone();
-        return Ok(Admission::Awaiting { name, announcement: announcement(db, context, network, &bumped).await? });
+        Admission::Awaiting { name, announcement: announcement(db, context, network, &bumped).await? }
+    } else {
+        insert_member(db, network, client, request, bumped.revision, at).await?;
+        events::happened(db, events::member(EventKind::MemberJoined, network, client, at)).await?;
+        Admission::Joined(Box::new(joined(db, context, network, client, bumped).await?))
+    };
+    give_back(db, spent).await?;
+    Ok(admission)
+}
+
+/// Budgets in the order of their locks, and when an attempt was taken out of them.
+pub(crate) type Spent = (Vec<Budget>, UnixMillis);
+
+/// Last of all: who takes attempts takes nothing else, so whoever waits here waits for a transaction that ends.
+async fn give_back(db: &mut Connection, spent: Option<Spent>) -> Result<(), Error> {
+    match spent {
+        Some((budgets, taken)) => budgets::forgive(db, budgets, taken).await,
+        None => Ok(()),
     }
-    insert_member(db, network, client, request, bumped.revision, at).await?;
-    events::happened(db, events::member(EventKind::MemberJoined, network, client, at)).await?;
-    Ok(Admission::Joined(Box::new(joined(db, context, network, client, bumped).await?)))
 }
 
 /// Whether `client` may come into the network at all.
@@ -204,6 +219,7 @@ pub(crate) async fn joined_by(
     network: NetworkId,
     client: ClientId,
     request: [u8; 16],
+    spent: Option<Spent>,
 ) -> Result<Option<Joined>, Error> {
     let same: Option<i64> = sqlx::query_scalar::<Db, _>(
         "SELECT revision FROM members WHERE network = $1 AND client = $2 AND request = $3 AND NOT gone",
@@ -213,10 +229,12 @@ pub(crate) async fn joined_by(
     .bind(request.to_vec())
     .fetch_optional(&mut *db)
     .await?;
-    match same {
-        Some(_) => rejoined(db, context, network, client).await,
-        None => Ok(None),
+    if same.is_none() {
+        return Ok(None);
     }
+    let joined = rejoined(db, context, network, client).await?;
+    give_back(db, spent).await?;
+    Ok(joined)
 }
 
 pub(crate) async fn leave(
@@ -439,8 +457,12 @@ pub(crate) async fn joined(
 ) -> Result<Joined, Error> {
     let v4 = addresses::ensure(db, client, context.pool).await?;
     let addresses = VirtualAddresses { v4, v6: context.ula.address(client) };
-    let announcement = announcement(db, context, network, &bumped).await?;
     let members = reading::members(db, context, network, Extent::Whole).await?;
+    let mut to: Vec<_> = members.iter().map(|member| member.client).collect();
+    to.sort_unstable();
+    let since = values::revision(bumped.revision - 1)?;
+    let changed = members.iter().filter(|member| member.revision > since).cloned().collect();
+    let announcement = Announcement { change: change(db, network, &bumped, changed).await?, to };
     let whole = NetworkChange { since: Revision::ZERO, members, ..announcement.change.clone() };
     Ok(Joined { addresses, wrapped_secret: bumped.wrapped_secret, whole, announcement })
 }
@@ -473,14 +495,24 @@ pub(crate) async fn announcement(
     network: NetworkId,
     bumped: &Bumped,
 ) -> Result<Announcement, Error> {
-    let (since, revision) = (values::revision(bumped.revision - 1)?, values::revision(bumped.revision)?);
+    let since = values::revision(bumped.revision - 1)?;
     let members = reading::members(db, context, network, Extent::After(since)).await?;
     let to = reading::member_ids(db, network).await?;
+    Ok(Announcement { change: change(db, network, bumped, members).await?, to })
+}
+
+/// The change that made the revision, of these members.
+async fn change(
+    db: &mut Connection,
+    network: NetworkId,
+    bumped: &Bumped,
+    members: Vec<Member>,
+) -> Result<NetworkChange, Error> {
+    let (since, revision) = (values::revision(bumped.revision - 1)?, values::revision(bumped.revision)?);
     let terms = NetworkTerms { applicants: reading::applicants(db, network).await?, ..bumped.terms };
     let secret = SecretState { lacking: secrets::lacking(db, network, bumped.secret.epoch).await?, ..bumped.secret };
     let name = bumped.name.clone();
-    let change = NetworkChange { network, name, since, revision, members, left: false, terms, secret };
-    Ok(Announcement { change, to })
+    Ok(NetworkChange { network, name, since, revision, members, left: false, terms, secret })
 }
 
 /// Bounds what a network remembers of those who left.

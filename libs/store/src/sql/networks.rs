@@ -9,8 +9,10 @@ use domain::{
 use super::{
     budgets::{self, Stop},
     directory,
-    engine::Store,
-    events, governing, invites, membership, operating, outbox, reading, removals, secrets,
+    engine::{Store, Which},
+    events, governing, invites, membership, operating,
+    outbox::{self, Noted},
+    reading, removals, secrets,
 };
 use crate::{
     Admission, Announcement, Budget, BudgetKind, CreateError, Error, FoundNetworks, GovernError, Guess, JoinError,
@@ -40,21 +42,19 @@ impl Networks for Store {
         request: [u8; 16],
         at: UnixMillis,
     ) -> Result<Admission, JoinError> {
-        let context = self.context;
-        let joined = self
-            .engine
-            .write("join", move |db| Box::pin(membership::join(db, context, network, client, request, at)))
-            .await;
-        match joined {
-            Err(JoinError::AlreadyMember) => {
-                let repeated = self
-                    .engine
-                    .write("joined", move |db| Box::pin(membership::joined_by(db, context, network, client, request)))
-                    .await?;
-                repeated.map(|joined| Admission::Joined(Box::new(joined))).ok_or(JoinError::AlreadyMember)
-            }
-            joined => joined,
-        }
+        self.admit(network, client, request, None, at).await
+    }
+
+    async fn join_by_password(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        request: [u8; 16],
+        spent: &[Budget],
+        taken: UnixMillis,
+        at: UnixMillis,
+    ) -> Result<Admission, JoinError> {
+        self.admit(network, client, request, Some((in_lock_order(spent), taken)), at).await
     }
 
     async fn leave(
@@ -183,7 +183,9 @@ impl Networks for Store {
 
     async fn password_record(&self, name: &NetworkName) -> Result<Option<PasswordRecord>, Error> {
         let name = name.clone();
-        self.engine.read("password record", move |db| Box::pin(reading::password_record(db, name))).await
+        self.engine
+            .single("password record", Which::Reads, move |db| Box::pin(reading::password_record(db, name.clone())))
+            .await
     }
 
     async fn changes_since(
@@ -218,7 +220,7 @@ impl Networks for Store {
     }
 
     async fn peers(&self, client: ClientId) -> Result<Vec<Peer>, Error> {
-        self.engine.read("peers", move |db| Box::pin(reading::peers(db, client))).await
+        self.engine.single("peers", Which::Reads, move |db| Box::pin(reading::peers(db, client))).await
     }
 
     async fn pair_plan(&self, a: ClientId, b: ClientId) -> Result<Option<PairPlan>, Error> {
@@ -254,7 +256,14 @@ impl Networks for Store {
     }
 
     async fn announced(&self, network: NetworkId, revision: Revision) -> Result<(), Error> {
-        self.engine.write("announced", move |db| Box::pin(outbox::announced(db, network, revision))).await
+        let noted = self
+            .engine
+            .single("announced", Which::Writes, move |db| Box::pin(outbox::announced(db, network, revision)))
+            .await?;
+        match noted {
+            Noted::Live => Ok(()),
+            Noted::Over => self.engine.write("erase", move |db| Box::pin(membership::erase(db, network))).await,
+        }
     }
 
     async fn list(&self, after: Option<NetworkId>, limit: u16) -> Result<Vec<NetworkSummary>, Error> {
@@ -293,6 +302,37 @@ impl Networks for Store {
 
     async fn find(&self, prefix: String, after: Option<Place<NetworkId>>, limit: u16) -> Result<FoundNetworks, Error> {
         self.engine.read("find", move |db| Box::pin(directory::networks(db, prefix, after, limit))).await
+    }
+}
+
+impl Store {
+    /// A join, with the attempt that it gives back.
+    async fn admit(
+        &self,
+        network: NetworkId,
+        client: ClientId,
+        request: [u8; 16],
+        spent: Option<(Vec<Budget>, UnixMillis)>,
+        at: UnixMillis,
+    ) -> Result<Admission, JoinError> {
+        let context = self.context;
+        let attempt = spent.clone();
+        let joined = self
+            .engine
+            .write("join", move |db| Box::pin(membership::join(db, context, network, client, request, attempt, at)))
+            .await;
+        match joined {
+            Err(JoinError::AlreadyMember) => {
+                let repeated = self
+                    .engine
+                    .write("joined", move |db| {
+                        Box::pin(membership::joined_by(db, context, network, client, request, spent))
+                    })
+                    .await?;
+                repeated.map(|joined| Admission::Joined(Box::new(joined))).ok_or(JoinError::AlreadyMember)
+            }
+            joined => joined,
+        }
     }
 }
 

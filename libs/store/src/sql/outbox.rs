@@ -5,7 +5,6 @@ use domain::{NetworkId, Revision, UnixMillis};
 use super::{
     backend::{Connection, Db},
     engine::Context,
-    membership,
     reading::{self, ChangeRow},
 };
 use crate::{
@@ -48,19 +47,23 @@ pub(crate) async fn unannounced(
     Ok(announcements)
 }
 
-/// Notes that members were told everything up to `revision`; the one write that changes nothing for them, so no bump. Who
-/// was told that the network is deleted needs its row no more.
-pub(crate) async fn announced(db: &mut Connection, network: NetworkId, revision: Revision) -> Result<(), Error> {
+/// What is left to do with a network whose members were told.
+pub(crate) enum Noted {
+    Live,
+    /// Everybody knows that it is deleted: nobody needs its row any more.
+    Over,
+}
+
+/// Notes that members were told everything up to `revision`; the one write that changes nothing for them, so no bump. Done
+/// twice it is the same.
+pub(crate) async fn announced(db: &mut Connection, network: NetworkId, revision: Revision) -> Result<Noted, Error> {
     let over: Option<bool> = sqlx::query_scalar::<Db, _>(
         "UPDATE networks SET announced = CASE WHEN announced < $2 THEN $2 ELSE announced END WHERE id = $1
          RETURNING deleted AND announced >= revision",
     )
     .bind(network.as_bytes().to_vec())
     .bind(bigint(revision.0))
-    .fetch_optional(&mut *db)
+    .fetch_optional(db)
     .await?;
-    if over == Some(true) {
-        membership::erase(db, network).await?;
-    }
-    Ok(())
+    Ok(if over == Some(true) { Noted::Over } else { Noted::Live })
 }
