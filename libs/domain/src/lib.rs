@@ -30,6 +30,7 @@ mod quota;
 mod relay;
 mod role;
 mod route;
+mod seat;
 mod secret;
 mod stream;
 
@@ -72,6 +73,7 @@ pub use relay::{
 };
 pub use role::{Action, Role, may};
 pub use route::{MAX_NETWORK_ROUTES, MAX_ROUTES, ParsePrefixError, Prefix, Route, RouteError, route_prefixes};
+pub use seat::{Claim, SeatsLost, seated};
 pub use secret::{
     Holder, MAX_HOLDERS, MAX_SEALS, NewPassword, NewSecret, Seal, SecretEpoch, SecretProof, SecretState, Wanted,
 };
