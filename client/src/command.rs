@@ -348,6 +348,9 @@ pub struct NetworkView {
     /// This machine meets everybody, in a network of the kind `hub` or `gateway`.
     #[serde(default)]
     pub hub: bool,
+    /// This machine has no seat, and meets nobody here.
+    #[serde(default)]
+    pub unseated: bool,
     #[serde(flatten)]
     pub terms: NetworkTerms,
     /// Which of its secrets is the newest.
@@ -356,7 +359,7 @@ pub struct NetworkView {
     /// This machine has that one, and the server knows it.
     #[serde(default)]
     pub secret_proved: bool,
-    /// The code of what is wrong with it: `secret-unverified` or `secret-lacking`.
+    /// The code of what is wrong with it: `no-seat`, `membership-ended`, `secret-unverified` or `secret-lacking`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
 }

@@ -71,6 +71,13 @@ pub(crate) enum Subcommands {
         #[arg(value_enum)]
         hub: Switch,
     },
+    /// Have a member stay seated before others when the plan allows fewer members than there are, or not.
+    Keep {
+        peer: String,
+        network: NetworkName,
+        #[arg(value_enum)]
+        keep: Switch,
+    },
     /// Name the networks that a member leads the others to, in a network of the kind gateway. Its own machine has to agree.
     Gateway {
         peer: String,
@@ -140,6 +147,7 @@ impl Subcommands {
             Self::Role { peer, network, role } => (network, Govern::Role { peer, role }),
             Self::Kind { network, kind } => (network, Govern::Kind { kind }),
             Self::Hub { peer, network, hub } => (network, Govern::Hub { peer, hub }),
+            Self::Keep { peer, network, keep } => (network, Govern::Keep { peer, keep }),
             Self::Gateway { peer, network, prefixes } => {
                 let prefixes = prefixes.into_iter().filter_map(|leads| match leads {
                     Leads::Off => None,
@@ -160,11 +168,15 @@ pub(crate) fn members_text(members: &[MemberLine]) -> String {
         let nick = member.nick.as_ref().map_or("-", |nick| nick.as_str());
         let hub = if member.hub { "a hub" } else { "" };
         let own = if member.own { "this machine" } else { "" };
+        let seat = if member.seated { "" } else { " no seat" };
+        let kept = if member.kept { " kept" } else { "" };
         let leads = member.routes.iter().map(|Route { prefix, agreed }| {
             if *agreed { format!(" leads to {prefix}") } else { format!(" is to lead to {prefix}") }
         });
         let leads: String = leads.collect();
-        format!("{} {:<7} {nick:<32} {hub:<5} {own}{leads}", member.id, super::word(&member.role)).trim_end().to_owned()
+        format!("{} {:<7} {nick:<32} {hub:<5} {own}{seat}{kept}{leads}", member.id, super::word(&member.role))
+            .trim_end()
+            .to_owned()
     });
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -338,6 +338,9 @@ fn status_text(status: &Status) -> String {
             },
             if network.terms.locked { ", locked" } else { "" },
         ));
+        if network.unseated {
+            text.push_str(", no seat for this machine: the plan allows fewer members");
+        }
         if network.terms.applicants > 0 {
             text.push_str(&format!(", {} waiting for approval", network.terms.applicants));
         }

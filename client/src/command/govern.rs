@@ -46,6 +46,10 @@ pub enum Govern {
         peer: String,
         hub: Switch,
     },
+    Keep {
+        peer: String,
+        keep: Switch,
+    },
     Kind {
         kind: NewKind,
     },
@@ -56,7 +60,7 @@ pub enum Govern {
     },
 }
 
-/// Whether a member is to be a hub.
+/// Whether a member is to be something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Switch {
@@ -108,6 +112,7 @@ impl Govern {
             | Self::Approve { peer }
             | Self::Reject { peer }
             | Self::Hub { peer, .. }
+            | Self::Keep { peer, .. }
             | Self::Gateway { peer, .. } => Some(peer),
             Self::Lock
             | Self::Unlock
@@ -147,6 +152,8 @@ impl Govern {
             Self::Revoke { invite } => NetworkOrder::Revoke(invite),
             Self::Hub { hub: Switch::On, .. } => NetworkOrder::Hub(whom?),
             Self::Hub { hub: Switch::Off, .. } => NetworkOrder::Spoke(whom?),
+            Self::Keep { keep: Switch::On, .. } => NetworkOrder::Keep(whom?),
+            Self::Keep { keep: Switch::Off, .. } => NetworkOrder::Unkeep(whom?),
             Self::Kind { kind } => NetworkOrder::SetKind(kind.into()),
             Self::Gateway { prefixes, .. } => NetworkOrder::Route(whom?, prefixes),
         })
@@ -165,8 +172,19 @@ pub struct MemberLine {
     /// Where it leads the others, in a network of the kind `gateway`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
+    /// It meets the others; it does not while the plan allows fewer members than there are.
+    #[serde(default = "seated")]
+    pub seated: bool,
+    /// The owner wants it to stay seated before others.
+    #[serde(default)]
+    pub kept: bool,
     /// This client itself.
     pub own: bool,
+}
+
+/// What older versions do not say.
+const fn seated() -> bool {
+    true
 }
 
 /// `buri admissions`: who is not in a network.

@@ -18,6 +18,8 @@ impl Core {
             role: about.role,
             hub: about.hub,
             routes: about.routes.clone(),
+            seated: !about.unseated,
+            kept: about.kept,
             own: true,
         };
         let line = |member: &domain::Member| MemberLine {
@@ -26,6 +28,8 @@ impl Core {
             role: member.role,
             hub: member.hub,
             routes: member.routes.clone(),
+            seated: !member.unseated,
+            kept: member.kept,
             own: false,
         };
         std::iter::once(own).chain(about.members().map(line)).collect()
@@ -36,6 +40,16 @@ impl Core {
     pub fn met_in(&self, network: NetworkId) -> Vec<ClientId> {
         let met = self.peers.iter().filter(|(_, peer)| peer.about.networks.contains(&network));
         met.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether `word` names somebody in a network where one of the two has no seat.
+    pub(super) fn is_parted(&self, word: &str) -> bool {
+        self.view.networks().iter().any(|(&network, about)| {
+            let named = |member: &domain::Member| {
+                member.client.to_string() == word || self.resolve_in(network, word) == Ok(member.client)
+            };
+            about.members().any(|member| (about.unseated || member.unseated) && named(member))
+        })
     }
 
     /// Which secret of `network` is the newest, as far as the server said.

@@ -300,7 +300,8 @@ impl Core {
         }
         for (&network, about) in networks {
             let rests = self.memberships.asked.get(&network).is_some_and(|until| now < *until);
-            if rests || !self.memberships.lacks(now, network, about.composition()) {
+            // Who has no seat gets no ticket.
+            if rests || about.unseated || !self.memberships.lacks(now, network, about.composition()) {
                 continue;
             }
             let has = self.memberships.known.get(&network).is_some_and(|known| known.ticket.is_some());

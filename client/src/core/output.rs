@@ -125,4 +125,7 @@ pub enum NoPeer {
     Unknown,
     #[error("more than one peer has this nickname: use an address or the id")]
     Ambiguous,
+    /// It is a member, and one of the two has no seat.
+    #[error("{}", wire::Code::NoSeat.text())]
+    NoSeat,
 }

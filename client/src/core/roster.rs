@@ -9,7 +9,7 @@ use std::{
 
 use domain::{ClientId, NetworkChange, NetworkId, PairRecord, PeerPresence, Revision};
 use tunnel::Party;
-use wire::control::Request;
+use wire::{Code, control::Request};
 
 use super::{
     Core, NoPeer, Output, PeerView, Place, Turn,
@@ -29,10 +29,14 @@ impl Core {
             members: network.size(),
             role: network.role,
             hub: network.hub,
+            unseated: network.unseated,
             terms: network.terms,
             secret_epoch: network.secret.epoch,
             secret_proved: self.view.secrets(id).is_some_and(|known| known.proved == Some(network.secret.epoch)),
-            warning: self.membership_warning(id).or(self.secret_warning(id)).map(|code| code.name().to_owned()),
+            warning: (network.unseated.then_some(Code::NoSeat))
+                .or(self.membership_warning(id))
+                .or(self.secret_warning(id))
+                .map(|code| code.name().to_owned()),
         };
         self.view.networks().iter().map(view)
     }
@@ -65,6 +69,13 @@ impl Core {
     /// # Errors
     /// [`NoPeer`].
     pub fn resolve(&self, word: &str) -> Result<ClientId, NoPeer> {
+        match self.met_as(word) {
+            Err(NoPeer::Unknown) if self.is_parted(word) => Err(NoPeer::NoSeat),
+            resolved => resolved,
+        }
+    }
+
+    fn met_as(&self, word: &str) -> Result<ClientId, NoPeer> {
         if let Ok(address) = word.parse::<IpAddr>() {
             return self.index.addresses.get(&address).copied().ok_or(NoPeer::Unknown);
         }

@@ -1,7 +1,7 @@
 //! The networks of this client and their members: what the server told, checked as far as it can be.
 //!
 //! Spokes of a network meet its hubs only: whom this client does not meet there it has no tunnel with, whatever the other end
-//! tries, and both ends decide that by themselves.
+//! tries, and both ends decide that by themselves. The same goes for members who have no seat: they meet nobody.
 //!
 //! The server may order and withhold, but it cannot introduce a member whose tunnel key its identity did not sign.
 
@@ -46,6 +46,10 @@ pub struct Network {
     pub hub: bool,
     /// Where this client is to lead the others.
     pub routes: Vec<Route>,
+    /// This client meets nobody here: the plan allows fewer members than there are.
+    pub unseated: bool,
+    /// The owner wants this client to stay seated before others.
+    pub kept: bool,
     pub terms: NetworkTerms,
     pub secret: SecretState,
     revision: Revision,
@@ -101,6 +105,12 @@ pub struct SavedNetwork {
     #[n(10)]
     #[cbor(default)]
     routes: Vec<Route>,
+    #[n(11)]
+    #[cbor(default)]
+    unseated: bool,
+    #[n(12)]
+    #[cbor(default)]
+    kept: bool,
 }
 
 impl std::fmt::Debug for SavedNetwork {
@@ -139,6 +149,8 @@ impl View {
             role: Role::Member,
             hub: false,
             routes: Vec::new(),
+            unseated: false,
+            kept: false,
             terms: change.terms,
             secret: change.secret,
             revision: Revision::ZERO,
@@ -165,6 +177,8 @@ impl View {
                     network.role = member.role;
                     network.hub = member.hub;
                     network.routes = member.routes;
+                    network.unseated = member.unseated;
+                    network.kept = member.kept;
                     self.addresses = Some(member.addresses);
                 }
             } else if member.gone {
@@ -338,6 +352,8 @@ impl View {
             role: network.role,
             hub: network.hub,
             routes: network.routes.clone(),
+            unseated: network.unseated,
+            kept: network.kept,
             terms: network.terms,
             state: network.secret,
             secrets: self.secrets.get(&id).map(Secrets::save),
@@ -358,6 +374,8 @@ impl View {
                 role: network.role,
                 hub: network.hub,
                 routes: network.routes,
+                unseated: network.unseated,
+                kept: network.kept,
                 terms: network.terms,
                 secret: network.state,
                 revision: network.revision,
@@ -388,9 +406,10 @@ impl Network {
         self.composition
     }
 
-    /// Those of the others that this client meets.
+    /// Those of the others that this client meets. Who has no seat meets nobody.
     pub fn met(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(|member| self.terms.kind.joins([self.hub, member.hub]))
+        let seated = self.members.values().filter(|member| !self.unseated && !member.unseated);
+        seated.filter(|member| self.terms.kind.joins([self.hub, member.hub]))
     }
 
     /// The others.
@@ -470,6 +489,25 @@ pub(crate) mod tests {
         let mut restored = View::new(member(1, &[1; 32]).client);
         restored.restore(minicbor::decode(&minicbor::to_vec(view.save()).unwrap()).unwrap());
         assert_eq!(met(&restored).len(), 2);
+    }
+
+    #[test]
+    fn who_has_no_seat_meets_nobody_also_after_a_restart() {
+        let own = member(1, &[1; 32]);
+        let mut view = View::new(own.client);
+        let (bob, carol) = (member(2, &[2; 32]), member(3, &[3; 32]));
+        let met = |view: &View| view.acquaintances().into_keys().collect::<BTreeSet<_>>();
+        let seat = |member: &Member, unseated| Member { unseated, ..member.clone() };
+        view.apply(change(0, 1, vec![own.clone(), bob.clone(), carol.clone()]));
+        view.apply(change(1, 2, vec![seat(&bob, true)]));
+        assert_eq!(met(&view), BTreeSet::from([carol.client]));
+        view.apply(change(2, 3, vec![seat(&own, true)]));
+        assert!(met(&view).is_empty() && view.networks()[&NETWORK].size() == 3);
+        let mut restored = View::new(own.client);
+        restored.restore(minicbor::decode(&minicbor::to_vec(view.save()).unwrap()).unwrap());
+        assert!(met(&restored).is_empty());
+        view.apply(change(3, 4, vec![seat(&own, false), seat(&bob, false)]));
+        assert_eq!(met(&view), BTreeSet::from([bob.client, carol.client]));
     }
 
     #[test]
@@ -556,6 +594,8 @@ pub(crate) mod tests {
             lineage: None,
             hub: false,
             routes: Vec::new(),
+            unseated: false,
+            kept: false,
         }
     }
 }

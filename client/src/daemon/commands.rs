@@ -163,6 +163,10 @@ impl Daemon {
                 requests::refuse(answers, CommandError::new(wire::Code::PeerUnknown.name(), error.to_string()));
                 None
             }
+            Err(NoPeer::NoSeat) => {
+                requests::refuse(answers, wire::Code::NoSeat.into());
+                None
+            }
             Err(error @ NoPeer::Ambiguous) => {
                 requests::refuse(answers, CommandError::new(CommandError::PEER_AMBIGUOUS, error.to_string()));
                 None

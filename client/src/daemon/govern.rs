@@ -25,7 +25,7 @@ impl Daemon {
                     let request = self.requests.find_outsider(at, network, wish, answers);
                     return self.ask(Some(request));
                 }
-                Err(NoPeer::Unknown) => return requests::refuse(&answers, Code::MemberUnknown.into()),
+                Err(NoPeer::Unknown | NoPeer::NoSeat) => return requests::refuse(&answers, Code::MemberUnknown.into()),
                 Err(error @ NoPeer::Ambiguous) => {
                     return requests::refuse(
                         &answers,

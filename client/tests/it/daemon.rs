@@ -194,6 +194,8 @@ impl Machine {
             role: domain::Role::Member,
             lineage: None,
             hub: false,
+            unseated: false,
+            kept: false,
             routes: Vec::new(),
         }
     }

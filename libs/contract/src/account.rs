@@ -7,7 +7,7 @@ use std::time::Duration;
 use bus::Call;
 use domain::{
     AccountExport, AccountId, AccountOrder, AccountView, AttachCode, ClientAccount, ClientId, EmailAddress,
-    OneTimeToken, Passphrase, PersonId, Role, SessionToken, SourcePrefix, UnixMillis,
+    OneTimeToken, Passphrase, PersonId, Role, SeatsLost, SessionToken, SourcePrefix, UnixMillis,
 };
 use minicbor::{Decode, Encode};
 
@@ -118,6 +118,7 @@ calls! {
     "auth.operator.export": OperatorExport => AccountExport,
     "auth.operator.erase": OperatorErase => Done,
     "auth.operator.plan": AssignAccountPlan => Done,
+    "auth.operator.plan.seats": SeatsLostByAccount => SeatsLost,
     "auth.operator.suspend": SuspendAccount => Done,
     "auth.operator.transfer": TransferAccount => Done,
     "auth.operator.detach": DetachFromAccount => Done,
@@ -465,6 +466,15 @@ pub struct OperatorErase {
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct AssignAccountPlan {
+    #[n(0)]
+    pub account: AccountId,
+    #[n(1)]
+    pub plan: String,
+}
+
+/// Asks who would lose a seat by [`AssignAccountPlan`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SeatsLostByAccount {
     #[n(0)]
     pub account: AccountId,
     #[n(1)]

@@ -94,6 +94,9 @@ pub enum Refusal {
     /// A prefix overlaps with another one that is routed.
     #[n(24)]
     RouteTaken,
+    /// The member has no seat.
+    #[n(25)]
+    NoSeat,
     /// An operator lets nobody join the network.
     #[n(40)]
     Blocked {

@@ -81,6 +81,8 @@ events! {
     24 MemberRemoved "member.removed" [Network Client] Kept: "A member was removed from a network, and may come back."
     25 MemberBanned "member.banned" [Network Client] Kept: "A client is kept out of a network."
     26 MemberUnbanned "member.unbanned" [Network Client] Kept: "A client is not kept out of a network any more."
+    27 MemberUnseated "member.unseated" [Network Client] Kept: "A member has no seat any more: the plan of the network's owner allows fewer members. It stays a member, and meets nobody."
+    28 MemberSeated "member.seated" [Network Client] Kept: "A member that had no seat has one again."
     30 PairDirect "pair.direct" [Client Peer] Hinted: "Two clients talk directly, and did not before."
     31 PairRelayed "pair.relayed" [Client Peer] Hinted: "Two clients talk through a relay: a direct path did not open, or was lost."
     32 PairCapped "pair.capped" [Client Peer Relay] Hinted: "What two clients send through a relay is held back: it is more than the rate of their plan, or than what is left of a quota. Told at most once an hour for a pair."

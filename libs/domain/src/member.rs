@@ -66,6 +66,14 @@ pub struct Member {
     #[n(12)]
     #[cbor(skip_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
+    /// The plan allows fewer members than there are: it stays one, and meets nobody in this network.
+    #[n(13)]
+    #[cbor(skip_if = "std::ops::Not::not")]
+    pub unseated: bool,
+    /// The owner wants it to stay seated before others.
+    #[n(14)]
+    #[cbor(skip_if = "std::ops::Not::not")]
+    pub kept: bool,
 }
 
 impl Member {

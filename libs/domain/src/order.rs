@@ -67,6 +67,12 @@ pub enum NetworkOrder {
     /// Of whoever orders it: the prefixes among its own that its machine leads to, and no others.
     #[n(20)]
     Agree(#[n(0)] Vec<Prefix>),
+    /// Has a member stay seated before others when the plan allows fewer members than there are ([`seated`](crate::seated)).
+    #[n(28)]
+    Keep(#[n(0)] ClientId),
+    /// Has a member take its turn like all others.
+    #[n(29)]
+    Unkeep(#[n(0)] ClientId),
 }
 
 impl NetworkOrder {
@@ -88,6 +94,7 @@ impl NetworkOrder {
             Self::SetKind(_) => Action::SetKind,
             Self::Route(..) => Action::SetRoutes,
             Self::Agree(_) => Action::Agree,
+            Self::Keep(_) | Self::Unkeep(_) => Action::Keep,
         }
     }
 
@@ -105,6 +112,8 @@ impl NetworkOrder {
             | Self::Reject(client)
             | Self::Hub(client)
             | Self::Spoke(client)
+            | Self::Keep(client)
+            | Self::Unkeep(client)
             | Self::Route(client, _) => Some(*client),
             Self::Lock
             | Self::Unlock

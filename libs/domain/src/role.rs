@@ -46,6 +46,8 @@ pub enum Action {
     Rekey,
     /// Make a member an admin, or an admin a member.
     SetRole,
+    /// Say who stays seated when the plan allows fewer members.
+    Keep,
     /// Make somebody else the owner.
     Transfer,
     Delete,
@@ -55,7 +57,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Evict,
         Self::Ban,
         Self::Unban,
@@ -69,6 +71,7 @@ impl Action {
         Self::Agree,
         Self::Rekey,
         Self::SetRole,
+        Self::Keep,
         Self::Transfer,
         Self::Delete,
         Self::SeeAdmissions,
@@ -88,7 +91,7 @@ impl Action {
             | Self::SeeAdmissions => (Role::Admin, Reach::Anybody),
             Self::Agree => (Role::Member, Reach::Anybody),
             Self::SetRole | Self::Transfer => (Role::Owner, Reach::Below),
-            Self::Rename | Self::SetKind | Self::Delete => (Role::Owner, Reach::Anybody),
+            Self::Rename | Self::SetKind | Self::Keep | Self::Delete => (Role::Owner, Reach::Anybody),
         }
     }
 }
@@ -162,6 +165,9 @@ mod tests {
         (Action::SetRole, Role::Member, [false, false, false, false]),
         (Action::SetRole, Role::Admin, [false, false, false, false]),
         (Action::SetRole, Role::Owner, [true, true, true, false]),
+        (Action::Keep, Role::Member, [false, false, false, false]),
+        (Action::Keep, Role::Admin, [false, false, false, false]),
+        (Action::Keep, Role::Owner, [true, true, true, true]),
         (Action::Transfer, Role::Member, [false, false, false, false]),
         (Action::Transfer, Role::Admin, [false, false, false, false]),
         (Action::Transfer, Role::Owner, [true, true, true, false]),

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use domain::{
-    AccountId, ClientId, IdentityKey, Lineage, Month, Nickname, PayerId, Plan, RelayGrant, RelayReport, Signature,
-    TunnelKey, UlaPrefix, UnixMillis,
+    AccountId, ClientId, IdentityKey, Lineage, Month, Nickname, PayerId, Plan, RelayGrant, RelayReport, SeatsLost,
+    Signature, TunnelKey, UlaPrefix, UnixMillis,
 };
 
 use crate::{
@@ -44,6 +44,9 @@ pub trait Accounts: Blocks {
 
     /// Puts `plan` in the place of `expected`, which has the same name, and is still what it was.
     async fn change_plan(&self, expected: Plan, plan: Plan) -> Result<(), PlanError>;
+
+    /// Who would lose a seat if this plan allowed so many members.
+    async fn seats_lost_by_plan(&self, plan: &str, members: u32) -> Result<SeatsLost, Error>;
 
     /// Drops a plan that is still what it was, and that nobody has.
     async fn drop_plan(&self, expected: Plan) -> Result<(), PlanError>;

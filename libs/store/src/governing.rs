@@ -23,6 +23,10 @@ pub struct NetworkMember {
     /// The virtual address.
     pub v4: Option<Ipv4Addr>,
     pub joined: UnixMillis,
+    /// It meets the others.
+    pub seated: bool,
+    /// The owner wants it to stay seated before others.
+    pub kept: bool,
 }
 
 /// Why an operator's order was not carried out.

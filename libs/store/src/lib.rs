@@ -53,7 +53,7 @@ pub use governing::{GovernError, NetworkDetails, NetworkMember};
 pub use migrate::{Migration, migrate, migrations};
 pub use networks::{
     Admission, Announcement, Budget, BudgetKind, CreateError, Guess, JoinError, Joined, KeyHolder, LeaveError,
-    NetworkSummary, Networks, NewNetwork, OrderError, PairPlan, PasswordRecord, Peer, Snapshot,
+    NetworkSummary, Networks, NewNetwork, OrderError, PairPlan, PasswordRecord, Peer, Proven, Snapshot,
 };
 pub use operations::{
     AuditEntry, AuditFilter, Claim, MAX_TOKENS, MakeTokenError, NewEntry, NewToken, Operations, REPEATABLE,

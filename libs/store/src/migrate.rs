@@ -43,6 +43,7 @@ pub fn migrations() -> &'static [Migration] {
         },
         Migration { version: 15, name: "gateways", sql: include_str!("../../../migrations/0015_gateways.sql") },
         Migration { version: 16, name: "block_events", sql: include_str!("../../../migrations/0016_block_events.sql") },
+        Migration { version: 17, name: "seats", sql: include_str!("../../../migrations/0017_seats.sql") },
     ]
 }
 

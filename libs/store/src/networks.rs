@@ -146,9 +146,15 @@ pub trait Networks: Send + Sync {
     /// Who is a member of `network` no more, as of its newest revision and `at`; `None` when there is no such network.
     async fn removals(&self, network: NetworkId, at: UnixMillis) -> Result<Option<Removals>, Error>;
 
-    /// The same, if `client` is a member.
-    async fn membership(&self, network: NetworkId, client: ClientId, at: UnixMillis)
-    -> Result<Option<Removals>, Error>;
+    /// The same, if `client` is a member who has a seat.
+    async fn membership(&self, network: NetworkId, client: ClientId, at: UnixMillis) -> Result<Proven, Error>;
+
+    /// At most `limit` networks whose seats are to be dealt out anew, because the plan of their owner is another one or allows
+    /// another number of members.
+    async fn reseatings(&self, limit: u16) -> Result<Vec<NetworkId>, Error>;
+
+    /// Deals out the seats of such a network ([`domain::seated`]); `None` when that changes nothing.
+    async fn reseat(&self, network: NetworkId, at: UnixMillis) -> Result<Option<Announcement>, Error>;
 
     /// Everybody who shares a network with `client`, by id.
     async fn peers(&self, client: ClientId) -> Result<Vec<Peer>, Error>;
@@ -244,6 +250,17 @@ pub struct Announcement {
     pub change: NetworkChange,
     /// All members, by id.
     pub to: Vec<ClientId>,
+    /// Those who got a seat by it, as far as that is known: they meet the others from now on.
+    pub seated: Vec<ClientId>,
+}
+
+/// What somebody can prove to be in a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proven {
+    Member(Removals),
+    /// A member that meets nobody at the moment.
+    Unseated,
+    Stranger,
 }
 
 /// What a join led to.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    AccountExport, AccountId, AccountOrder, AccountView, ClientId, EmailAddress, PersonId, Role, TokenHash, UnixMillis,
+    AccountExport, AccountId, AccountOrder, AccountView, ClientId, EmailAddress, PersonId, Role, SeatsLost, TokenHash,
+    UnixMillis,
 };
 
 use crate::Error;
@@ -104,6 +105,9 @@ pub trait People: Send + Sync {
 
     /// Takes `client` out of `account`. An operator's doing.
     async fn detach_from(&self, account: AccountId, client: ClientId) -> Result<(), AccountError>;
+
+    /// Who would lose a seat if the account were put on this plan.
+    async fn seats_lost_by_account(&self, account: AccountId, plan: &str) -> Result<SeatsLost, AccountError>;
 
     /// Puts an account, its clients and its networks on another plan.
     async fn assign_account_plan(&self, account: AccountId, plan: &str) -> Result<(), AccountError>;

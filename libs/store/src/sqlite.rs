@@ -76,6 +76,8 @@ mod rotation;
 mod routes;
 #[path = "sql/schema.rs"]
 mod schema;
+#[path = "sql/seating.rs"]
+mod seating;
 #[path = "sql/secrets.rs"]
 mod secrets;
 #[path = "sql/signing_up.rs"]

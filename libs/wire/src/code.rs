@@ -111,6 +111,8 @@ codes! {
     KeyRotated = 95, "key-rotated", "this is no longer the key of its client: a newer one followed it";
     KeyTaken = 96, "key-taken", "the new key is or was in use; make another one";
     KeyLimit = 97, "key-limit", "the key of this client was changed as often as it may be";
+    // 98..: seats of networks.
+    NoSeat = 98, "no-seat", "the plan of the network's owner allows fewer members than there are, and this one has no seat at the moment; nothing is lost, and it is back as soon as a seat is free";
     // 100..: abuse and what is held against somebody.
     WorkRequired = 100, "work-required", "so many new clients come that each has to do some work first, which this version cannot; update the client, or try again later";
     WorkInvalid = 101, "work-invalid", "the work that the server asked for was not done, or too late; try again";

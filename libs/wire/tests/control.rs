@@ -112,7 +112,8 @@ fn a_frame_is_bounded() {
 
 #[test]
 fn a_change_with_the_most_members_fits_a_frame() {
-    let widest = Member { nick: Some("n".repeat(64).parse().unwrap()), ..member() };
+    let nick = Some("n".repeat(64).parse().unwrap());
+    let widest = Member { nick, unseated: true, kept: true, ..member() };
     let frame = ServerFrame::Change(NetworkChange {
         network: NetworkId::from_bytes([0xff; 16]),
         name: "n".repeat(64).parse().unwrap(),
@@ -167,6 +168,25 @@ fn a_client_that_knows_no_gateways_sees_hubs_that_lead_nowhere() {
     }
     let older: OlderChange = minicbor::decode(&minicbor::to_vec(gateway_change()).unwrap()).unwrap();
     assert_eq!((older.members[0].hub, older.terms.kind), (true, NetworkKind::Hub));
+}
+
+#[test]
+fn a_client_that_knows_no_seats_reads_all_else_of_members_without_one() {
+    #[derive(minicbor::Decode)]
+    struct OlderMember {
+        #[n(11)]
+        hub: bool,
+        #[n(12)]
+        #[cbor(skip_if = "Vec::is_empty")]
+        routes: Vec<Route>,
+    }
+    #[derive(minicbor::Decode)]
+    struct OlderChange {
+        #[n(4)]
+        members: Vec<OlderMember>,
+    }
+    let older: OlderChange = minicbor::decode(&minicbor::to_vec(seats_change()).unwrap()).unwrap();
+    assert!(older.members.len() == 2 && older.members.iter().all(|member| member.hub && member.routes.is_empty()));
 }
 
 #[test]
@@ -330,6 +350,8 @@ fn member() -> Member {
         role: Role::Admin,
         lineage: None,
         hub: true,
+        unseated: false,
+        kept: false,
         routes: Vec::new(),
     }
 }
@@ -345,6 +367,11 @@ fn gateway_change() -> NetworkChange {
         terms: NetworkTerms { kind: NetworkKind::Gateway, ..TERMS },
         secret: SECRET,
     }
+}
+
+fn seats_change() -> NetworkChange {
+    let unseated = Member { unseated: true, ..member() };
+    NetworkChange { members: vec![unseated, Member { kept: true, ..member() }], ..gateway_change() }
 }
 
 fn routes() -> Vec<Route> {
@@ -551,6 +578,8 @@ fn client_frames() -> Vec<(&'static str, ClientFrame)> {
         ("set-kind-gateway", order(NetworkOrder::SetKind(NetworkKind::Gateway))),
         ("route", order(NetworkOrder::Route(client(), routes().iter().map(|route| route.prefix).collect()))),
         ("agree", order(NetworkOrder::Agree(vec![routes()[0].prefix]))),
+        ("keep", order(NetworkOrder::Keep(client()))),
+        ("unkeep", order(NetworkOrder::Unkeep(client()))),
         ("redeem", ClientFrame::Request(13, Request::Redeem(InviteToken([0x66; 32]), [0x77; 16]))),
         ("set-pass-start", ClientFrame::Request(14, Request::SetPassStart(network(), SecretEpoch(5), vec![1]))),
         ("renew-secret", ClientFrame::Request(15, Request::RenewSecret(network(), Box::new(new_secret(None))))),
@@ -657,6 +686,7 @@ fn server_frames() -> Vec<(&'static str, ServerFrame)> {
             }),
         ),
         ("change-gateway", ServerFrame::Change(gateway_change())),
+        ("change-seats", ServerFrame::Change(seats_change())),
         (
             "change-later-key",
             ServerFrame::Change(NetworkChange {

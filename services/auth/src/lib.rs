@@ -31,6 +31,7 @@ mod operators;
 mod postman;
 mod provider;
 mod quota;
+mod reseating;
 mod rotation;
 mod serving;
 

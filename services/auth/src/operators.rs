@@ -5,12 +5,12 @@ use std::{net::Ipv4Addr, sync::Arc};
 use bus::{Bus, Served};
 use contract::auth::operators::{
     AssignPlan, ChangePlan, ClientPlace, ClientRow, ClientSearch, DropPlan, FindClients, FoundClients, MakePlan, Plans,
-    PlansReply, Refusal, Usage, UsagePage, UsageRow,
+    PlansReply, Refusal, SeatsLostByPlan, Usage, UsagePage, UsageRow,
 };
-use domain::Month;
+use domain::{Month, SeatsLost};
 use store::{MonthUsage, PlanError, ReassignError, Standing};
 
-use crate::{Auth, serve};
+use crate::{Auth, reseating, serve};
 
 /// Rows in one page, at most.
 const MAX_ROWS: u16 = 500;
@@ -22,16 +22,29 @@ impl Auth {
         bus: &Bus,
         concurrency: usize,
     ) -> Result<Vec<Served>, bus::Error> {
+        let told = bus.clone();
+        let assign = move |auth: Arc<Self>, call: AssignPlan| {
+            let bus = told.clone();
+            async move { auth.assign_plan(&bus, call).await }
+        };
+        let told = bus.clone();
+        let change = move |auth: Arc<Self>, call: ChangePlan| {
+            let bus = told.clone();
+            async move { auth.change_plan(&bus, call).await }
+        };
         Ok(vec![
             bus.serve(concurrency, serve(self, |auth, call: FindClients| async move { auth.find_clients(call).await }))
                 .await?,
-            bus.serve(concurrency, serve(self, |auth, call: AssignPlan| async move { auth.assign_plan(call).await }))
-                .await?,
+            bus.serve(concurrency, serve(self, assign)).await?,
             bus.serve(concurrency, serve(self, |auth, Plans| async move { auth.plans().await })).await?,
             bus.serve(concurrency, serve(self, |auth, call: MakePlan| async move { auth.make_plan(call).await }))
                 .await?,
-            bus.serve(concurrency, serve(self, |auth, call: ChangePlan| async move { auth.change_plan(call).await }))
-                .await?,
+            bus.serve(concurrency, serve(self, change)).await?,
+            bus.serve(
+                concurrency,
+                serve(self, |auth, call: SeatsLostByPlan| async move { auth.seats_lost(call).await }),
+            )
+            .await?,
             bus.serve(concurrency, serve(self, |auth, call: DropPlan| async move { auth.drop_plan(call).await }))
                 .await?,
             bus.serve(concurrency, serve(self, |auth, call: Usage| async move { auth.usage(call).await })).await?,
@@ -60,14 +73,16 @@ impl Auth {
         Ok(FoundClients { clients: rows.collect(), next })
     }
 
-    async fn assign_plan(&self, call: AssignPlan) -> Result<(), Refusal> {
+    async fn assign_plan(&self, bus: &Bus, call: AssignPlan) -> Result<(), Refusal> {
         let reassigned = self.accounts.reassign_plan(call.client, call.expected.as_deref(), &call.plan).await;
         reassigned.map_err(|error| match error {
             ReassignError::UnknownPlan => Refusal::NoSuchPlan,
             ReassignError::UnknownClient(_) => Refusal::NoSuchClient,
             ReassignError::Changed => Refusal::Changed,
             ReassignError::Store(error) => failed(&error),
-        })
+        })?;
+        reseating::hint(bus).await;
+        Ok(())
     }
 
     async fn plans(&self) -> Result<PlansReply, Refusal> {
@@ -78,8 +93,14 @@ impl Auth {
         self.accounts.make_plan(call.plan).await.map_err(plan_refused)
     }
 
-    async fn change_plan(&self, call: ChangePlan) -> Result<(), Refusal> {
-        self.accounts.change_plan(call.expected, call.plan).await.map_err(plan_refused)
+    async fn change_plan(&self, bus: &Bus, call: ChangePlan) -> Result<(), Refusal> {
+        self.accounts.change_plan(call.expected, call.plan).await.map_err(plan_refused)?;
+        reseating::hint(bus).await;
+        Ok(())
+    }
+
+    async fn seats_lost(&self, call: SeatsLostByPlan) -> Result<SeatsLost, Refusal> {
+        self.accounts.seats_lost_by_plan(&call.plan, call.members).await.map_err(|error| failed(&error))
     }
 
     async fn drop_plan(&self, call: DropPlan) -> Result<(), Refusal> {

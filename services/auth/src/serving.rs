@@ -6,8 +6,8 @@ use bus::{Bus, Call, Served};
 use contract::account::{
     Accept, AccountOfClient, AccountRefusal, AskReset, AssignAccountPlan, AttachClient, ChangePassword, DetachClient,
     DetachFromAccount, EraseAccount, ExportAccount, FinishProvider, ListAccounts, LogOut, OfferedProvider,
-    OperatorErase, OperatorExport, OperatorView, OrderForAccount, PersonLogIn, Reset, SignUp, StartProvider,
-    SuspendAccount, TransferAccount, Verify, ViewAccount, WhoAmI,
+    OperatorErase, OperatorExport, OperatorView, OrderForAccount, PersonLogIn, Reset, SeatsLostByAccount, SignUp,
+    StartProvider, SuspendAccount, TransferAccount, Verify, ViewAccount, WhoAmI,
 };
 use ring::{hmac, rand::SystemRandom};
 
@@ -18,6 +18,7 @@ use crate::{
     mail::Mailer,
     postman::Postman,
     provider::Provider,
+    reseating,
 };
 
 /// Reads the key and the mailer.
@@ -93,12 +94,12 @@ pub(crate) async fn serve(bus: &Bus, concurrency: usize, desk: &Arc<Desk>) -> Re
         at.serve(|desk, call: AskReset| async move { desk.ask_reset(call).await }).await?,
         at.serve(|desk, call: Reset| async move { desk.reset(call).await }).await?,
         at.serve(|desk, call: Accept| async move { desk.accept(call).await }).await?,
-        at.serve(|desk, call: OrderForAccount| async move { desk.order(call).await }).await?,
+        at.serve_plans(|desk, call: OrderForAccount| async move { desk.order(call).await }).await?,
         at.serve(|desk, call: ViewAccount| async move { desk.view(call).await }).await?,
         at.serve(|desk, call: ExportAccount| async move { desk.export(call).await }).await?,
-        at.serve(|desk, call: EraseAccount| async move { desk.erase(call).await }).await?,
-        at.serve(|desk, call: AttachClient| async move { desk.attach(call).await }).await?,
-        at.serve(|desk, call: DetachClient| async move { desk.detach(call).await }).await?,
+        at.serve_plans(|desk, call: EraseAccount| async move { desk.erase(call).await }).await?,
+        at.serve_plans(|desk, call: AttachClient| async move { desk.attach(call).await }).await?,
+        at.serve_plans(|desk, call: DetachClient| async move { desk.detach(call).await }).await?,
         at.serve(|desk, call: AccountOfClient| async move { desk.account_of(call).await }).await?,
         at.serve(|desk, OfferedProvider| async move { Ok(desk.offered()) }).await?,
         at.serve(|desk, call: StartProvider| async move { desk.start_provider(call).await }).await?,
@@ -106,11 +107,12 @@ pub(crate) async fn serve(bus: &Bus, concurrency: usize, desk: &Arc<Desk>) -> Re
         at.serve(|desk, call: ListAccounts| async move { desk.list(call).await }).await?,
         at.serve(|desk, call: OperatorView| async move { desk.operator_view(call).await }).await?,
         at.serve(|desk, call: OperatorExport| async move { desk.operator_export(call).await }).await?,
-        at.serve(|desk, call: OperatorErase| async move { desk.operator_erase(call).await }).await?,
-        at.serve(|desk, call: AssignAccountPlan| async move { desk.assign_plan(call).await }).await?,
-        at.serve(|desk, call: SuspendAccount| async move { desk.suspend(call).await }).await?,
+        at.serve_plans(|desk, call: OperatorErase| async move { desk.operator_erase(call).await }).await?,
+        at.serve_plans(|desk, call: AssignAccountPlan| async move { desk.assign_plan(call).await }).await?,
+        at.serve(|desk, call: SeatsLostByAccount| async move { desk.seats_lost(call).await }).await?,
+        at.serve_plans(|desk, call: SuspendAccount| async move { desk.suspend(call).await }).await?,
         at.serve(|desk, call: TransferAccount| async move { desk.transfer(call).await }).await?,
-        at.serve(|desk, call: DetachFromAccount| async move { desk.detach_from(call).await }).await?,
+        at.serve_plans(|desk, call: DetachFromAccount| async move { desk.detach_from(call).await }).await?,
     ])
 }
 
@@ -129,5 +131,26 @@ impl At<'_> {
     {
         let desk = Arc::clone(self.desk);
         self.bus.serve(self.concurrency, move |call| handle(Arc::clone(&desk), call)).await
+    }
+
+    /// The same, for what may change the plan of clients.
+    async fn serve_plans<C, F, Fut>(&self, handle: F) -> Result<Served, bus::Error>
+    where
+        C: Call<Refusal = AccountRefusal>,
+        F: Fn(Arc<Desk>, C) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<C::Reply, AccountRefusal>> + Send + 'static,
+    {
+        let bus = self.bus.clone();
+        self.serve(move |desk, call| {
+            let (bus, handled) = (bus.clone(), handle(desk, call));
+            async move {
+                let outcome = handled.await;
+                if outcome.is_ok() {
+                    reseating::hint(&bus).await;
+                }
+                outcome
+            }
+        })
+        .await
     }
 }

@@ -348,6 +348,7 @@ fn refused(error: CallError<Refusal>) -> Refused {
         Refusal::InviteInvalid => Refused::because(Code::InviteInvalid),
         Refusal::InviteExpired => Refused::because(Code::InviteExpired),
         Refusal::InviteUsedUp => Refused::because(Code::InviteUsedUp),
+        Refusal::NoSeat => Refused::because(Code::NoSeat),
         Refusal::NoGateways => Refused::because(Code::NoGateways),
         Refusal::NotRoutable => Refused::because(Code::NotRoutable),
         Refusal::RouteTaken => Refused::because(Code::RouteTaken),

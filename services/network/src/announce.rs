@@ -92,7 +92,7 @@ impl Announcer {
         announcement: Announcement,
         except: Option<ClientId>,
     ) -> Result<(), AnnounceError> {
-        let Announcement { change, to } = announcement;
+        let Announcement { change, to, seated } = announcement;
         let (network, revision) = (change.network, change.revision);
         let asked: BTreeSet<_> = to.iter().copied().chain(change.members.iter().map(|member| member.client)).collect();
         let online = self.online(&asked.into_iter().collect::<Vec<_>>()).await?;
@@ -111,6 +111,10 @@ impl Announcer {
             // Also for who knows the change: it is what others are shown.
             let told = to.iter().filter_map(|client| online.get(client));
             self.push(told, &Notice::Removals(self.signer.removals(removals))).await?;
+        }
+        for client in seated {
+            let others: Vec<_> = to.iter().copied().filter(|other| *other != client).collect();
+            self.met(client, &others).await?;
         }
         self.networks.announced(network, revision).await?;
         Ok(())

@@ -105,6 +105,8 @@ pub(crate) const fn meeting(order: &NetworkOrder) -> Meeting {
         | NetworkOrder::Invite(_)
         | NetworkOrder::Revoke(_)
         | NetworkOrder::Spoke(_)
+        | NetworkOrder::Keep(_)
+        | NetworkOrder::Unkeep(_)
         | NetworkOrder::Agree(_) => Meeting::Nobody,
     }
 }

@@ -21,6 +21,10 @@
 //! - **Gateways.** In a network of that kind, an owner or admin names where a member leads the others: private prefixes, which
 //!   do not overlap ([`domain::route_prefixes`]). That makes it a hub, and nothing else: nobody leads or follows before the
 //!   member's own machine agreed, prefix by prefix. The routes stand with the member and go with it.
+//! - **Seats.** Where the plan of the owner allows fewer members than there are, nobody is removed: [`domain::seated`] says who
+//!   keeps a seat. Who has none is a member that meets nobody there, and gets no tickets; its secrets wait for it as for somebody
+//!   who is away. What happens in a network deals its seats out at once; a change of a plan marks the networks that it concerns,
+//!   and the sweep does the same to them, one transaction each. While no server answers, removals name who has no seat.
 //! - **Membership.** What a network's members are told to show one another, so that a removal holds between them while no
 //!   server answers, is signed here: a ticket for each that asks, and, whenever members come or go, who is a member no more.
 //!   How clients use it is on the page of the client's `core::membership`.

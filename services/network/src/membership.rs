@@ -7,6 +7,8 @@ use contract::{
     network::{Membership, MembershipProof, Refusal},
 };
 
+use store::Proven;
+
 use crate::{Role, internal, now};
 
 /// Why there is nothing to sign with.
@@ -26,9 +28,12 @@ pub(crate) fn read(path: &Path) -> Result<MembershipSigner, KeysError> {
 impl Role {
     pub(crate) async fn membership(&self, call: Membership) -> Result<MembershipProof, Refusal> {
         let Membership { client, network } = call;
-        let removals =
-            self.seams.networks.membership(network, client, now()).await.map_err(|error| internal(&error))?;
-        let removals = removals.ok_or(Refusal::NotAMember)?;
+        let proven = self.seams.networks.membership(network, client, now()).await.map_err(|error| internal(&error))?;
+        let removals = match proven {
+            Proven::Member(removals) => removals,
+            Proven::Unseated => return Err(Refusal::NoSeat),
+            Proven::Stranger => return Err(Refusal::NotAMember),
+        };
         self.seams.metrics.membership_tickets.inc();
         let ticket = self.signer.ticket(client, &removals);
         Ok(MembershipProof { ticket, removals: self.signer.removals(removals) })

@@ -57,6 +57,7 @@ impl Outcome {
                 | Refusal::InviteUsedUp
                 | Refusal::SecretPassed
                 | Refusal::NoGateways
+                | Refusal::NoSeat
                 | Refusal::NotRoutable
                 | Refusal::RouteTaken
                 | Refusal::Blocked { .. },
@@ -80,6 +81,8 @@ pub struct Metrics {
     pub announcements_deferred: IntCounter,
     /// Changes that the sweep found unannounced, and announced.
     pub announcements_repaired: IntCounter,
+    /// Networks where a change of the owner's plan gave or took seats.
+    pub networks_reseated: IntCounter,
     /// Sessions that ran out without a word of their gateway.
     pub sessions_expired: IntCounter,
     /// Pairs handed to rendezvous.
@@ -121,6 +124,7 @@ impl Metrics {
             pushes: counter("network_pushes_total", "Messages handed to gateways")?,
             announcements_deferred: counter("network_announcements_deferred_total", "Announcements left to the sweep")?,
             announcements_repaired: counter("network_announcements_repaired_total", "Announcements made by the sweep")?,
+            networks_reseated: counter("network_reseated_total", "Networks whose seats a changed plan moved")?,
             sessions_expired: counter("network_sessions_expired_total", "Sessions that ran out in presence")?,
             pairs_wanted: counter("network_pairs_wanted_total", "Pairs handed to rendezvous")?,
             snapshots_cut: counter("network_snapshots_cut_total", "Networks left out of too large snapshots")?,

@@ -76,6 +76,8 @@ impl Role {
             role: member.role,
             v4: member.v4.map(Ipv4Addr::to_bits),
             joined: member.joined,
+            unseated: !member.seated,
+            kept: member.kept,
         });
         Ok(MembersPage { members: rows.collect(), more })
     }

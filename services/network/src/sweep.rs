@@ -1,4 +1,5 @@
-//! Finding what got lost: changes nobody was told of, and sessions whose gateway died.
+//! Finding what got lost: changes nobody was told of, and sessions whose gateway died. And what is done after a change of a plan,
+//! a batch at a time: dealing out the seats of the networks that it concerns.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -17,6 +18,8 @@ use crate::{
 const GRACE_MS: u64 = 1_000;
 /// Changes or sessions taken up at once.
 const BATCH: u16 = 200;
+/// Batches of networks whose seats are dealt out in one sweep.
+const ROUNDS: usize = 10;
 /// Sweeps between two looks for budgets whose window has ended.
 const SWEEPS_PER_PRUNING: u32 = 150;
 /// The lease under which one process at a time looks through the outbox. Two would only do the work twice.
@@ -44,10 +47,11 @@ pub(crate) async fn run(announcer: &Announcer, every: Duration, shutdown: &Cance
     }
 }
 
-/// Announces at once what another role changed. One that fails is left to the sweep.
+/// Deals out the seats and announces at once what another role changed. What fails is left to the sweep.
 pub(crate) async fn announce_now(announcer: &Announcer) -> Result<(), AnnounceError> {
+    let reseated = reseat(announcer, 1).await;
     let (_, outcome) = outbox(announcer, UnixMillis(now().0.saturating_add(GRACE_MS))).await?;
-    outcome
+    outcome.and(reseated)
 }
 
 /// Announces what changed before `before`, oldest first; returns how much. One that fails does not keep the others back.
@@ -60,6 +64,30 @@ async fn outbox(announcer: &Announcer, before: UnixMillis) -> Result<(u64, Resul
         }
     }
     Ok((told, outcome))
+}
+
+/// Deals out seats where the plan of the owner changed, and tells the members. One that fails does not keep the others back.
+async fn reseat(announcer: &Announcer, rounds: usize) -> Result<(), AnnounceError> {
+    let mut outcome = Ok(());
+    for _ in 0..rounds {
+        let due = announcer.networks.reseatings(BATCH).await?;
+        let more = due.len() >= usize::from(BATCH);
+        for network in due {
+            match announcer.networks.reseat(network, now()).await {
+                Ok(None) => {}
+                Ok(Some(announcement)) => {
+                    announcer.metrics.networks_reseated.inc();
+                    // It is in the outbox, too.
+                    outcome = outcome.and(announcer.change(announcement, None).await);
+                }
+                Err(error) => outcome = Err(error.into()),
+            }
+        }
+        if !more || outcome.is_err() {
+            break;
+        }
+    }
+    outcome
 }
 
 struct Sweeper<'a> {
@@ -78,7 +106,9 @@ impl Sweeper<'_> {
         self.sweeps = self.sweeps.wrapping_add(1);
         // Shorter than the interval, so that it never keeps its holder from the next sweep.
         if self.announcer.presence.lease(LEASE, self.holder, self.every * 9 / 10).await? {
+            let reseated = reseat(self.announcer, ROUNDS).await;
             self.outbox().await?;
+            reseated?;
             if prune {
                 self.announcer.networks.prune_budgets(now()).await?;
             }

@@ -155,6 +155,8 @@ mod tests {
             role: domain::Role::Owner,
             lineage: None,
             hub: true,
+            unseated: false,
+            kept: false,
             routes: Vec::new(),
         };
         NetworkChange {

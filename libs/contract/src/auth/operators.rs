@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use bus::Call;
-use domain::{ClientId, Nickname, PayerId, Plan, UnixMillis};
+use domain::{ClientId, Nickname, PayerId, Plan, SeatsLost, UnixMillis};
 use minicbor::{Decode, Encode};
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -165,6 +165,16 @@ pub struct ChangePlan {
     pub plan: Plan,
 }
 call!(ChangePlan, "auth.change-plan", ());
+
+/// Asks who would lose a seat if a plan allowed so many members.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SeatsLostByPlan {
+    #[n(0)]
+    pub plan: String,
+    #[n(1)]
+    pub members: u32,
+}
+call!(SeatsLostByPlan, "auth.change-plan.seats", SeatsLost);
 
 /// Drops a plan that nobody has, if it is still what it was.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

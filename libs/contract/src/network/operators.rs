@@ -120,6 +120,14 @@ pub struct MemberRow {
     pub joined: UnixMillis,
     #[n(5)]
     pub online: bool,
+    /// The plan allows fewer members than there are: it stays one, and meets nobody.
+    #[n(6)]
+    #[cbor(default)]
+    pub unseated: bool,
+    /// The owner wants it to stay seated before others.
+    #[n(7)]
+    #[cbor(default)]
+    pub kept: bool,
 }
 call!(Members, "network.members", MembersPage);
 

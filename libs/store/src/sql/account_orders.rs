@@ -8,7 +8,7 @@ use domain::{
 use super::{
     account_views::{self, role},
     backend::{Connection, Db},
-    blocks, events, mails, quota,
+    blocks, events, mails, quota, seating,
     signing_up::{self, CODE, INVITATION, SIGN_UP},
 };
 use crate::{
@@ -291,12 +291,15 @@ pub(crate) async fn attach(
         };
     }
     quota::move_leases(db, client, Some(account)).await?;
-    let used =
-        sqlx::query("DELETE FROM account_tokens WHERE hash = $1").bind(code.as_bytes().to_vec()).execute(db).await?;
+    let used = sqlx::query("DELETE FROM account_tokens WHERE hash = $1")
+        .bind(code.as_bytes().to_vec())
+        .execute(&mut *db)
+        .await?;
     // Somebody else used it between the look and the lock.
     if used.rows_affected() == 0 {
         return Err(AttachError::Code);
     }
+    seating::mark_client(db, client).await?;
     Ok(Attachment { account, plan: bumped.plan })
 }
 
@@ -369,6 +372,9 @@ async fn release(
     for client in &released {
         quota::move_leases(db, values::client(client)?, None).await?;
     }
+    for client in &released {
+        seating::mark_client(db, values::client(client)?).await?;
+    }
     Ok(released.len() as u64)
 }
 
@@ -438,9 +444,9 @@ async fn plan_of_clients(db: &mut Connection, account: AccountId, plan: String) 
     sqlx::query("UPDATE clients SET plan = $2 WHERE account = $1")
         .bind(account.as_bytes().to_vec())
         .bind(plan)
-        .execute(db)
+        .execute(&mut *db)
         .await?;
-    Ok(())
+    seating::mark_account(db, account).await
 }
 
 pub(crate) async fn erase(

@@ -1,7 +1,9 @@
 //! Clients and plans.
 
 use async_trait::async_trait;
-use domain::{AccountId, ClientId, EventKind, Lineage, Month, PayerId, Plan, RelayGrant, RelayReport, UnixMillis};
+use domain::{
+    AccountId, ClientId, EventKind, Lineage, Month, PayerId, Plan, RelayGrant, RelayReport, SeatsLost, UnixMillis,
+};
 
 use super::{
     backend::{Connection, Db},
@@ -9,6 +11,7 @@ use super::{
     engine::Store,
     events, membership, plans, quota,
     rotation::{self, Owner},
+    seating,
 };
 use crate::{
     Accounts, ClientSearch, Deployment, Error, FoundClients, GivenUp, LoggedIn, Login, LoginError, MonthUsage, Place,
@@ -71,6 +74,11 @@ impl Accounts for Store {
 
     async fn change_plan(&self, expected: Plan, plan: Plan) -> Result<(), PlanError> {
         self.engine.write("change plan", move |db| Box::pin(plans::change(db, expected, plan))).await
+    }
+
+    async fn seats_lost_by_plan(&self, plan: &str, members: u32) -> Result<SeatsLost, Error> {
+        let plan = plan.to_owned();
+        self.engine.read("seats lost by plan", move |db| Box::pin(seating::lost_by_plan(db, plan, members))).await
     }
 
     async fn drop_plan(&self, expected: Plan) -> Result<(), PlanError> {
@@ -231,9 +239,12 @@ async fn assign_plan(db: &mut Connection, client: ClientId, plan: String) -> Res
     let assigned = sqlx::query("UPDATE clients SET plan = $2 WHERE id = $1")
         .bind(client.as_bytes().to_vec())
         .bind(plan)
-        .execute(db)
+        .execute(&mut *db)
         .await?;
-    if assigned.rows_affected() == 0 { Err(Error::UnknownClient.into()) } else { Ok(()) }
+    if assigned.rows_affected() == 0 {
+        return Err(Error::UnknownClient.into());
+    }
+    Ok(seating::mark_client(db, client).await?)
 }
 
 async fn set_standing(db: &mut Connection, client: ClientId, standing: Standing) -> Result<(), Error> {

@@ -1,8 +1,8 @@
 //! What owners and admins do. The rule who may is `domain::may`; it is asked under the network's lock.
 
 use domain::{
-    Admissions, ClientId, EventKind, MAX_APPLICANTS, MAX_BANS, NetworkId, NetworkOrder, Outsider, Role, UnixMillis,
-    Wanted, may,
+    Action, Admissions, ClientId, EventKind, MAX_APPLICANTS, MAX_BANS, NetworkId, NetworkOrder, Outsider, Role,
+    UnixMillis, Wanted, may,
 };
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     engine::Context,
     events, invites, kinds,
     membership::{self, Bumped},
-    reading, routes, secrets,
+    reading, routes, seating, secrets,
 };
 use crate::{
     Announcement, Error, KeyHolder, OrderError,
@@ -54,6 +54,8 @@ pub(crate) async fn carried_out(
         return Err(OrderError::NotPermitted);
     }
     let admitted = if let NetworkOrder::Approve(applicant) = order { Some(applicant) } else { None };
+    let reseats =
+        matches!(order.action(), Action::Evict | Action::Ban | Action::SetRole | Action::Transfer | Action::Keep);
     match order {
         NetworkOrder::Evict(member) => {
             target.ok_or(OrderError::MemberUnknown)?;
@@ -86,6 +88,7 @@ pub(crate) async fn carried_out(
             set_role(db, network, heir, MEMBER, bumped.revision).await?;
             set_role(db, network, client, ADMIN, bumped.revision).await?;
             membership::set_owner(db, network, heir).await?;
+            bumped.owner = heir;
         }
         NetworkOrder::Lock => bumped.terms.locked = true,
         NetworkOrder::Unlock => bumped.terms.locked = false,
@@ -116,6 +119,8 @@ pub(crate) async fn carried_out(
             routes::set(db, context, network, member, &prefixes, &bumped).await?;
         }
         NetworkOrder::Agree(prefixes) => routes::agree(db, network, client, &prefixes, bumped.revision).await?,
+        NetworkOrder::Keep(member) => seating::keep(db, network, member, true, bumped.revision).await?,
+        NetworkOrder::Unkeep(member) => seating::keep(db, network, member, false, bumped.revision).await?,
         NetworkOrder::Revoke(invite) => invites::revoke(db, network, invite).await?,
         NetworkOrder::Reject(applicant) => {
             let statement = "DELETE FROM applicants WHERE network = $1 AND client = $2";
@@ -130,6 +135,9 @@ pub(crate) async fn carried_out(
         .bind(bumped.terms.approval)
         .execute(&mut *db)
         .await?;
+    if reseats {
+        seating::settle(db, network, &mut bumped, at).await?;
+    }
     membership::forget_old_tombstones(db, network).await?;
     if let Some(client) = admitted {
         addresses::ensure(db, client, context.pool).await?;
@@ -145,7 +153,7 @@ pub(crate) async fn admissions(
     at: UnixMillis,
 ) -> Result<Admissions, OrderError> {
     let role = reading::role(db, network, client).await?.ok_or(OrderError::NotAMember)?;
-    if !may(role, domain::Action::SeeAdmissions, None) {
+    if !may(role, Action::SeeAdmissions, None) {
         return Err(OrderError::NotPermitted);
     }
     Ok(all_admissions(db, network, at).await?)

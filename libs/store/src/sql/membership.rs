@@ -12,7 +12,7 @@ use super::{
     engine::Context,
     events, governing, invites,
     reading::{self, Extent},
-    secrets,
+    seating, secrets,
 };
 use crate::{
     Admission, Announcement, Budget, CreateError, Error, JoinError, Joined, LeaveError, NewNetwork,
@@ -31,6 +31,8 @@ pub(crate) struct Bumped {
     pub(crate) terms: NetworkTerms,
     /// Without the members who lack the newest, which are counted when somebody is told.
     pub(crate) secret: SecretState,
+    /// Who got a seat with this revision.
+    pub(crate) seated: Vec<ClientId>,
     wrapped_secret: Vec<u8>,
 }
 
@@ -62,6 +64,7 @@ impl Bumped {
                 kind: values::kind(row.kind, row.routed)?,
             },
             secret: secrets::state(row.secret_epoch, row.door_epoch, row.secret_wanted)?,
+            seated: Vec::new(),
             wrapped_secret: row.wrapped_secret,
         })
     }
@@ -100,7 +103,7 @@ pub(crate) async fn create(
     events::happened(db, events::member(EventKind::NetworkCreated, id, new.owner, at)).await?;
     let (name, owner, wrapped_secret) = (new.name, new.owner, new.wrapped_secret);
     let (terms, secret) = (NetworkTerms::default(), SecretState::default());
-    let bumped = Bumped { revision: 1, name, owner, terms, secret, wrapped_secret };
+    let bumped = Bumped { revision: 1, name, owner, terms, secret, seated: Vec::new(), wrapped_secret };
     Ok(joined(db, context, id, new.owner, bumped).await?)
 }
 
@@ -279,7 +282,9 @@ pub(crate) async fn leave(
             .bind(bumped.revision)
             .execute(&mut *db)
             .await?;
+        bumped.owner = heir;
     }
+    seating::settle(db, network, &mut bumped, at).await?;
     forget_old_tombstones(db, network).await?;
     Ok(Some(announcement(db, context, network, &bumped).await?))
 }
@@ -429,7 +434,7 @@ pub(crate) async fn insert_member(
         "INSERT INTO members (network, client, request, revision, gone, joined_ms) VALUES ($1, $2, $3, $4, FALSE, $5)
          ON CONFLICT (network, client)
          DO UPDATE SET request = $3, revision = $4, gone = FALSE, joined_ms = $5, role = 0, hub = FALSE,
-                       routes = '', agreed = '',
+                       routes = '', agreed = '', seated = TRUE, kept = FALSE,
                        proof_epoch = 0, proof = NULL, seal_epoch = 0, seal = NULL",
     )
     .bind(network.as_bytes().to_vec())
@@ -462,7 +467,8 @@ pub(crate) async fn joined(
     to.sort_unstable();
     let since = values::revision(bumped.revision - 1)?;
     let changed = members.iter().filter(|member| member.revision > since).cloned().collect();
-    let announcement = Announcement { change: change(db, network, &bumped, changed).await?, to };
+    let change = change(db, network, &bumped, changed).await?;
+    let announcement = Announcement { change, to, seated: bumped.seated.clone() };
     let whole = NetworkChange { since: Revision::ZERO, members, ..announcement.change.clone() };
     Ok(Joined { addresses, wrapped_secret: bumped.wrapped_secret, whole, announcement })
 }
@@ -498,7 +504,7 @@ pub(crate) async fn announcement(
     let since = values::revision(bumped.revision - 1)?;
     let members = reading::members(db, context, network, Extent::After(since)).await?;
     let to = reading::member_ids(db, network).await?;
-    Ok(Announcement { change: change(db, network, bumped, members).await?, to })
+    Ok(Announcement { change: change(db, network, bumped, members).await?, to, seated: bumped.seated.clone() })
 }
 
 /// The change that made the revision, of these members.

@@ -12,13 +12,16 @@ use super::{
     engine::{Store, Which},
     events, governing, invites, membership, operating,
     outbox::{self, Noted},
-    reading, removals, secrets,
+    reading, removals, seating, secrets,
 };
 use crate::{
     Admission, Announcement, Budget, BudgetKind, CreateError, Error, FoundNetworks, GovernError, Guess, JoinError,
     Joined, KeyHolder, LeaveError, NetworkDetails, NetworkMember, NetworkSummary, Networks, NewNetwork, OrderError,
-    PairPlan, PasswordRecord, Peer, Place, Snapshot,
+    PairPlan, PasswordRecord, Peer, Place, Proven, Snapshot,
 };
+
+/// Steps that a changed plan is spread over its owners in, at once.
+const SPREADING_STEPS: usize = 20;
 
 #[async_trait]
 impl Networks for Store {
@@ -210,13 +213,23 @@ impl Networks for Store {
         self.engine.read("removals", move |db| Box::pin(removals::of(db, network, at))).await
     }
 
-    async fn membership(
-        &self,
-        network: NetworkId,
-        client: ClientId,
-        at: UnixMillis,
-    ) -> Result<Option<Removals>, Error> {
+    async fn membership(&self, network: NetworkId, client: ClientId, at: UnixMillis) -> Result<Proven, Error> {
         self.engine.read("membership", move |db| Box::pin(removals::for_member(db, network, client, at))).await
+    }
+
+    async fn reseatings(&self, limit: u16) -> Result<Vec<NetworkId>, Error> {
+        for _ in 0..SPREADING_STEPS {
+            if !self.engine.read("is spreading", move |db| Box::pin(seating::is_spreading(db))).await? {
+                break;
+            }
+            self.engine.write("spread", move |db| Box::pin(seating::spread(db))).await?;
+        }
+        self.engine.read("reseatings", move |db| Box::pin(seating::marked(db, limit))).await
+    }
+
+    async fn reseat(&self, network: NetworkId, at: UnixMillis) -> Result<Option<Announcement>, Error> {
+        let context = self.context;
+        self.engine.write("reseat", move |db| Box::pin(seating::reseat(db, context, network, at))).await
     }
 
     async fn peers(&self, client: ClientId) -> Result<Vec<Peer>, Error> {

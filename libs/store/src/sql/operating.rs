@@ -29,8 +29,8 @@ pub(crate) async fn show(
     Ok(Some(NetworkDetails { summary, terms, admissions }))
 }
 
-/// Client, nickname, role, address, when it joined.
-type MemberRow = (Vec<u8>, Option<String>, i64, Option<i64>, i64);
+/// Client, nickname, role, address, when it joined, whether it sits, whether it is kept.
+type MemberRow = (Vec<u8>, Option<String>, i64, Option<i64>, i64, bool, bool);
 
 pub(crate) async fn members(
     db: &mut Connection,
@@ -39,7 +39,8 @@ pub(crate) async fn members(
     limit: u16,
 ) -> Result<Vec<NetworkMember>, Error> {
     let rows: Vec<MemberRow> = sqlx::query_as::<Db, _>(
-        "SELECT m.client, c.nick, CASE WHEN n.owner = m.client THEN 2 ELSE m.role END, a.address, m.joined_ms
+        "SELECT m.client, c.nick, CASE WHEN n.owner = m.client THEN 2 ELSE m.role END, a.address, m.joined_ms,
+                m.seated, m.kept
          FROM members m JOIN networks n ON n.id = m.network JOIN clients c ON c.id = m.client
          LEFT JOIN addresses a ON a.client = m.client
          WHERE m.network = $1 AND m.client > $2 AND NOT m.gone ORDER BY m.client LIMIT $3",
@@ -50,13 +51,15 @@ pub(crate) async fn members(
     .fetch_all(db)
     .await?;
     rows.into_iter()
-        .map(|(client, nick, role, address, joined)| {
+        .map(|(client, nick, role, address, joined, seated, kept)| {
             Ok(NetworkMember {
                 client: values::client(&client)?,
                 nick: values::nick(nick.as_deref())?,
                 role: values::role(role)?,
                 v4: address.map(values::v4).transpose()?,
                 joined: values::instant(joined)?,
+                seated,
+                kept,
             })
         })
         .collect()

@@ -42,7 +42,7 @@ pub(crate) async fn unannounced(
         let network = values::network(&id)?;
         let since = values::revision(announced)?;
         let change = reading::change(db, context, network, row, since).await?;
-        announcements.push(Announcement { change, to: reading::member_ids(db, network).await? });
+        announcements.push(Announcement { change, to: reading::member_ids(db, network).await?, seated: Vec::new() });
     }
     Ok(announcements)
 }

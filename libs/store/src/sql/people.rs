@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    AccountExport, AccountId, AccountOrder, AccountView, ClientId, EmailAddress, PersonId, TokenHash, UnixMillis,
+    AccountExport, AccountId, AccountOrder, AccountView, ClientId, EmailAddress, PersonId, SeatsLost, TokenHash,
+    UnixMillis,
 };
 
-use super::{account_orders, account_views, engine::Store, mails, providers, signing_up};
+use super::{account_orders, account_views, engine::Store, mails, providers, seating, signing_up};
 use crate::{
     AccountError, AccountSearch, AccountSummary, Actor, AttachError, Attachment, Credentials, Error, Fresh, Mail,
     NewSession, PasswordHash, People, Person, ProviderError, Sessions, Standing, Vouched,
@@ -138,6 +139,11 @@ impl People for Store {
         self.engine
             .write("detach from account", move |db| Box::pin(account_orders::detach_from(db, account, client, plan)))
             .await
+    }
+
+    async fn seats_lost_by_account(&self, account: AccountId, plan: &str) -> Result<SeatsLost, AccountError> {
+        let plan = plan.to_owned();
+        self.engine.read("seats lost by account", move |db| Box::pin(seating::lost_by_account(db, account, plan))).await
     }
 
     async fn assign_account_plan(&self, account: AccountId, plan: &str) -> Result<(), AccountError> {

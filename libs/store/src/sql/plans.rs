@@ -2,7 +2,10 @@
 
 use domain::{ClientId, Plan};
 
-use super::backend::{Connection, Db};
+use super::{
+    backend::{Connection, Db},
+    seating,
+};
 use crate::{MAX_PLANS, PlanError, ReassignError, values::unlimited};
 
 pub(crate) async fn make(db: &mut Connection, plan: Plan) -> Result<(), PlanError> {
@@ -32,7 +35,7 @@ pub(crate) async fn change(db: &mut Connection, expected: Plan, plan: Plan) -> R
          WHERE name = $1 AND members_per_network = $2 AND networks_per_client = $3 AND relay_bytes_per_second = $4
            AND relay_bytes_per_month = $5",
     )
-    .bind(expected.name)
+    .bind(&expected.name)
     .bind(i64::from(expected.members_per_network))
     .bind(i64::from(expected.networks_per_client))
     .bind(unlimited(expected.relay_rate.bytes_per_second()))
@@ -41,9 +44,15 @@ pub(crate) async fn change(db: &mut Connection, expected: Plan, plan: Plan) -> R
     .bind(i64::from(plan.networks_per_client))
     .bind(unlimited(plan.relay_rate.bytes_per_second()))
     .bind(unlimited(plan.relay_quota.bytes()))
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    if changed.rows_affected() == 0 { Err(PlanError::Changed) } else { Ok(()) }
+    if changed.rows_affected() == 0 {
+        return Err(PlanError::Changed);
+    }
+    if plan.members_per_network != expected.members_per_network {
+        seating::mark_plan(db, &expected.name).await?;
+    }
+    Ok(())
 }
 
 /// Drops `expected`, which nobody may have; nor may it be the one of new clients.
@@ -98,7 +107,7 @@ pub(crate) async fn reassign(
         .execute(&mut *db)
         .await?;
     if assigned.rows_affected() == 1 {
-        return Ok(());
+        return Ok(seating::mark_client(db, client).await?);
     }
     let known: Option<i64> = sqlx::query_scalar::<Db, _>("SELECT seen_ms FROM clients WHERE id = $1")
         .bind(client.as_bytes().to_vec())

@@ -51,6 +51,8 @@ struct MemberRow {
     hub: bool,
     routes: String,
     agreed: String,
+    seated: bool,
+    kept: bool,
 }
 
 /// What a change tells of a network besides its members.
@@ -90,7 +92,7 @@ pub(crate) async fn members(
     let rows: Vec<MemberRow> = sqlx::query_as::<Db, _>(
         "SELECT m.client, c.identity, c.tunnel, c.tunnel_signature, c.nick, a.address, m.revision, m.gone,
                 CASE WHEN n.owner = m.client AND NOT m.gone THEN 2 ELSE m.role END AS role,
-                c.successions, m.hub, m.routes, m.agreed
+                c.successions, m.hub, m.routes, m.agreed, m.seated, m.kept
          FROM members m JOIN networks n ON n.id = m.network
          JOIN clients c ON c.id = m.client LEFT JOIN addresses a ON a.client = m.client
          WHERE m.network = $1 AND ((NOT m.gone AND m.revision > $2) OR (m.gone AND m.revision > $3))
@@ -270,7 +272,7 @@ pub(crate) async fn peers(db: &mut Connection, client: ClientId) -> Result<Vec<P
          JOIN clients o ON o.id = n.owner JOIN plans owner_plan ON owner_plan.name = o.plan
          JOIN clients me ON me.id = mine.client JOIN plans my_plan ON my_plan.name = me.plan
          JOIN clients peer ON peer.id = theirs.client JOIN plans their_plan ON their_plan.name = peer.plan
-         WHERE mine.client = $1 AND NOT mine.gone AND (n.kind <> 1 OR mine.hub OR theirs.hub)
+         WHERE mine.client = $1 AND NOT mine.gone AND mine.seated AND theirs.seated AND (n.kind <> 1 OR mine.hub OR theirs.hub)
          ORDER BY theirs.client, owner_plan.relay_bytes_per_second DESC, n.owner",
     )
     .bind(client.as_bytes().to_vec())
@@ -296,7 +298,7 @@ pub(crate) async fn pair_plan(db: &mut Connection, a: ClientId, b: ClientId) -> 
                 n.owner
          FROM members x JOIN members y ON y.network = x.network AND y.client = $2 AND NOT y.gone
          JOIN networks n ON n.id = x.network JOIN clients o ON o.id = n.owner JOIN plans p ON p.name = o.plan
-         WHERE x.client = $1 AND NOT x.gone AND (n.kind <> 1 OR x.hub OR y.hub)
+         WHERE x.client = $1 AND NOT x.gone AND x.seated AND y.seated AND (n.kind <> 1 OR x.hub OR y.hub)
          ORDER BY p.relay_bytes_per_second DESC, n.owner LIMIT 1",
     )
     .bind(a.as_bytes().to_vec())
@@ -408,6 +410,8 @@ fn member(row: MemberRow, context: Context) -> Result<Member, Error> {
         lineage: None,
         hub: row.hub,
         routes: if row.gone { Vec::new() } else { routes(&row.routes, &row.agreed)? },
+        unseated: !row.seated && !row.gone,
+        kept: row.kept && !row.gone,
     })
 }
 

@@ -1,13 +1,13 @@
-//! Who is a member of a network no more.
+//! Who is a member of a network no more, or meets nobody in it: to the others that is the same while no server answers.
 
 use domain::{ClientId, MAX_REMOVALS, NetworkId, Removal, Removals, UnixMillis};
 
 use super::{
     backend::{Connection, Db},
-    reading,
+    seating,
 };
 use crate::{
-    Error,
+    Error, Proven,
     values::{self, bigint},
 };
 
@@ -19,9 +19,10 @@ pub(crate) async fn of(db: &mut Connection, network: NetworkId, at: UnixMillis) 
             .fetch_optional(&mut *db)
             .await?;
     let Some((revision, forgotten)) = row else { return Ok(None) };
-    // Whoever left after the first statement is in the next removals.
+    // Whoever left after the first statement is in the next removals. Who lost its seat is named as of the last revision that
+    // changed it; newer removals without it bring it back.
     let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as::<Db, _>(
-        "SELECT client, revision FROM members WHERE network = $1 AND gone AND revision <= $2
+        "SELECT client, revision FROM members WHERE network = $1 AND (gone OR NOT seated) AND revision <= $2
          ORDER BY revision DESC, client LIMIT $3",
     )
     .bind(network.as_bytes().to_vec())
@@ -44,15 +45,16 @@ pub(crate) async fn of(db: &mut Connection, network: NetworkId, at: UnixMillis) 
     }))
 }
 
-/// The same, if `client` is a member.
+/// The same, if `client` is a member who has a seat.
 pub(crate) async fn for_member(
     db: &mut Connection,
     network: NetworkId,
     client: ClientId,
     at: UnixMillis,
-) -> Result<Option<Removals>, Error> {
-    match reading::role(db, network, client).await? {
-        Some(_) => of(db, network, at).await,
-        None => Ok(None),
+) -> Result<Proven, Error> {
+    match seating::is_seated(db, network, client).await? {
+        Some(true) => Ok(of(db, network, at).await?.map_or(Proven::Stranger, Proven::Member)),
+        Some(false) => Ok(Proven::Unseated),
+        None => Ok(Proven::Stranger),
     }
 }

@@ -70,7 +70,7 @@ async fn an_evicted_member_may_return_and_a_banned_client_may_not(lab: &Lab) {
     let network = lab.network("door", owner).await;
     lab.join(network, guest).await;
 
-    let Announcement { change, to } = lab.order(network, owner, NetworkOrder::Evict(guest)).await;
+    let Announcement { change, to, .. } = lab.order(network, owner, NetworkOrder::Evict(guest)).await;
     assert_eq!(to, [owner]);
     assert!(change.members.iter().any(|member| member.client == guest && member.gone));
     lab.join(network, guest).await;
@@ -172,7 +172,7 @@ async fn a_deleted_network_is_gone_once_its_members_were_told(lab: &Lab) {
     lab.join(network, guest).await;
     lab.order(network, owner, NetworkOrder::Ban(outlaw)).await;
 
-    let Announcement { change, to } = lab.order(network, owner, NetworkOrder::Delete).await;
+    let Announcement { change, to, .. } = lab.order(network, owner, NetworkOrder::Delete).await;
 
     assert!(to.is_empty() && change.members.iter().all(|member| member.gone));
     assert_eq!(change.members.len(), 2);

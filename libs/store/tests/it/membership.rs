@@ -68,7 +68,7 @@ async fn a_departing_owner_hands_over_to_the_oldest_member(lab: &Lab) {
     lab.networks().join(network, third, [1; 16], at(2)).await.unwrap();
     lab.networks().join(network, second, [2; 16], at(1)).await.unwrap();
 
-    let Announcement { change, to } = lab.networks().leave(network, owner, at(3)).await.unwrap().unwrap();
+    let Announcement { change, to, .. } = lab.networks().leave(network, owner, at(3)).await.unwrap().unwrap();
 
     assert_eq!(lab.networks().list(None, 10).await.unwrap()[0].owner, second);
     let told = |client| change.members.iter().find(|member| member.client == client).unwrap();
@@ -131,7 +131,7 @@ async fn a_new_nickname_is_told_in_every_network(lab: &Lab) {
     let told = lab.networks().set_nick(guest, "Ada".parse().unwrap(), NOW).await.unwrap();
 
     assert_eq!(told.len(), 2);
-    for Announcement { change, to } in told {
+    for Announcement { change, to, .. } in told {
         assert_eq!(change.members[0].nick, Some("Ada".parse().unwrap()));
         assert_eq!((change.members.len(), to.len()), (1, 2));
     }

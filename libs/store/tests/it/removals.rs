@@ -1,6 +1,7 @@
 //! Who is a member of a network no more.
 
 use domain::{MAX_REMOVALS, NetworkId, NetworkOrder, Removal};
+use store::Proven;
 
 use crate::lab::{Lab, NOW};
 
@@ -46,14 +47,16 @@ async fn what_is_not_named_is_below_the_floor(lab: &Lab) {
 async fn only_a_member_is_one(lab: &Lab) {
     let [owner, guest] = lab.clients(2).await.try_into().unwrap();
     let network = lab.network("ours", owner).await;
-    assert_eq!(lab.networks().membership(network, guest, NOW).await.unwrap(), None);
+    assert_eq!(lab.networks().membership(network, guest, NOW).await.unwrap(), Proven::Stranger);
     let joined = lab.join(network, guest).await.whole.revision;
-    let membership = lab.networks().membership(network, guest, NOW).await.unwrap().unwrap();
+    let Proven::Member(membership) = lab.networks().membership(network, guest, NOW).await.unwrap() else {
+        panic!("the guest is a member");
+    };
     assert_eq!(membership.revision, joined);
     lab.order(network, owner, NetworkOrder::Ban(guest)).await;
-    assert_eq!(lab.networks().membership(network, guest, NOW).await.unwrap(), None);
+    assert_eq!(lab.networks().membership(network, guest, NOW).await.unwrap(), Proven::Stranger);
     let nowhere = NetworkId::from_bytes([0xee; 16]);
-    assert_eq!(lab.networks().membership(nowhere, owner, NOW).await.unwrap(), None);
+    assert_eq!(lab.networks().membership(nowhere, owner, NOW).await.unwrap(), Proven::Stranger);
     assert_eq!(lab.networks().removals(nowhere, NOW).await.unwrap(), None);
     lab.order(network, owner, NetworkOrder::Delete).await;
     assert_eq!(lab.networks().removals(network, NOW).await.unwrap(), None);

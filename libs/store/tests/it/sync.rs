@@ -116,7 +116,7 @@ async fn what_was_not_announced_is_found_again(lab: &Lab) {
     let joined = lab.join(network, one).await.announcement.change;
     lab.join(network, two).await;
     assert!(lab.networks().unannounced(NOW, 10).await.unwrap().is_empty(), "too young");
-    let [Announcement { change, to }] = lab.networks().unannounced(later, 10).await.unwrap().try_into().unwrap();
+    let [Announcement { change, to, .. }] = lab.networks().unannounced(later, 10).await.unwrap().try_into().unwrap();
     assert_eq!((change.since, change.revision.0, change.members.len()), (Revision(1), 3, 2));
     assert_eq!(to.len(), 3);
 

@@ -4,7 +4,7 @@
 use actix_web::http::{Method, StatusCode};
 use contract::account::{
     AccountLine, AccountRefusal, AccountSearch, AssignAccountPlan, DetachFromAccount, ListAccounts, OperatorErase,
-    OperatorExport, OperatorView, SuspendAccount, TransferAccount,
+    OperatorExport, OperatorView, SeatsLostByAccount, SuspendAccount, TransferAccount,
 };
 use domain::{AccountExport, AccountId, ApiScope, ClientId, EmailAddress, PersonId};
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,42 @@ struct Export {
 struct AccountPlan {
     /// The name of a plan.
     plan: String,
+}
+
+/// What another plan means for the members of networks.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PlanChange {
+    /// Only asked what would be done.
+    dry_run: bool,
+    seats_lost: SeatsLost,
+}
+
+/// Who loses its seat, as far as that can be told before. Nobody is removed: who has no seat stays a member, and meets nobody.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SeatsLost {
+    /// Networks where somebody does.
+    networks: u32,
+    /// Members who do.
+    members: u32,
+    /// There are more networks than were looked at.
+    more: bool,
+}
+
+impl PlanChange {
+    pub(super) fn new(dry_run: bool, lost: domain::SeatsLost) -> Self {
+        Self { dry_run, seats_lost: lost.into() }
+    }
+
+    /// Nothing is to be changed.
+    pub(super) const fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+}
+
+impl From<domain::SeatsLost> for SeatsLost {
+    fn from(domain::SeatsLost { networks, members, more }: domain::SeatsLost) -> Self {
+        Self { networks, members, more }
+    }
 }
 
 /// Whether the people of an account may act.
@@ -103,8 +139,10 @@ pub(super) fn operations() -> Vec<Operation> {
             .audited()
             .refuses(StatusCode::NOT_FOUND, missing),
         Operation::new(Method::PUT, "/v1/accounts/{account}/plan", "accounts_plan", ApiScope::Accounts, plan)
-            .summary("Puts an account, its clients and its networks on another plan.")
+            .summary("Puts an account, its clients and its networks on another plan, and tells who loses a seat by it.")
+            .query([Parameter::new("dry_run", Kind::Flag, "Only tell what would be done.")])
             .takes::<AccountPlan>()
+            .gives::<PlanChange>(StatusCode::OK)
             .refuses(StatusCode::NOT_FOUND, "There is no such account, or no such plan."),
         Operation::new(Method::PUT, "/v1/accounts/{account}/standing", "accounts_suspend", ApiScope::Accounts, suspend)
             .summary("Suspends an account, or lets its people act again.")
@@ -163,8 +201,14 @@ async fn plan(asked: Asked) -> Answer {
     let account = asked.path("account")?;
     let AccountPlan { plan } = asked.body()?;
     let before = asked.order(&OperatorView { account }, refused).await?.plan;
+    let lost = asked.order(&SeatsLostByAccount { account, plan: plan.clone() }, refused).await?;
+    let change = PlanChange::new(asked.is_dry_run(), lost);
+    if change.is_dry_run() {
+        return Done::document(change);
+    }
     asked.order(&AssignAccountPlan { account, plan: plan.clone() }, refused).await?;
-    Ok(Done::nothing().changed(serde_json::json!({ "plan": before }), serde_json::json!({ "plan": plan })))
+    let after = serde_json::json!({ "plan": plan, "seats_lost": change.seats_lost });
+    Ok(Done::document(change)?.changed(serde_json::json!({ "plan": before }), after))
 }
 
 async fn suspend(asked: Asked) -> Answer {

@@ -79,6 +79,10 @@ struct Member {
     #[schema(value_type = u64)]
     joined_ms: UnixMillis,
     online: bool,
+    /// It meets the others; it does not while the plan allows fewer members than there are.
+    seated: bool,
+    /// The owner wants it to stay seated before others.
+    kept: bool,
 }
 
 /// A link that lets in without the password. What the link holds is known to its makers only.
@@ -145,6 +149,8 @@ impl From<MemberRow> for Member {
             address4: row.v4.map(Ipv4Addr::from_bits),
             joined_ms: row.joined,
             online: row.online,
+            seated: !row.unseated,
+            kept: row.kept,
         }
     }
 }
@@ -296,6 +302,8 @@ fn described(order: &NetworkOrder) -> serde_json::Value {
         NetworkOrder::Delete => "delete",
         NetworkOrder::Invite(_) => "invite",
         NetworkOrder::Hub(_) => "hub",
+        NetworkOrder::Keep(_) => "keep",
+        NetworkOrder::Unkeep(_) => "unkeep",
         NetworkOrder::Spoke(_) => "spoke",
         NetworkOrder::Route(_, prefixes) => return serde_json::json!({ "route": target, "prefixes": prefixes }),
         NetworkOrder::Agree(prefixes) => return serde_json::json!({ "agree": prefixes }),
@@ -345,6 +353,7 @@ fn refused(refusal: GovernRefusal) -> Problem {
         | Refusal::InviteUsedUp
         | Refusal::SecretPassed
         | Refusal::NoGateways
+        | Refusal::NoSeat
         | Refusal::NotRoutable
         | Refusal::RouteTaken
         | Refusal::Blocked { .. }

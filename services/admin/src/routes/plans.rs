@@ -1,17 +1,19 @@
-//! `/v1/plans`: what there is to have, and `/v1/clients/{client}/plan`: who has it. Limits count for what comes next:
-//! nothing is taken away from anybody.
+//! `/v1/plans`: what there is to have, and `/v1/clients/{client}/plan`: who has it. Where a network
+//! has more members than its plan allows, nobody is removed: some have no seat until there is one.
 
 use actix_web::http::{Method, StatusCode};
-use contract::auth::operators::{ChangePlan, DropPlan, MakePlan, Plans, Refusal};
+use contract::auth::operators::{ChangePlan, DropPlan, MakePlan, Plans, Refusal, SeatsLostByPlan};
 use domain::{ApiScope, Bandwidth, Quota};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::accounts::PlanChange;
 use crate::{
     asked::Asked,
     error::Problem,
     operation::{Answer, Done, Operation},
     page::Page,
+    parameter::{Kind, Parameter},
     precondition::{self, tag_of},
 };
 
@@ -51,6 +53,15 @@ struct Limits {
     /// What may be relayed in a month; `null`: no limit.
     #[schema(minimum = 0, maximum = 9_223_372_036_854_775_806_i64)]
     relay_bytes_per_month: Option<u64>,
+}
+
+/// A plan, and who loses a seat by its change.
+#[derive(Serialize, ToSchema)]
+struct ChangedPlan {
+    #[serde(flatten)]
+    plan: Plan,
+    #[serde(flatten)]
+    change: PlanChange,
 }
 
 /// A plan to be made.
@@ -133,9 +144,10 @@ pub(super) fn operations() -> Vec<Operation> {
             .tagged()
             .refuses(StatusCode::NOT_FOUND, missing),
         Operation::new(Method::PUT, "/v1/plans/{plan}", "plans_change", ApiScope::Accounts, change)
-            .summary("Changes what a plan allows, for all who have it.")
+            .summary("Changes what a plan allows, for all who have it, and tells who loses a seat by it.")
+            .query([Parameter::new("dry_run", Kind::Flag, "Only tell what would be done.")])
             .takes::<Limits>()
-            .gives::<Plan>(StatusCode::OK)
+            .gives::<ChangedPlan>(StatusCode::OK)
             .conditional()
             .refuses(StatusCode::NOT_FOUND, missing),
         Operation::new(Method::DELETE, "/v1/plans/{plan}", "plans_delete", ApiScope::Accounts, delete)
@@ -173,8 +185,16 @@ async fn create(asked: Asked) -> Answer {
 async fn change(asked: Asked) -> Answer {
     let expected = seen(&asked).await?;
     let plan = asked.body::<Limits>()?.of(expected.name.clone())?;
+    let stake = SeatsLostByPlan { plan: plan.name.clone(), members: plan.members_per_network };
+    let lost = asked.order(&stake, refused).await?;
+    let change = PlanChange::new(asked.is_dry_run(), lost);
+    if change.is_dry_run() {
+        return Done::document(ChangedPlan { plan: Plan::from(plan), change });
+    }
     asked.order(&ChangePlan { expected: expected.clone(), plan: plan.clone() }, refused).await?;
-    Ok(tagged(Plan::from(plan.clone()))?.changed(Plan::from(expected), Plan::from(plan)))
+    let tag = tag_of(&Plan::from(plan.clone()));
+    let done = Done::document(ChangedPlan { plan: Plan::from(plan.clone()), change })?.tagged(tag);
+    Ok(done.changed(Plan::from(expected), Plan::from(plan)))
 }
 
 async fn delete(asked: Asked) -> Answer {

@@ -71,6 +71,8 @@ struct Line {
     /// It is a client of the account.
     mine: bool,
     online: bool,
+    /// It meets the others; it does not while the plan allows fewer members than there are.
+    seated: bool,
     state: State,
     /// What a direct path runs over.
     via: Option<Via>,
@@ -225,6 +227,7 @@ fn line(member: Member, eyes: ClientId, mine: &BTreeSet<ClientId>, record: Optio
         role: member.role,
         mine: mine.contains(&member.client),
         online,
+        seated: !member.unseated,
         state,
         via: via.filter(|_| state == State::Direct),
         why: why.filter(|why| state == State::Relayed && !why.is_empty()),
@@ -300,6 +303,8 @@ mod tests {
             presence: Some(if awake { PeerPresence::Online } else { PeerPresence::Offline }),
             role: Role::Member,
             hub: false,
+            unseated: false,
+            kept: false,
             routes: Vec::new(),
             lineage: None,
         }

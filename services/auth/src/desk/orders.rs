@@ -3,9 +3,10 @@
 use contract::account::{
     Accept, AccountLine, AccountOfClient, AccountRefusal, AccountSearch, Accounts, AssignAccountPlan, AttachClient,
     Belongs, DetachClient, DetachFromAccount, Done, EraseAccount, ExportAccount, ListAccounts, OperatorErase,
-    OperatorExport, OperatorView, OrderForAccount, OrderedForAccount, SuspendAccount, TransferAccount, ViewAccount,
+    OperatorExport, OperatorView, OrderForAccount, OrderedForAccount, SeatsLostByAccount, SuspendAccount,
+    TransferAccount, ViewAccount,
 };
-use domain::{AccountExport, AccountId, AccountOrder, AccountView, AttachCode, ClientAccount, SessionToken};
+use domain::{AccountExport, AccountId, AccountOrder, AccountView, AttachCode, ClientAccount, SeatsLost, SessionToken};
 use store::{Actor, Attachment, Fresh, Person, Standing};
 
 use super::{
@@ -111,6 +112,10 @@ impl Desk {
     pub(crate) async fn assign_plan(&self, call: AssignAccountPlan) -> Result<Done, AccountRefusal> {
         self.people.assign_account_plan(call.account, &call.plan).await.map_err(refused)?;
         Ok(Done)
+    }
+
+    pub(crate) async fn seats_lost(&self, call: SeatsLostByAccount) -> Result<SeatsLost, AccountRefusal> {
+        self.people.seats_lost_by_account(call.account, &call.plan).await.map_err(refused)
     }
 
     pub(crate) async fn suspend(&self, call: SuspendAccount) -> Result<Done, AccountRefusal> {

@@ -405,6 +405,8 @@ pub(crate) fn member(number: u64) -> Member {
         role: domain::Role::Owner,
         lineage: None,
         hub: false,
+        unseated: false,
+        kept: false,
         routes: Vec::new(),
     }
 }

@@ -163,6 +163,9 @@ pub(crate) enum Plans {
         plan: String,
         #[command(flatten)]
         limits: Limits,
+        /// Only tell who would lose a seat.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Delete one that nobody has.
     Delete { plan: String },
@@ -376,9 +379,9 @@ impl Plans {
                 body["name"] = json!(plan);
                 Request::new(Method::Post, path(&["plans"])).body(body)
             }
-            Self::Change { plan, limits } => {
-                Request::versioned(Method::Put, path(&["plans", plan])).body(limits.document())
-            }
+            Self::Change { plan, limits, dry_run } => Request::versioned(Method::Put, path(&["plans", plan]))
+                .query("dry_run", Some(&dry_run.to_string()))
+                .body(limits.document()),
             Self::Delete { plan } => Request::versioned(Method::Delete, path(&["plans", plan])),
         }
     }

@@ -116,6 +116,7 @@ function line(one, eyes) {
 /** More about how a machine is reached. @param {any} one @param {any} eyes @param {any} network */
 function story(one, eyes, network) {
   const [name, own] = [nameOf(one), eyes ? nameOf(eyes) : 'your machine'];
+  if (one.seated === false) return `${name} is still a member of ${network.name}, but the plan of its owner allows fewer than there are: ${name} meets nobody there until a seat is free. The owner says who stays with buri keep.`;
   if (one.state === 'own') return `The list shows how ${own} reaches the others.`;
   if (one.state === 'direct') return `${own} and ${name} talk directly, ${VIAS[one.via] ?? 'without a relay'}. Nobody in between carries or reads their traffic.`;
   if (one.state === 'relayed') return `A relay carries the traffic between ${own} and ${name}, encrypted: it cannot read it. It is slower than a direct path and counts towards the plan.`;
@@ -132,7 +133,7 @@ function Member({ one, network, eyes }) {
   return html`<li class=${`member ${one.online ? '' : 'away'}`}>
     <button type="button" class="member-line" aria-expanded=${open} aria-controls=${id} onClick=${() => setOpen(!open)}>
       <${Avatar} id=${one.client} nick=${one.nick} tone=${tone} />
-      <span class="member-text"><b>${nameOf(one)}${one.mine && one.state !== 'own' && html` <small class="faint">yours</small>`}</b><small class=${one.state}>${line(one, eyes)}</small></span>
+      <span class="member-text"><b>${nameOf(one)}${one.mine && one.state !== 'own' && html` <small class="faint">yours</small>`}${one.seated === false && html` <${Badge} tone="warn">no seat</${Badge}>`}</b><small class=${one.state}>${line(one, eyes)}</small></span>
       ${one.address4 && html`<code class="member-address">${one.address4}</code>`}
       <${Icon} name="open" />
     </button>

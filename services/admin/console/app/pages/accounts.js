@@ -165,16 +165,16 @@ function ChangePlan({ path, name, now, close, done }) {
   const save = async (/** @type {Event} */ event) => {
     event.preventDefault();
     try {
-      await send('PUT', `${path}/plan`, { body: { plan: picked } });
+      const lost = (await send('PUT', `${path}/plan`, { body: { plan: picked } })).data?.seats_lost?.members;
       close();
       done();
-      say(`${name} has the plan ${picked} now.`);
+      say(`${name} has the plan ${picked} now.${lost ? ` Seats lost by it: ${number(lost)}.` : ''}`);
     } catch (error) {
       setProblem(error);
     }
   };
   return html`<${Dialog} title=${`Plan of ${name}`} onClose=${close}><form onSubmit=${save}>
-    <p>It holds for all clients of the account, and for the networks that they own.</p>
+    <p>It holds for all clients of the account, and for the networks that they own. Where these have more members than it allows, nobody is removed: some have no seat until there is one.</p>
     <${Loaded} of=${plans} lines=${3}>${(/** @type {any} */ data) => html`<div class="choices">${data.items.map((/** @type {any} */ plan) => html`<label key=${plan.name} class="choice"><input type="radio" name="plan" value=${plan.name} checked=${plan.name === picked} onChange=${() => pick(plan.name)} /><span><b>${plan.name}</b><small>${plan.members_per_network} members, ${rate(plan.relay_bytes_per_second)} over relays</small></span></label>`)}</div>`}<//>
     ${problem && html`<${Trouble} small problem=${problem} />`}
     <div class="dialog-actions"><button type="button" class="button" onClick=${close}>Cancel</button><button class="button primary" disabled=${picked === now}>Change plan</button></div>

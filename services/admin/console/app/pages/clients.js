@@ -105,7 +105,7 @@ function ChangePlan({ id, name, close, done }) {
   };
   const chosen = picked || plans.data?.now;
   return html`<${Dialog} title=${`Plan of ${name}`} onClose=${close}><form onSubmit=${save}>
-    <p>Limits count for what comes next: nothing is taken away.</p>
+    <p>Where a network of its own has more members than the plan allows, nobody is removed: some have no seat until there is one.</p>
     <${Loaded} of=${plans} lines=${3}>${(/** @type {any} */ data) => html`<div class="choices">${data.all.map((/** @type {any} */ plan) => html`<label key=${plan.name} class="choice"><input type="radio" name="plan" value=${plan.name} checked=${plan.name === chosen} onChange=${() => pick(plan.name)} /><span><b>${plan.name}</b><small>${plan.members_per_network} members, ${plan.relay_bytes_per_second === null ? 'no limit' : `${bytes(plan.relay_bytes_per_second)}/s`} over relays</small></span></label>`)}</div>`}<//>
     ${problem && html`<${Trouble} small problem=${problem} />`}
     <div class="dialog-actions"><button type="button" class="button" onClick=${close}>Cancel</button><button class="button primary" disabled=${!picked || picked === plans.data?.now}>Change plan</button></div>

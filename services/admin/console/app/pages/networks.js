@@ -97,7 +97,7 @@ function Members({ network, pages, reload, etag }) {
     { name: 'Member', wide: true, cell: (/** @type {any} */ one) => html`<${ClientLink} id=${one.client} nick=${one.nick} tone=${one.online ? 'good' : 'calm'} />` },
     { name: 'Role', cell: (/** @type {any} */ one) => html`<${Badge} tone=${one.role === 'owner' ? 'accent' : one.role === 'admin' ? 'info' : 'calm'}>${one.role}</${Badge}>` },
     { name: 'Address', cell: (/** @type {any} */ one) => (one.address4 ? html`<code>${one.address4}</code>` : html`<span class="faint">none</span>`) },
-    { name: 'State', cell: (/** @type {any} */ one) => (one.online ? 'Online' : html`<span class="faint">Offline</span>`) },
+    { name: 'State', cell: (/** @type {any} */ one) => html`${one.online ? 'Online' : html`<span class="faint">Offline</span>`}${one.seated === false && html` <${Badge} tone="warn">no seat</${Badge}>`}${one.kept && html` <${Badge} tone="info">kept</${Badge}>`}` },
     { name: 'Joined', cell: (/** @type {any} */ one) => html`<${When} at=${one.joined_ms} />` },
     { name: 'Actions', end: true, cell: (/** @type {any} */ one) => (one.role === 'owner' ? null : html`<span class="row-actions"><button type="button" class="quiet" onClick=${() => own(one)} aria-label=${`Make owner: ${nameOf(one)}`}>Make owner</button><button type="button" class="quiet" onClick=${() => evict(one)} aria-label=${`Evict ${nameOf(one)}`}>Evict</button><button type="button" class="quiet bad" onClick=${() => ban(one)} aria-label=${`Ban ${nameOf(one)}`}>Ban</button></span>`) },
   ];

@@ -20,7 +20,7 @@ export function Plans() {
     { name: 'A month', end: true, cell: (/** @type {any} */ one) => (one.relay_bytes_per_month === null ? 'no limit' : bytes(one.relay_bytes_per_month)) },
     { name: 'Actions', end: true, cell: (/** @type {any} */ one) => html`<span class="row-actions"><button type="button" class="quiet" aria-label=${`Change ${one.name}`} onClick=${() => edit(one)}>Change</button><button type="button" class="quiet bad" aria-label=${`Delete ${one.name}`} onClick=${() => remove(one)}>Delete</button></span>` },
   ];
-  return html`<${Head} title="Plans" lead="What a client may have. Limits count for what comes next: nothing is taken away from anybody."><button type="button" class="button primary" onClick=${() => edit({})}><${Icon} name="plus" />New plan</button><//>
+  return html`<${Head} title="Plans" lead="What a client may have. Where a network has more members than its plan allows, nobody is removed: some have no seat until there is one."><button type="button" class="button primary" onClick=${() => edit({})}><${Icon} name="plus" />New plan</button><//>
     <${Card} flush><${Loaded} of=${plans}>${(/** @type {any} */ data) => (data.items.length ? html`<${Table} label="Plans" items=${data.items} id=${(/** @type {any} */ one) => one.name} columns=${columns} />` : html`<${Empty} icon="plans" title="There is no plan" />`)}<//><//>
     ${edited && html`<${Edit} plan=${edited} close=${() => edit(null)} done=${plans.reload} />`}`;
 }

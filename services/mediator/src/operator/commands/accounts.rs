@@ -23,7 +23,13 @@ pub(crate) enum Accounts {
     /// Give everything that is kept about one.
     Export { account: String },
     /// Put one, its clients and its networks on another plan.
-    Plan { account: String, plan: String },
+    Plan {
+        account: String,
+        plan: String,
+        /// Only tell who would lose a seat.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Let the people of one only look.
     Suspend { account: String },
     /// Let them act again.
@@ -45,7 +51,9 @@ impl Accounts {
             }
             Self::Show { account } => Request::get(path(&["accounts", account])),
             Self::Export { account } => Request::get(path(&["accounts", account, "export"])),
-            Self::Plan { account, plan } => put(account, "plan", json!({ "plan": plan })),
+            Self::Plan { account, plan, dry_run } => {
+                put(account, "plan", json!({ "plan": plan })).query("dry_run", Some(&dry_run.to_string()))
+            }
             Self::Suspend { account } => put(account, "standing", json!({ "suspended": true })),
             Self::Resume { account } => put(account, "standing", json!({ "suspended": false })),
             Self::Transfer { account, person } => put(account, "owner", json!({ "person": person })),
