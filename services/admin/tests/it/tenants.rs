@@ -124,7 +124,7 @@ async fn a_network_shows_others_as_members_and_nothing_of_their_accounts() {
     assert_eq!((&own["mine"], &own["state"], &own["online"]), (&json!(true), &json!("own"), &json!(false)));
     assert_eq!((&other["mine"], &other["nick"], &other["online"]), (&json!(false), &json!("anna"), &json!(true)));
     let fields: BTreeSet<_> = other.as_object().unwrap().keys().map(String::as_str).collect();
-    let known = ["address4", "address6", "client", "mine", "nick", "online", "role", "state", "via", "why"];
+    let known = ["address4", "address6", "client", "mine", "nick", "online", "role", "seated", "state", "via", "why"];
     assert_eq!(fields, BTreeSet::from(known));
 
     let from = |client: ClientId| format!("/v1/account/networks?from={client}");

@@ -180,7 +180,7 @@ async fn only_what_is_wanted_is_sent() {
     let network = domain::NetworkId::from_bytes([6; 16]);
     let wanted = json!({ "kinds": ["member.*"], "networks": [network] });
     let made = make(&lab, &receiver.url(), wanted).await;
-    assert_eq!(made["kinds"].as_array().unwrap().len(), 7, "{made}");
+    assert_eq!(made["kinds"].as_array().unwrap().len(), 9, "{made}");
     let at = UnixMillis::from(std::time::SystemTime::now());
     let event = |kind, drawn| Event::new(kind, at, [drawn; 10]).client(client(0));
     let events = vec![
