@@ -23,6 +23,7 @@ mod quota;
 mod removals;
 mod rotation;
 mod schema;
+mod seats;
 mod secrets;
 mod sync;
 mod webhooks;

@@ -10,7 +10,7 @@ use crate::{
     operating::json as ordered,
 };
 
-const EMAIL: &str = "anna@example.test";
+pub(crate) const EMAIL: &str = "anna@example.test";
 const PASSWORD: &str = "correct horse battery";
 
 #[test]
@@ -157,7 +157,7 @@ fn an_operator_rules_an_account_on_the_command_line_and_people_see_it_on_their_p
 }
 
 /// Somebody who proved this address by the mail to it, with a session.
-fn signed_up<'a>(deployment: &Deployment, public: &Browser<'a>, email: &str) -> Browser<'a> {
+pub(crate) fn signed_up<'a>(deployment: &Deployment, public: &Browser<'a>, email: &str) -> Browser<'a> {
     public.post("/v1/account/sign-up", &json!({ "email": email, "password": PASSWORD })).of(202);
     let mut mail = None;
     until(|| {

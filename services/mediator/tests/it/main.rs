@@ -22,5 +22,6 @@ mod quota;
 mod refusals;
 mod renewal;
 mod seams;
+mod seats;
 mod telling;
 mod tools;

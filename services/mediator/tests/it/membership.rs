@@ -63,8 +63,8 @@ fn until(mut happened: impl FnMut() -> bool) {
 }
 
 /// A way to the servers that can be closed: a port that passes on what it gets.
-struct Gate {
-    server: String,
+pub(crate) struct Gate {
+    pub(crate) server: String,
     at: SocketAddr,
     open: Arc<AtomicBool>,
     ends: Arc<Mutex<Vec<TcpStream>>>,
@@ -72,7 +72,7 @@ struct Gate {
 }
 
 impl Gate {
-    fn to(server: &str) -> Self {
+    pub(crate) fn to(server: &str) -> Self {
         let (place, fingerprint) = server.trim_start_matches("buri://").split_once('#').unwrap();
         let place = if place.contains(':') { place.to_owned() } else { format!("{place}:12975") };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -99,7 +99,7 @@ impl Gate {
     }
 
     /// Ends what goes through, and lets nothing through any more.
-    fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.open.store(false, Ordering::SeqCst);
         let _ = TcpStream::connect(self.at);
         if let Some(keeper) = self.keeper.take() {

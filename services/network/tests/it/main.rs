@@ -9,3 +9,4 @@ mod joining;
 mod kinds;
 mod lab;
 mod membership;
+mod seats;
