@@ -214,10 +214,6 @@ pub(crate) async fn apply(
     Ok(reading::applicants(db, network).await? <= MAX_APPLICANTS)
 }
 
-pub(crate) async fn is_banned(db: &mut Connection, network: NetworkId, client: ClientId) -> Result<bool, Error> {
-    Ok(count(db, "SELECT COUNT(*) FROM bans WHERE network = $1 AND client = $2", network, client).await? > 0)
-}
-
 /// The role of `client` in the locked network.
 async fn role(
     db: &mut Connection,

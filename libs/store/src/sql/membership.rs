@@ -134,8 +134,8 @@ pub(crate) async fn join(
     at: UnixMillis,
 ) -> Result<Admission, JoinError> {
     let bumped = bump(db, network, at).await?.ok_or(JoinError::Gone)?;
-    check_welcome(db, network, client, &bumped).await?;
-    check_room(db, network, client, &bumped, at).await?;
+    let room = check_welcome(db, network, client, &bumped).await?;
+    check_room(db, network, client, room, at).await?;
     let admission = if bumped.terms.approval {
         if !governing::apply(db, network, client, at).await? {
             return Err(JoinError::TooManyApplicants);
@@ -162,23 +162,43 @@ async fn give_back(db: &mut Connection, spent: Option<Spent>) -> Result<(), Erro
     }
 }
 
-/// Whether `client` may come into the network at all.
+/// How many the network may have, and has.
+#[derive(Clone, Copy)]
+pub(crate) struct Room {
+    seats: i64,
+    members: i64,
+}
+
+/// Whether `client` may come into the network at all, and what room there is.
 pub(crate) async fn check_welcome(
     db: &mut Connection,
     network: NetworkId,
     client: ClientId,
     bumped: &Bumped,
-) -> Result<(), JoinError> {
-    if governing::is_banned(db, network, client).await? {
+) -> Result<Room, JoinError> {
+    let (banned, belongs, members, seats): (i64, i64, i64, i64) = sqlx::query_as::<Db, _>(
+        "SELECT (SELECT COUNT(*) FROM bans b WHERE b.network = $1 AND b.client = $2),
+                (SELECT COUNT(*) FROM members m WHERE m.network = $1 AND m.client = $2 AND NOT m.gone),
+                (SELECT COUNT(*) FROM members m WHERE m.network = $1 AND NOT m.gone),
+                p.members_per_network
+         FROM clients c JOIN plans p ON p.name = c.plan WHERE c.id = $3",
+    )
+    .bind(network.as_bytes().to_vec())
+    .bind(client.as_bytes().to_vec())
+    .bind(bumped.owner.as_bytes().to_vec())
+    .fetch_one(db)
+    .await
+    .map_err(Error::from)?;
+    if banned > 0 {
         return Err(JoinError::Banned);
     }
-    if reading::role(db, network, client).await?.is_some() {
+    if belongs > 0 {
         return Err(JoinError::AlreadyMember);
     }
     if bumped.terms.locked {
         return Err(JoinError::Locked);
     }
-    Ok(())
+    Ok(Room { seats, members })
 }
 
 /// Whether there is room for `client`: in the network, and for one more network of its own.
@@ -186,11 +206,11 @@ pub(crate) async fn check_room(
     db: &mut Connection,
     network: NetworkId,
     client: ClientId,
-    bumped: &Bumped,
+    room: Room,
     at: UnixMillis,
 ) -> Result<(), JoinError> {
-    if let Some(seats) = beyond_seats(db, network, bumped.owner).await? {
-        return Err(JoinError::Full { seats });
+    if room.members >= room.seats {
+        return Err(JoinError::Full { seats: values::count(room.seats)? });
     }
     if let Some(withheld) = blocks::withheld(db, network, at).await? {
         return Err(withheld);
@@ -515,8 +535,8 @@ async fn change(
     members: Vec<Member>,
 ) -> Result<NetworkChange, Error> {
     let (since, revision) = (values::revision(bumped.revision - 1)?, values::revision(bumped.revision)?);
-    let terms = NetworkTerms { applicants: reading::applicants(db, network).await?, ..bumped.terms };
-    let secret = SecretState { lacking: secrets::lacking(db, network, bumped.secret.epoch).await?, ..bumped.secret };
+    let (applicants, lacking) = reading::waiting(db, network, bumped.secret.epoch).await?;
+    let (terms, secret) = (NetworkTerms { applicants, ..bumped.terms }, SecretState { lacking, ..bumped.secret });
     let name = bumped.name.clone();
     Ok(NetworkChange { network, name, since, revision, members, left: false, terms, secret })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::{
     ClientId, IdentityKey, Member, NetworkChange, NetworkId, NetworkName, NetworkTerms, PayerId, Revision, Role, Route,
-    SecretState, Signature, TunnelKey, VirtualAddresses,
+    SecretEpoch, SecretState, Signature, TunnelKey, VirtualAddresses,
 };
 
 use super::{
@@ -146,6 +146,20 @@ pub(crate) async fn applicants(db: &mut Connection, network: NetworkId) -> Resul
     values::count(waiting)
 }
 
+/// How many wait to be let in, and how many members could be handed the secret of `epoch`, and were not.
+pub(crate) async fn waiting(db: &mut Connection, network: NetworkId, epoch: SecretEpoch) -> Result<(u32, u32), Error> {
+    let (applicants, lacking): (i64, i64) = sqlx::query_as::<Db, _>(
+        "SELECT (SELECT COUNT(*) FROM applicants WHERE network = $1),
+                (SELECT COUNT(*) FROM members WHERE network = $1 AND NOT gone
+                 AND proof_epoch > 0 AND proof_epoch < $2 AND seal_epoch < $2)",
+    )
+    .bind(network.as_bytes().to_vec())
+    .bind(bigint(epoch.0))
+    .fetch_one(db)
+    .await?;
+    Ok((values::count(applicants)?, values::count(lacking)?))
+}
+
 /// What a password for the network of this name is checked with.
 pub(crate) async fn password_record(db: &mut Connection, name: NetworkName) -> Result<Option<PasswordRecord>, Error> {
     let row: Option<(Vec<u8>, Vec<u8>, String)> =
@@ -241,9 +255,8 @@ async fn told(
     since: Revision,
     members: Vec<Member>,
 ) -> Result<NetworkChange, Error> {
-    let applicants = applicants(db, network).await?;
     let secret = secrets::state(row.secret_epoch, row.door_epoch, row.secret_wanted)?;
-    let secret = SecretState { lacking: secrets::lacking(db, network, secret.epoch).await?, ..secret };
+    let (applicants, lacking) = waiting(db, network, secret.epoch).await?;
     Ok(NetworkChange {
         network,
         name: values::name(&row.name)?,
@@ -257,7 +270,7 @@ async fn told(
             applicants,
             kind: values::kind(row.kind, row.routed)?,
         },
-        secret,
+        secret: SecretState { lacking, ..secret },
     })
 }
 

@@ -27,19 +27,6 @@ pub(crate) fn state(epoch: i64, door: i64, wanted: i64) -> Result<SecretState, E
     Ok(SecretState { epoch: values::epoch(epoch)?, door: values::epoch(door)?, wanted, lacking: 0 })
 }
 
-/// Members who could be handed the newest secret, and were not.
-pub(crate) async fn lacking(db: &mut Connection, network: NetworkId, epoch: SecretEpoch) -> Result<u32, Error> {
-    let lacking: i64 = sqlx::query_scalar::<Db, _>(
-        "SELECT COUNT(*) FROM members WHERE network = $1 AND NOT gone
-         AND proof_epoch > 0 AND proof_epoch < $2 AND seal_epoch < $2",
-    )
-    .bind(network.as_bytes().to_vec())
-    .bind(bigint(epoch.0))
-    .fetch_one(db)
-    .await?;
-    values::count(lacking)
-}
-
 /// Notes in the locked network that somebody is gone who knows its newest secret.
 pub(crate) async fn want(
     db: &mut Connection,
