@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::{ClientId, InviteId, MAX_INVITES, NetworkId, NetworkOrder, NewInvite};
 use futures_util::future::join_all;
-use store::{JoinError, OrderError};
+use store::{Error, JoinError, OrderError};
 
 use crate::lab::{Lab, NOW};
 
@@ -181,10 +181,14 @@ async fn invited(lab: &Lab, network: NetworkId, maker: ClientId, uses: u32, life
 /// Who of `crowd` got in; all the others found the invite used up.
 async fn race(lab: &Lab, invite: InviteId, crowd: &[ClientId]) -> Vec<ClientId> {
     let tries = crowd.iter().map(|&client| async move {
-        match lab.networks().redeem(invite, client, rand::random(), NOW).await {
-            Ok(_) => Some(client),
-            Err(JoinError::InviteUsedUp) => None,
-            Err(error) => panic!("{error:?}"),
+        loop {
+            match lab.networks().redeem(invite, client, rand::random(), NOW).await {
+                Ok(_) => return Some(client),
+                Err(JoinError::InviteUsedUp) => return None,
+                // So many wait for one connection that a slow disk keeps some of them back: they come again.
+                Err(JoinError::Store(Error::Busy)) => {}
+                Err(error) => panic!("{error:?}"),
+            }
         }
     });
     join_all(tries).await.into_iter().flatten().collect()
