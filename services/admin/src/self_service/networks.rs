@@ -173,9 +173,10 @@ async fn show(ask: &Ask, seen: Seen, mine: &BTreeSet<ClientId>) -> Result<View, 
     let members = members.unwrap_or_default();
     let decides = |member: &Member| mine.contains(&member.client) && matches!(member.role, Role::Owner | Role::Admin);
     let applicants = if members.iter().any(decides) { applicants(ask, network.network).await? } else { Vec::new() };
-    let awake = members.iter().any(|member| member.client == eyes && online(member));
+    // Who has no seat meets nobody here, whatever it has elsewhere.
+    let awake = members.iter().any(|member| member.client == eyes && online(member) && !member.unseated);
     let lines = members.into_iter().enumerate().map(|(nth, member)| {
-        let look = nth < pairs && awake && online(&member) && member.client != eyes;
+        let look = nth < pairs && awake && online(&member) && !member.unseated && member.client != eyes;
         async move {
             let record = if look { record(ask, eyes, member.client).await } else { None };
             line(member, eyes, mine, record)

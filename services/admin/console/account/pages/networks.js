@@ -107,6 +107,7 @@ function cause(why) {
 /** The one line under a name. @param {any} one @param {any} eyes */
 function line(one, eyes) {
   if (one.state === 'own') return one.online ? 'Your machine, online' : 'Your machine, offline';
+  if (one.seated === false) return one.online ? 'Online, without a seat' : 'Offline, without a seat';
   if (one.state === 'direct') return `Direct${one.via ? `, ${VIAS[one.via] ?? ''}` : ''}`;
   if (one.state === 'relayed') return cause(one.why);
   if (one.state === 'online') return eyes?.online ? 'Online, no connection to it yet' : 'Online';
