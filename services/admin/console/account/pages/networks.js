@@ -174,7 +174,8 @@ function Applicant({ one, network }) {
 /** Whose the network is. @param {{network: any, role: string, mine: any[], reload: () => void}} props */
 function Foot({ network, role, mine, reload }) {
   const owned = mine.some((one) => one.client === network.owner);
-  const seats = `${network.members.length} of ${counted(network.seats, 'seat')} taken`;
+  const without = network.members.filter((/** @type {any} */ one) => one.seated === false).length;
+  const seats = `${network.members.length - without} of ${counted(network.seats, 'seat')} taken${without ? `, ${without} without` : ''}`;
   const path = `/v1/account/networks/${network.network}`;
   const attach = () => ask({ title: `Add ${network.name} to the account?`, text: 'It is then listed as the account’s, and not only as that of the machine which owns it. Its members notice nothing.', verb: 'Add to the account', run: () => send('PUT', path), done: `${network.name} belongs to the account now.`, after: reload });
   const detach = () => ask({ title: `Take ${network.name} out of the account?`, text: 'It belongs to the machine alone that owns it. Its members notice nothing.', verb: 'Take out', run: () => send('DELETE', path), done: `${network.name} belongs to its machine alone.`, after: reload });
