@@ -29,8 +29,8 @@ pub trait Networks: Send + Sync {
         at: UnixMillis,
     ) -> Result<Admission, JoinError>;
 
-    /// Joins as [`Networks::join`] does. Whoever is admitted has the attempt back that was taken out of `spent` at `taken`; after
-    /// a refusal the caller calls [`Networks::forgive`].
+    /// Joins as [`Networks::join`] does. Whoever is admitted by it has the attempt back that was taken out of `spent` at `taken`,
+    /// once; after a refusal the caller calls [`Networks::forgive`].
     async fn join_by_password(
         &self,
         network: NetworkId,

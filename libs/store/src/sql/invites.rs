@@ -54,7 +54,7 @@ pub(crate) async fn redeemed(
             .fetch_optional(&mut *db)
             .await?;
     let Some((network, sealed)) = row else { return Ok(None) };
-    let joined = membership::joined_by(db, context, values::network(&network)?, client, request, None).await?;
+    let joined = membership::joined_by(db, context, values::network(&network)?, client, request).await?;
     Ok(joined.map(|joined| Joined { wrapped_secret: sealed, ..joined }))
 }
 

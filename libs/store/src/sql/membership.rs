@@ -235,14 +235,13 @@ pub(crate) async fn beyond_seats(
     Ok((members >= i64::from(seats)).then_some(seats))
 }
 
-/// The answer to a join that is repeated with the same `request`.
+/// The answer to a join that is repeated with the same `request`. The first one gave the attempt back.
 pub(crate) async fn joined_by(
     db: &mut Connection,
     context: Context,
     network: NetworkId,
     client: ClientId,
     request: [u8; 16],
-    spent: Option<Spent>,
 ) -> Result<Option<Joined>, Error> {
     let same: Option<i64> = sqlx::query_scalar::<Db, _>(
         "SELECT revision FROM members WHERE network = $1 AND client = $2 AND request = $3 AND NOT gone",
@@ -252,12 +251,10 @@ pub(crate) async fn joined_by(
     .bind(request.to_vec())
     .fetch_optional(&mut *db)
     .await?;
-    if same.is_none() {
-        return Ok(None);
+    match same {
+        Some(_) => rejoined(db, context, network, client).await,
+        None => Ok(None),
     }
-    let joined = rejoined(db, context, network, client).await?;
-    give_back(db, spent).await?;
-    Ok(joined)
 }
 
 pub(crate) async fn leave(

@@ -329,18 +329,15 @@ impl Store {
         at: UnixMillis,
     ) -> Result<Admission, JoinError> {
         let context = self.context;
-        let attempt = spent.clone();
         let joined = self
             .engine
-            .write("join", move |db| Box::pin(membership::join(db, context, network, client, request, attempt, at)))
+            .write("join", move |db| Box::pin(membership::join(db, context, network, client, request, spent, at)))
             .await;
         match joined {
             Err(JoinError::AlreadyMember) => {
                 let repeated = self
                     .engine
-                    .write("joined", move |db| {
-                        Box::pin(membership::joined_by(db, context, network, client, request, spent))
-                    })
+                    .write("joined", move |db| Box::pin(membership::joined_by(db, context, network, client, request)))
                     .await?;
                 repeated.map(|joined| Admission::Joined(Box::new(joined))).ok_or(JoinError::AlreadyMember)
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use store::{Budget, BudgetKind, Guess};
+use store::{Admission, Budget, BudgetKind, Guess, JoinError};
 
 use crate::lab::{Lab, NOW};
 
@@ -12,6 +12,7 @@ crate::conformance! {
     one_empty_budget_spends_nothing_of_the_others,
     a_success_gives_the_attempt_back,
     successes_at_once_give_back_every_attempt,
+    an_admission_gives_its_attempt_back_once,
     a_window_ends,
 }
 
@@ -58,6 +59,21 @@ async fn successes_at_once_give_back_every_attempt(lab: &Lab) {
         let guess = lab.networks().guess(&budgets, NOW).await.unwrap();
         assert_eq!(guess == Guess::Allowed, spent < 40, "{spent}");
     }
+}
+
+async fn an_admission_gives_its_attempt_back_once(lab: &Lab) {
+    let [owner, guest] = lab.clients(2).await.try_into().unwrap();
+    let network = lab.network("club", owner).await;
+    let budgets = [budget(BudgetKind::Network, 3), budget(BudgetKind::Source, 3)];
+    for _ in 0..3 {
+        assert_eq!(lab.networks().guess(&budgets, NOW).await.unwrap(), Guess::Allowed);
+    }
+    let join = async |request| lab.networks().join_by_password(network, guest, request, &budgets, NOW, NOW).await;
+    assert!(matches!(join([1; 16]).await.unwrap(), Admission::Joined(_)));
+    assert!(matches!(join([1; 16]).await.unwrap(), Admission::Joined(_)), "the answer again, and nothing else");
+    assert!(matches!(join([2; 16]).await, Err(JoinError::AlreadyMember)), "the caller gives that one back");
+    assert_eq!(lab.networks().guess(&budgets, NOW).await.unwrap(), Guess::Allowed);
+    assert!(matches!(lab.networks().guess(&budgets, NOW).await.unwrap(), Guess::Exhausted { .. }));
 }
 
 async fn a_window_ends(lab: &Lab) {

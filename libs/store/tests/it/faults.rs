@@ -55,18 +55,26 @@ async fn a_closed_store_answers_with_an_error(lab: &Lab) {
 async fn connections_that_broke_in_the_pool_are_replaced_on_postgres() {
     let lab = Lab::on_postgres().await;
     let clients = lab.clients(8).await;
-    join_all(clients.iter().map(|&client| lab.networks().snapshot(client, &[]))).await;
+    let snapshots = || join_all(clients.iter().map(|&client| lab.networks().snapshot(client, &[])));
+    snapshots().await;
+    break_connections(&lab).await;
+    for outcome in snapshots().await {
+        outcome.unwrap();
+    }
+    // Those of single statements, which begin nothing by which they could be found out.
+    break_connections(&lab).await;
+    for outcome in join_all(clients.iter().map(|&client| lab.networks().peers(client))).await {
+        outcome.unwrap();
+    }
+    lab.end().await;
+}
 
+async fn break_connections(lab: &Lab) {
     lab.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE datname = current_database() AND pid <> pg_backend_pid()",
     )
     .await;
-
-    for outcome in join_all(clients.iter().map(|&client| lab.networks().snapshot(client, &[]))).await {
-        outcome.unwrap();
-    }
-    lab.end().await;
 }
 
 #[tokio::test]
