@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use bus::Call;
 use domain::{
     AccountExport, AccountId, AccountOrder, AccountView, AttachCode, ClientAccount, ClientId, EmailAddress,
     OneTimeToken, Passphrase, PersonId, Role, SeatsLost, SessionToken, SourcePrefix, UnixMillis,
@@ -84,12 +83,7 @@ pub enum AccountRefusal {
 
 macro_rules! calls {
     ($($subject:literal: $call:ty => $reply:ty),+ $(,)?) => {
-        $(impl Call for $call {
-            const SUBJECT: &'static str = $subject;
-            const DEADLINE: Duration = Duration::from_secs(10);
-            type Reply = $reply;
-            type Refusal = AccountRefusal;
-        })+
+        $(call!($call, $subject, $reply, AccountRefusal, Duration::from_secs(10));)+
     };
 }
 

@@ -4,9 +4,6 @@ pub mod blocks;
 pub mod operators;
 mod rotation;
 
-use std::time::Duration;
-
-use bus::Call;
 use domain::{
     AddressPrefix, BlockNotice, ClientId, IdentityKey, Nickname, RelayGrant, RelayReport, Signature, SourcePrefix,
     TunnelKey, UnixMillis,
@@ -117,12 +114,7 @@ pub enum LoginRefusal {
     },
 }
 
-impl Call for Login {
-    const SUBJECT: &'static str = "auth.login";
-    const DEADLINE: Duration = Duration::from_secs(5);
-    type Reply = LoggedIn;
-    type Refusal = LoginRefusal;
-}
+call!(Login, "auth.login", LoggedIn, LoginRefusal);
 
 /// A fresh resumption token for a client with a session.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -144,12 +136,7 @@ pub struct Renewed {
     pub expires: UnixMillis,
 }
 
-impl Call for Renew {
-    const SUBJECT: &'static str = "auth.renew";
-    const DEADLINE: Duration = Duration::from_secs(5);
-    type Reply = Renewed;
-    type Refusal = LoginRefusal;
-}
+call!(Renew, "auth.renew", Renewed, LoginRefusal);
 
 /// Which keys tokens are verified with.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -166,12 +153,7 @@ pub struct KeysReply {
     pub retired: Vec<RetiredKey>,
 }
 
-impl Call for Keys {
-    const SUBJECT: &'static str = "auth.keys";
-    const DEADLINE: Duration = Duration::from_secs(5);
-    type Reply = KeysReply;
-    type Refusal = LoginRefusal;
-}
+call!(Keys, "auth.keys", KeysReply, LoginRefusal);
 
 /// What a relay has spent of somebody's monthly quota, and a question for more. Safe to repeat, in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -203,9 +185,4 @@ pub enum SettleRefusal {
     Busy,
 }
 
-impl Call for SettleRelay {
-    const SUBJECT: &'static str = "auth.settle-relay";
-    const DEADLINE: Duration = Duration::from_secs(5);
-    type Reply = RelayGrant;
-    type Refusal = SettleRefusal;
-}
+call!(SettleRelay, "auth.settle-relay", RelayGrant, SettleRefusal);

@@ -3,9 +3,6 @@
 pub mod operators;
 mod outbox;
 
-use std::time::Duration;
-
-use bus::Call;
 use domain::{
     BlockNotice, ClientId, Epoch, Holder, InstanceId, InviteToken, KnownNetwork, MembershipKey, MembershipTicket,
     NatClass, NetworkChange, NetworkId, NetworkKind, NetworkName, NetworkOrder, NewSecret, Nickname, RelayId, Removals,
@@ -14,8 +11,6 @@ use domain::{
 use minicbor::{Decode, Encode};
 
 pub use outbox::Unannounced;
-
-const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why a membership call is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -113,17 +108,6 @@ pub enum Refusal {
     },
 }
 
-macro_rules! call {
-    ($call:ident, $subject:literal, $reply:ty) => {
-        impl Call for $call {
-            const SUBJECT: &'static str = $subject;
-            const DEADLINE: Duration = DEADLINE;
-            type Reply = $reply;
-            type Refusal = Refusal;
-        }
-    };
-}
-
 /// Everything a client does not know yet of its networks.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Snapshot {
@@ -155,7 +139,7 @@ pub struct Snapped {
     #[cbor(default)]
     pub membership_keys: Vec<MembershipKey>,
 }
-call!(Snapshot, "network.snapshot", Snapped);
+call!(Snapshot, "network.snapshot", Snapped, Refusal);
 
 /// First half of a creation.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -177,7 +161,7 @@ pub struct CreateStarted {
     #[cbor(n(0), with = "minicbor::bytes")]
     pub response: Vec<u8>,
 }
-call!(CreateStart, "network.create-start", CreateStarted);
+call!(CreateStart, "network.create-start", CreateStarted, Refusal);
 
 /// Second half of a creation.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -193,7 +177,7 @@ pub struct CreateFinish {
     #[cbor(n(3), with = "minicbor::bytes")]
     pub wrapped_secret: Vec<u8>,
 }
-call!(CreateFinish, "network.create-finish", Joined);
+call!(CreateFinish, "network.create-finish", Joined, Refusal);
 
 /// First half of a join.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -217,7 +201,7 @@ pub struct JoinStarted {
     #[cbor(n(1), with = "minicbor::bytes")]
     pub pending: Vec<u8>,
 }
-call!(JoinStart, "network.join-start", JoinStarted);
+call!(JoinStart, "network.join-start", JoinStarted, Refusal);
 
 /// Second half of a join.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -230,7 +214,7 @@ pub struct JoinFinish {
     #[cbor(n(2), with = "minicbor::bytes")]
     pub finalization: Vec<u8>,
 }
-call!(JoinFinish, "network.join-finish", Admission);
+call!(JoinFinish, "network.join-finish", Admission, Refusal);
 
 /// What a join led to.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -255,7 +239,7 @@ pub struct Redeem {
     #[n(3)]
     pub source: SourcePrefix,
 }
-call!(Redeem, "network.redeem", Joined);
+call!(Redeem, "network.redeem", Joined, Refusal);
 
 /// The client is a member now.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -288,7 +272,7 @@ pub struct Leave {
     #[n(1)]
     pub network: NetworkId,
 }
-call!(Leave, "network.leave", ());
+call!(Leave, "network.leave", (), Refusal);
 
 /// A member orders something.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -300,7 +284,7 @@ pub struct Order {
     #[n(2)]
     pub order: NetworkOrder,
 }
-call!(Order, "network.order", NetworkChange);
+call!(Order, "network.order", NetworkChange, Refusal);
 
 /// Who waits to become a member, who is banned, and what invites there are; for members who may see that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -310,7 +294,7 @@ pub struct Admissions {
     #[n(1)]
     pub network: NetworkId,
 }
-call!(Admissions, "network.admissions", domain::Admissions);
+call!(Admissions, "network.admissions", domain::Admissions, Refusal);
 
 /// What a member opens the network with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -330,7 +314,7 @@ pub struct WrappedSecret {
     #[cbor(default)]
     pub door: SecretEpoch,
 }
-call!(Keys, "network.keys", WrappedSecret);
+call!(Keys, "network.keys", WrappedSecret, Refusal);
 
 /// First half of a change of the password.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -346,7 +330,7 @@ pub struct SetPassStart {
     #[cbor(n(3), with = "minicbor::bytes")]
     pub request: Vec<u8>,
 }
-call!(SetPassStart, "network.set-pass-start", CreateStarted);
+call!(SetPassStart, "network.set-pass-start", CreateStarted, Refusal);
 
 /// A newer secret, and perhaps the second half of a change of the password.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -358,7 +342,7 @@ pub struct RenewSecret {
     #[n(2)]
     pub new: NewSecret,
 }
-call!(RenewSecret, "network.renew-secret", NetworkChange);
+call!(RenewSecret, "network.renew-secret", NetworkChange, Refusal);
 
 /// The newest secret, for members who lack it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -372,7 +356,7 @@ pub struct HandSecret {
     #[n(3)]
     pub seals: Vec<Seal>,
 }
-call!(HandSecret, "network.hand-secret", NetworkChange);
+call!(HandSecret, "network.hand-secret", NetworkChange, Refusal);
 
 /// Which members proved which secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -394,7 +378,7 @@ pub struct HoldersPage {
     #[n(1)]
     pub more: bool,
 }
-call!(Holders, "network.holders", HoldersPage);
+call!(Holders, "network.holders", HoldersPage, Refusal);
 
 /// What lies there sealed for a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -411,7 +395,7 @@ pub struct SealedSecret {
     #[n(0)]
     pub seal: Option<Seal>,
 }
-call!(Sealed, "network.sealed", SealedSecret);
+call!(Sealed, "network.sealed", SealedSecret, Refusal);
 
 /// A member has a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -425,7 +409,7 @@ pub struct Prove {
     #[n(3)]
     pub proof: SecretProof,
 }
-call!(Prove, "network.prove", ());
+call!(Prove, "network.prove", (), Refusal);
 
 /// A member wants to show that it is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -444,7 +428,7 @@ pub struct MembershipProof {
     #[n(1)]
     pub removals: Signed<Removals>,
 }
-call!(Membership, "network.membership", MembershipProof);
+call!(Membership, "network.membership", MembershipProof, Refusal);
 
 /// A client changes its nickname in all its networks.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -454,7 +438,7 @@ pub struct SetNick {
     #[n(1)]
     pub nick: Nickname,
 }
-call!(SetNick, "network.set-nick", ());
+call!(SetNick, "network.set-nick", (), Refusal);
 
 /// What changed in a network after a revision, for a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -466,7 +450,7 @@ pub struct ChangesSince {
     #[n(2)]
     pub revision: Revision,
 }
-call!(ChangesSince, "network.changes-since", NetworkChange);
+call!(ChangesSince, "network.changes-since", NetworkChange, Refusal);
 
 /// A client has data for a peer and no path to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -476,7 +460,7 @@ pub struct Connect {
     #[n(1)]
     pub peer: ClientId,
 }
-call!(Connect, "network.connect", ());
+call!(Connect, "network.connect", (), Refusal);
 
 /// A client wants another relay for the pair with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -489,7 +473,7 @@ pub struct AnotherRelay {
     #[n(2)]
     pub leaves: Option<RelayId>,
 }
-call!(AnotherRelay, "network.another-relay", ());
+call!(AnotherRelay, "network.another-relay", (), Refusal);
 
 /// A page of sessions, for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -524,7 +508,7 @@ pub struct SessionRow {
     #[n(4)]
     pub class: Option<NatClass>,
 }
-call!(Sessions, "network.sessions", SessionsPage);
+call!(Sessions, "network.sessions", SessionsPage, Refusal);
 
 /// A page of networks, for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -565,4 +549,4 @@ pub struct NetworkRow {
     #[cbor(default)]
     pub kind: NetworkKind,
 }
-call!(Networks, "network.networks", NetworksPage);
+call!(Networks, "network.networks", NetworksPage, Refusal);

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use bus::{Call, Delivery, Event};
+use bus::{Delivery, Event};
 use domain::{Bandwidth, ClientId, PairRecord, PayerId, PunchReady, PunchReport, RelayId, StreamEndpoint};
 use minicbor::{Decode, Encode, bytes::ByteArray};
 
@@ -179,12 +179,7 @@ pub struct PairReply {
     pub record: Option<PairRecord>,
 }
 
-impl Call for Pair {
-    const SUBJECT: &'static str = "rendezvous.pair";
-    const DEADLINE: Duration = Duration::from_secs(5);
-    type Reply = PairReply;
-    type Refusal = Refusal;
-}
+call!(Pair, "rendezvous.pair", PairReply, Refusal);
 
 /// The live relays, as one rendezvous process sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -197,12 +192,7 @@ pub struct RelaysReply {
     pub relays: Vec<RelayBeat>,
 }
 
-impl Call for Relays {
-    const SUBJECT: &'static str = "rendezvous.relays";
-    const DEADLINE: Duration = Duration::from_secs(5);
-    type Reply = RelaysReply;
-    type Refusal = Refusal;
-}
+call!(Relays, "rendezvous.relays", RelaysReply, Refusal);
 
 /// An operator wants something of a relay. The answer is that the relay was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -227,12 +217,7 @@ pub enum OrderRefusal {
     },
 }
 
-impl Call for OrderRelay {
-    const SUBJECT: &'static str = "rendezvous.order-relay";
-    const DEADLINE: Duration = Duration::from_secs(5);
-    type Reply = ();
-    type Refusal = OrderRefusal;
-}
+call!(OrderRelay, "rendezvous.order-relay", (), OrderRefusal);
 
 /// The STUN endpoints of the rendezvous processes, told to clients at login.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

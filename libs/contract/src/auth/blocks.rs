@@ -1,12 +1,8 @@
 //! Blocks: what operators have auth hold against whom, and how gateways learn of it.
 
-use std::time::Duration;
-
-use bus::{Call, Delivery, Event};
+use bus::{Delivery, Event};
 use domain::{Block, BlockId, BlockReason, BlockSubject, ClientId, Degree, UnixMillis};
 use minicbor::{Decode, Encode};
-
-const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why something was not done about a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -33,17 +29,6 @@ pub enum BlockRefusal {
     Busy,
 }
 
-macro_rules! call {
-    ($call:ident, $subject:literal, $reply:ty) => {
-        impl Call for $call {
-            const SUBJECT: &'static str = $subject;
-            const DEADLINE: Duration = DEADLINE;
-            type Reply = $reply;
-            type Refusal = BlockRefusal;
-        }
-    };
-}
-
 /// Makes a block.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct MakeBlock {
@@ -62,7 +47,7 @@ pub struct MakeBlock {
     #[n(5)]
     pub expires: UnixMillis,
 }
-call!(MakeBlock, "auth.make-block", Block);
+call!(MakeBlock, "auth.make-block", Block, BlockRefusal);
 
 /// A page of blocks, by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -81,7 +66,7 @@ pub struct BlocksPage {
     #[n(1)]
     pub more: bool,
 }
-call!(Blocks, "auth.blocks", BlocksPage);
+call!(Blocks, "auth.blocks", BlocksPage, BlockRefusal);
 
 /// One block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -89,7 +74,7 @@ pub struct ShowBlock {
     #[n(0)]
     pub id: BlockId,
 }
-call!(ShowBlock, "auth.show-block", Block);
+call!(ShowBlock, "auth.show-block", Block, BlockRefusal);
 
 /// Changes a block, if it is still in the version `expected`; `None`: whatever it is in.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -114,7 +99,7 @@ pub struct ChangedBlock {
     #[n(1)]
     pub after: Block,
 }
-call!(ChangeBlock, "auth.change-block", ChangedBlock);
+call!(ChangeBlock, "auth.change-block", ChangedBlock, BlockRefusal);
 
 /// Lifts a block, likewise. The answer is what it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -124,7 +109,7 @@ pub struct LiftBlock {
     #[n(1)]
     pub expected: Option<u64>,
 }
-call!(LiftBlock, "auth.lift-block", Block);
+call!(LiftBlock, "auth.lift-block", Block, BlockRefusal);
 
 /// Whom a block on `subject` is about: a page of the registered clients, by id. Of addresses none: where clients are is not
 /// stored.
@@ -146,7 +131,7 @@ pub struct ClientsPage {
     #[n(1)]
     pub more: bool,
 }
-call!(AboutWhom, "auth.about-whom", ClientsPage);
+call!(AboutWhom, "auth.about-whom", ClientsPage, BlockRefusal);
 
 /// Whose resumption tokens do not count, because something is held against them or their account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -162,7 +147,7 @@ pub enum Blocked {
     #[n(1)]
     Everybody,
 }
-call!(BlockedClients, "auth.blocked-clients", Blocked);
+call!(BlockedClients, "auth.blocked-clients", Blocked, BlockRefusal);
 
 /// A block was made, changed or lifted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

@@ -1,12 +1,9 @@
 //! What operators have auth do.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::net::Ipv4Addr;
 
-use bus::Call;
 use domain::{ClientId, Nickname, PayerId, Plan, SeatsLost, UnixMillis};
 use minicbor::{Decode, Encode};
-
-const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why something was not done for an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -35,17 +32,6 @@ pub enum Refusal {
     /// Storage has too much to do; nothing was done.
     #[n(7)]
     Busy,
-}
-
-macro_rules! call {
-    ($call:ident, $subject:literal, $reply:ty) => {
-        impl Call for $call {
-            const SUBJECT: &'static str = $subject;
-            const DEADLINE: Duration = DEADLINE;
-            type Reply = $reply;
-            type Refusal = Refusal;
-        }
-    };
 }
 
 /// Which clients are looked for.
@@ -121,7 +107,7 @@ impl ClientRow {
         self.v4.map(Ipv4Addr::from_bits)
     }
 }
-call!(FindClients, "auth.find-clients", FoundClients);
+call!(FindClients, "auth.find-clients", FoundClients, Refusal);
 
 /// Puts a client on another plan.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -134,7 +120,7 @@ pub struct AssignPlan {
     #[n(2)]
     pub expected: Option<String>,
 }
-call!(AssignPlan, "auth.assign-plan", ());
+call!(AssignPlan, "auth.assign-plan", (), Refusal);
 
 /// All plans, by name.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -146,7 +132,7 @@ pub struct PlansReply {
     #[n(0)]
     pub plans: Vec<Plan>,
 }
-call!(Plans, "auth.plans", PlansReply);
+call!(Plans, "auth.plans", PlansReply, Refusal);
 
 /// Makes a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -154,7 +140,7 @@ pub struct MakePlan {
     #[n(0)]
     pub plan: Plan,
 }
-call!(MakePlan, "auth.make-plan", ());
+call!(MakePlan, "auth.make-plan", (), Refusal);
 
 /// Puts a plan in the place of another one of the same name, if that is still what it was.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -164,7 +150,7 @@ pub struct ChangePlan {
     #[n(1)]
     pub plan: Plan,
 }
-call!(ChangePlan, "auth.change-plan", ());
+call!(ChangePlan, "auth.change-plan", (), Refusal);
 
 /// Asks who would lose a seat if a plan allowed so many members.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -174,7 +160,7 @@ pub struct SeatsLostByPlan {
     #[n(1)]
     pub members: u32,
 }
-call!(SeatsLostByPlan, "auth.change-plan.seats", SeatsLost);
+call!(SeatsLostByPlan, "auth.change-plan.seats", SeatsLost, Refusal);
 
 /// Drops a plan that nobody has, if it is still what it was.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -182,7 +168,7 @@ pub struct DropPlan {
     #[n(0)]
     pub expected: Plan,
 }
-call!(DropPlan, "auth.drop-plan", ());
+call!(DropPlan, "auth.drop-plan", (), Refusal);
 
 /// What was relayed for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -222,4 +208,4 @@ pub struct UsageRow {
     #[n(2)]
     pub bytes: u64,
 }
-call!(Usage, "auth.usage", UsagePage);
+call!(Usage, "auth.usage", UsagePage, Refusal);

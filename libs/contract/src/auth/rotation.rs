@@ -1,8 +1,6 @@
 //! Clients that change their keys.
 
-use std::time::Duration;
-
-use bus::{Call, Delivery, Event};
+use bus::{Delivery, Event};
 use domain::{ClientId, IdentityKey, KeyRotation, UnixMillis};
 use minicbor::{Decode, Encode};
 
@@ -46,12 +44,7 @@ pub enum RotateRefusal {
     Busy,
 }
 
-impl Call for RotateKey {
-    const SUBJECT: &'static str = "auth.rotate-key";
-    const DEADLINE: Duration = Duration::from_secs(5);
-    type Reply = ();
-    type Refusal = RotateRefusal;
-}
+call!(RotateKey, "auth.rotate-key", (), RotateRefusal);
 
 /// A key that opens nothing any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

@@ -1,27 +1,11 @@
 //! What operators have network do.
 
-use std::time::Duration;
-
-use bus::Call;
 use domain::{
     Admissions, ClientId, Epoch, NetworkId, NetworkOrder, NetworkTerms, Nickname, Revision, Role, UnixMillis,
 };
 use minicbor::{Decode, Encode};
 
 use super::{NetworkRow, Refusal, SessionRow};
-
-const DEADLINE: Duration = Duration::from_secs(5);
-
-macro_rules! call {
-    ($call:ident, $subject:literal, $reply:ty) => {
-        impl Call for $call {
-            const SUBJECT: &'static str = $subject;
-            const DEADLINE: Duration = DEADLINE;
-            type Reply = $reply;
-            type Refusal = Refusal;
-        }
-    };
-}
 
 /// Where a page of networks ends.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
@@ -55,7 +39,7 @@ pub struct FoundNetworks {
     #[n(1)]
     pub next: Option<NetworkPlace>,
 }
-call!(FindNetworks, "network.find-networks", FoundNetworks);
+call!(FindNetworks, "network.find-networks", FoundNetworks, Refusal);
 
 /// Everything that an operator may see of a network, but its members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -81,7 +65,7 @@ pub struct NetworkDetails {
     #[n(2)]
     pub admissions: Admissions,
 }
-call!(ShowNetwork, "network.show", NetworkShown);
+call!(ShowNetwork, "network.show", NetworkShown, Refusal);
 
 /// A page of the members of a network, by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -129,7 +113,7 @@ pub struct MemberRow {
     #[cbor(default)]
     pub kept: bool,
 }
-call!(Members, "network.members", MembersPage);
+call!(Members, "network.members", MembersPage, Refusal);
 
 /// Where a client is: its session and its networks, of which a plan allows few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -155,7 +139,7 @@ pub struct MembershipRow {
     #[n(1)]
     pub role: Role,
 }
-call!(Whereabouts, "network.whereabouts", WhereaboutsReply);
+call!(Whereabouts, "network.whereabouts", WhereaboutsReply, Refusal);
 
 /// Has something done in the place of a network's owner, if the network still has this revision.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -180,13 +164,8 @@ pub enum GovernRefusal {
     Order(#[n(0)] Refusal),
 }
 
-impl Call for Govern {
-    const SUBJECT: &'static str = "network.govern";
-    const DEADLINE: Duration = DEADLINE;
-    /// The revision that the change made.
-    type Reply = Revision;
-    type Refusal = GovernRefusal;
-}
+// The reply is the revision that the change made.
+call!(Govern, "network.govern", Revision, GovernRefusal);
 
 /// Ends the sessions of these clients; they may come back after so many milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -218,4 +197,4 @@ pub struct EndedSession {
     #[n(1)]
     pub epoch: Epoch,
 }
-call!(EndSessions, "network.end-sessions", SessionsEnded);
+call!(EndSessions, "network.end-sessions", SessionsEnded, Refusal);
