@@ -20,9 +20,8 @@ use crate::lab::{Lab, Pair, Path, join, receive};
 /// Datagrams that a proven leg sends while others crowd in, one a millisecond.
 const SENT: usize = 1_500;
 
-/// How many of them may get lost: what came to a full queue before the worker knew that it is pressed, on two cores of which the
-/// crowd takes all it can. Without the filter 13 to 60 % are.
-const LOST: usize = SENT / 10;
+/// How many of them may get lost, on two cores of which the crowd takes all it can. Without the filter 13 to 60 % are.
+const LOST: usize = SENT / 20;
 
 /// Datagrams of a stranger, at once: more than pass in a window while the worker is pressed.
 const BURST: usize = 200;
@@ -61,7 +60,7 @@ fn what_strangers_send_takes_no_room_from_proven_legs() {
 fn what_comes_as_one_piece_counts_as_what_it_is() {
     let mut lab = crowded(Path::Workers);
     let pair = lab.pair(Bandwidth::UNLIMITED);
-    let sockets = vec![lab.leg(), lab.leg()];
+    let sockets = vec![lab.one_of_the_crowd(), lab.one_of_the_crowd()];
     let guess = Message::Data { slot: Slot(0x00ff_ff01), payload: &[0; 64] }.to_vec();
     for socket in &sockets {
         setsockopt(socket, sockopt::UdpGsoSegment, &i32::try_from(guess.len()).unwrap()).unwrap();
@@ -81,7 +80,8 @@ fn what_comes_as_one_piece_counts_as_what_it_is() {
 #[test]
 fn a_pair_that_floods_past_its_rate_takes_no_room_from_others() {
     let mut lab = crowded(Path::Workers);
-    let (pair, loud) = (lab.pair(Bandwidth::UNLIMITED), lab.pair(Bandwidth::from_bytes_per_second(1_000)));
+    let pair = lab.pair(Bandwidth::UNLIMITED);
+    let loud = lab.pair_of_the_crowd(Bandwidth::from_bytes_per_second(1_000));
     let datagram = loud.data(64);
     let floods: Vec<_> = (0..2)
         .map(|side: usize| Flood::by(vec![loud.legs[side].try_clone().unwrap()], vec![datagram.clone()]))
@@ -101,8 +101,7 @@ fn a_pair_that_floods_past_its_rate_takes_no_room_from_others() {
 #[test]
 fn one_source_of_joins_does_not_keep_others_from_joining() {
     let mut lab = crowded(Path::Workers);
-    let elsewhere = lab.elsewhere();
-    let flood = Flood::by(elsewhere, vec![[&[0xb3, 0, 0, 0][..], &[9; 116]].concat()]);
+    let flood = Flood::start(&lab, &[[&[0xb3, 0, 0, 0][..], &[9; 116]].concat()]);
     wait_until(|| lab.metrics.guarded(Reason::Join).get() > 0);
     for _ in 0..10 {
         lab.pair(Bandwidth::UNLIMITED).exchange(0, 64);
@@ -121,7 +120,8 @@ fn nothing_is_dropped_before_and_after_a_crowd() {
             stranger.send(&pair.data(10)).unwrap();
         }
         let enough = || lab.metrics.dropped(DropReason::NotALeg).get() - before == times as u64;
-        let until = Instant::now() + Duration::from_secs(1);
+        // Longer than the kernel goes on dropping after it dropped something.
+        let until = Instant::now() + Duration::from_secs(3);
         while !enough() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -137,7 +137,7 @@ fn nothing_is_dropped_before_and_after_a_crowd() {
 #[test]
 fn a_leg_that_moves_is_known_where_it_is_and_not_where_it_was() {
     let mut lab = crowded(Path::Workers);
-    let mut pair = lab.pair(Bandwidth::UNLIMITED);
+    let mut pair = lab.pair_of_the_crowd(Bandwidth::UNLIMITED);
     let former = lab.leg();
     let former = std::mem::replace(&mut pair.legs[0], former);
     // A leg moves at most once a second.
@@ -154,20 +154,29 @@ fn crowded(path: Path) -> Lab {
     Lab::with(path, Config { workers: 1, ..Config::default() })
 }
 
-/// Sends one datagram a millisecond from the first leg, and returns how many the second got.
+/// Sends one datagram a millisecond from the first leg, and returns how many the second got. The crowd has come before, but of
+/// what it had queued until the kernel dropped it nothing is left.
 fn exchange(pair: &Pair) -> usize {
     let [from, to] = &pair.legs;
+    let (first, datagram) = (pair.data(100), pair.data(200));
+    to.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    wait_until(|| {
+        from.send(&first).unwrap();
+        receive(to).is_some()
+    });
     to.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     std::thread::scope(|scope| {
         let receiving = scope.spawn(|| {
             let mut arrived = 0;
-            while arrived < SENT && receive(to).is_some() {
-                arrived += 1;
+            while arrived < SENT
+                && let Some(received) = receive(to)
+            {
+                arrived += usize::from(received == datagram);
             }
             arrived
         });
         for _ in 0..SENT {
-            from.send(&pair.data(200)).unwrap();
+            from.send(&datagram).unwrap();
             std::thread::sleep(Duration::from_millis(1));
         }
         receiving.join().unwrap()
@@ -191,7 +200,7 @@ struct Flood {
 impl Flood {
     /// From two addresses of no leg.
     fn start(lab: &Lab, datagrams: &[Vec<u8>]) -> Self {
-        Self::by(vec![lab.leg(), lab.leg()], datagrams.to_vec())
+        Self::by(vec![lab.one_of_the_crowd(), lab.one_of_the_crowd()], datagrams.to_vec())
     }
 
     fn by(sockets: Vec<UdpSocket>, datagrams: Vec<Vec<u8>>) -> Self {

@@ -1,4 +1,4 @@
-//! A relay in one network namespace, its clients in another, and a cable between them.
+//! A relay in one network namespace, its clients in another and a crowd in a third, with a cable to each.
 
 use std::{
     fs::File,
@@ -18,7 +18,10 @@ use aya::{
 };
 use bus::{Bus, memory::Hub};
 use domain::{Bandwidth, InstanceId, PayerId, RelayId, UnixMillis};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::socket::{setsockopt, sockopt},
+};
 use relay::{Config, Metrics, Seams};
 use tokio_util::sync::CancellationToken;
 use wire::{
@@ -30,6 +33,10 @@ use crate::quota::Owner;
 
 pub(crate) const RELAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 pub(crate) const CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+const CROWD: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 2);
+
+/// The relay's ends of its cables.
+const NEAR: [&str; 2] = ["near", "beside"];
 
 /// Who forwards the datagrams of proven legs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +53,8 @@ pub(crate) struct Lab {
     pub(crate) metrics: Arc<Metrics>,
     relay: SocketAddr,
     clients: Namespace,
+    /// What it sends has a cable of its own: what is lost of others' is lost at the relay.
+    crowd: Namespace,
     pairs: u8,
     shutdown: CancellationToken,
     role: Option<JoinHandle<()>>,
@@ -60,14 +69,12 @@ impl Lab {
     }
 
     pub(crate) fn with(path: Path, config: Config) -> Self {
-        let xdp = if path == Path::Workers { Vec::new() } else { vec!["near".to_owned()] };
-        Self::build(path, Config { xdp, ..config }, None)
+        Self::build(path, Config { xdp: accelerated(path), ..config }, None)
     }
 
     /// With somebody who keeps the count of quotas.
     pub(crate) fn with_owner(path: Path, owner: &Owner) -> Self {
-        let xdp = if path == Path::Workers { Vec::new() } else { vec!["near".to_owned()] };
-        Self::build(path, Config { xdp, ..Config::default() }, Some(owner.clone()))
+        Self::build(path, Config { xdp: accelerated(path), ..Config::default() }, Some(owner.clone()))
     }
 
     /// Whatever interfaces `config` names.
@@ -78,17 +85,11 @@ impl Lab {
     fn build(path: Path, config: Config, owner: Option<Owner>) -> Self {
         static LABS: AtomicU32 = AtomicU32::new(0);
         let name = format!("br{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
-        let (relays, clients) = (Namespace::add(format!("{name}r")), Namespace::add(format!("{name}c")));
-        run(
-            "ip",
-            &["-n", &relays.0, "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", &clients.0],
-        );
-        for (namespace, interface, address) in [(&relays, "near", RELAY), (&clients, "far", CLIENTS)] {
-            run("ip", &["-n", &namespace.0, "addr", "add", &format!("{address}/24"), "dev", interface]);
-            run("ip", &["-n", &namespace.0, "link", "set", interface, "up"]);
-            // A cable within one machine leaves out checksums, which a network would have.
-            run("ip", &["netns", "exec", &namespace.0, "ethtool", "-K", interface, "tx", "off"]);
-        }
+        let [relays, clients, crowd] = ["r", "c", "s"].map(|end| Namespace::add(format!("{name}{end}")));
+        let [near, beside] = NEAR;
+        relays.plug(near, RELAY, &clients, CLIENTS);
+        relays.plug(beside, Ipv4Addr::new(10, 8, 0, 1), &crowd, CROWD);
+        run("ip", &["-n", &crowd.0, "route", "add", &RELAY.to_string(), "dev", "far"]);
         let routes = format!("net.ipv4.ip_forward={}", u8::from(path == Path::Routing));
         run("ip", &["netns", "exec", &relays.0, "sysctl", "-qw", &routes]);
         let far = clients.enter(|| {
@@ -102,7 +103,7 @@ impl Lab {
         let shutdown = CancellationToken::new();
         let config = Config { drain: Duration::from_millis(100), ..config };
         let (relay, role) = start(&relays, config, (&metrics, owner), shutdown.clone());
-        Self { metrics, relay, clients, pairs: 0, shutdown, role: Some(role), _far: far, relays }
+        Self { metrics, relay, clients, crowd, pairs: 0, shutdown, role: Some(role), _far: far, relays }
     }
 
     /// A socket of a client that talks to the relay only.
@@ -114,21 +115,14 @@ impl Lab {
 
     /// A socket of a client.
     pub(crate) fn stranger(&self) -> UdpSocket {
-        let socket = self.clients.enter(|| UdpSocket::bind((CLIENTS, 0)).unwrap());
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        socket
+        socket(&self.clients, CLIENTS)
     }
 
-    /// Two sockets at another site, which talk to the relay only.
-    pub(crate) fn elsewhere(&self) -> Vec<UdpSocket> {
-        run("ip", &["-n", &self.relays.0, "addr", "add", "10.8.0.1/24", "dev", "near"]);
-        run("ip", &["-n", &self.clients.0, "addr", "add", "10.8.0.2/24", "dev", "far"]);
-        let socket = || {
-            let socket = self.clients.enter(|| UdpSocket::bind(("10.8.0.2", 0)).unwrap());
-            socket.connect(self.relay).unwrap();
-            socket
-        };
-        vec![socket(), socket()]
+    /// A socket of the crowd that talks to the relay only.
+    pub(crate) fn one_of_the_crowd(&self) -> UdpSocket {
+        let socket = socket(&self.crowd, CROWD);
+        socket.connect(self.relay).unwrap();
+        socket
     }
 
     /// Lets the relay know that a path takes `mtu` bytes at once.
@@ -149,6 +143,15 @@ impl Lab {
 
     /// The same, on somebody's account.
     pub(crate) fn pair_paid_by(&mut self, rate: Bandwidth, payers: [PayerId; 2]) -> Pair {
+        self.pair_at(rate, payers, [self.leg(), self.leg()])
+    }
+
+    /// A pair of the crowd.
+    pub(crate) fn pair_of_the_crowd(&mut self, rate: Bandwidth) -> Pair {
+        self.pair_at(rate, [PayerId::NOBODY; 2], [self.one_of_the_crowd(), self.one_of_the_crowd()])
+    }
+
+    fn pair_at(&mut self, rate: Bandwidth, payers: [PayerId; 2], legs: [UdpSocket; 2]) -> Pair {
         self.pairs += 1;
         let id = RelayId::from_bytes([7; 16]);
         let key = TicketRoot::new([1; 32]).key(id);
@@ -158,7 +161,6 @@ impl Lab {
             let sealed = key.seal(&Ticket { relay: id, pair, side, rate, payer, expires });
             (sealed, key.leg_key(&sealed))
         });
-        let legs = [self.leg(), self.leg()];
         let [slot, same] = [0, 1].map(|nth| join(&legs[nth], &tickets[nth]));
         assert_eq!(slot, same);
         let pair = Pair { slot, legs, tickets };
@@ -254,6 +256,19 @@ pub(crate) fn join_bringing(socket: &UdpSocket, (sealed, key): &Offer, first: &[
     }
 }
 
+fn socket(namespace: &Namespace, address: Ipv4Addr) -> UdpSocket {
+    let socket = namespace.enter(|| UdpSocket::bind((address, 0)).unwrap());
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // What waits for a thread of a test is not lost.
+    setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20)).unwrap();
+    socket
+}
+
+/// The interfaces at which the kernel forwards.
+fn accelerated(path: Path) -> Vec<String> {
+    if path == Path::Workers { Vec::new() } else { NEAR.map(str::to_owned).to_vec() }
+}
+
 /// The role in its namespace, on a thread of its own.
 fn start(
     namespace: &Namespace,
@@ -297,6 +312,17 @@ impl Namespace {
         run("ip", &["netns", "add", &name]);
         run("ip", &["-n", &name, "link", "set", "lo", "up"]);
         Self(name)
+    }
+
+    /// A cable from `interface` here to `far` there.
+    fn plug(&self, interface: &str, address: Ipv4Addr, other: &Self, others: Ipv4Addr) {
+        run("ip", &["-n", &self.0, "link", "add", interface, "type", "veth", "peer", "name", "far", "netns", &other.0]);
+        for (namespace, interface, address) in [(self, interface, address), (other, "far", others)] {
+            run("ip", &["-n", &namespace.0, "addr", "add", &format!("{address}/24"), "dev", interface]);
+            run("ip", &["-n", &namespace.0, "link", "set", interface, "up"]);
+            // A cable within one machine leaves out checksums, which a network would have.
+            run("ip", &["netns", "exec", &namespace.0, "ethtool", "-K", interface, "tx", "off"]);
+        }
     }
 
     fn file(&self) -> File {
