@@ -128,9 +128,6 @@ pub trait Networks: Send + Sync {
     /// was made.
     async fn is_free(&self, name: &NetworkName) -> Result<bool, Error>;
 
-    /// What is needed to check a password for the network that has this name, or one that looks like it.
-    async fn password_record(&self, name: &NetworkName) -> Result<Option<PasswordRecord>, Error>;
-
     /// What changed after `revision`, or the whole network when that is not known any more; `None` when `client` is not a
     /// member.
     async fn changes_since(
@@ -168,6 +165,15 @@ pub trait Networks: Send + Sync {
     /// [`Networks::forgive`] after a success: then no number of concurrent attempts exceeds a limit.
     async fn guess(&self, budgets: &[Budget], at: UnixMillis) -> Result<Guess, Error>;
 
+    /// [`Networks::guess`], and what is needed to check a password for the network that has this name, or one that looks like it:
+    /// nothing also where no attempt is left.
+    async fn guess_password(
+        &self,
+        name: &NetworkName,
+        budgets: &[Budget],
+        at: UnixMillis,
+    ) -> Result<(Guess, Option<PasswordRecord>), Error>;
+
     /// Gives back the attempt that was taken at `taken`.
     async fn forgive(&self, budgets: &[Budget], taken: UnixMillis) -> Result<(), Error>;
 
@@ -177,8 +183,8 @@ pub trait Networks: Send + Sync {
     /// Changes before `before` that members were not told yet, oldest first.
     async fn unannounced(&self, before: UnixMillis, limit: u16) -> Result<Vec<Announcement>, Error>;
 
-    /// Members were told everything up to `revision`.
-    async fn announced(&self, network: NetworkId, revision: Revision) -> Result<(), Error>;
+    /// Members of these networks were told everything up to these revisions. Done twice it is the same.
+    async fn announced(&self, told: &[(NetworkId, Revision)]) -> Result<(), Error>;
 
     /// A page of networks by id, for operators.
     async fn list(&self, after: Option<NetworkId>, limit: u16) -> Result<Vec<NetworkSummary>, Error>;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use bus::Bus;
@@ -13,13 +14,14 @@ use contract::{
     rendezvous::{PairWanted, PairsWanted, Wanted},
     session::{SessionChange, SessionChanged},
 };
-use domain::{ClientId, Event, EventKind, GatewayId, NetworkChange, PeerPresence};
+use domain::{ClientId, Event, EventKind, GatewayId, NetworkChange, NetworkId, PeerPresence, Revision};
 use futures_util::future::try_join_all;
 use presence::{Presence, Seat};
 use store::{Announcement, Networks, Peer};
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     task::JoinSet,
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +37,12 @@ const CLIENTS_PER_QUESTION: usize = 256;
 const TARGETS_PER_PUSH: usize = 1_000;
 /// Pairs in one event to rendezvous.
 const PAIRS_PER_EVENT: usize = 256;
+/// How long what was told waits for more, to be noted together: a transaction costs more than what it does here. A fraction of
+/// what the sweep waits for.
+const NOTED_AFTER: Duration = Duration::from_millis(50);
+
+/// A network whose members were told, and up to where.
+type Told = (NetworkId, Revision);
 
 /// Something to be told after a commit.
 #[derive(Debug)]
@@ -87,11 +95,13 @@ impl Announcer {
     }
 
     /// Tells the members of a network, wherever they are, and those who are not any more, and notes that they were told.
-    pub(crate) async fn change(
-        &self,
-        announcement: Announcement,
-        except: Option<ClientId>,
-    ) -> Result<(), AnnounceError> {
+    pub(crate) async fn change(&self, announcement: Announcement) -> Result<(), AnnounceError> {
+        let told = self.tell_change(announcement, None).await?;
+        Ok(self.networks.announced(&[told]).await?)
+    }
+
+    /// Tells all but one, who knows, and returns what is to be noted.
+    async fn tell_change(&self, announcement: Announcement, except: Option<ClientId>) -> Result<Told, AnnounceError> {
         let Announcement { change, to, seated } = announcement;
         let (network, revision) = (change.network, change.revision);
         let asked: BTreeSet<_> = to.iter().copied().chain(change.members.iter().map(|member| member.client)).collect();
@@ -116,8 +126,21 @@ impl Announcer {
             let others: Vec<_> = to.iter().copied().filter(|other| *other != client).collect();
             self.met(client, &others).await?;
         }
-        self.networks.announced(network, revision).await?;
-        Ok(())
+        Ok((network, revision))
+    }
+
+    async fn say(&self, word: Word) -> Result<Option<Told>, AnnounceError> {
+        match word {
+            Word::Change { announcement, except } => return self.tell_change(announcement, except).await.map(Some),
+            Word::Left { client, change } => self.left(client, &change).await?,
+            Word::Met { client, others } => self.met(client, &others).await?,
+        }
+        Ok(None)
+    }
+
+    async fn note(self: Arc<Self>, told: Vec<Told>) -> Result<Option<Told>, AnnounceError> {
+        self.networks.announced(&told).await?;
+        Ok(None)
     }
 
     /// Tells the peers of a client what happened to its session, unless something newer happened since.
@@ -240,22 +263,37 @@ impl Announcer {
 impl Words {
     /// Tells them until `drained`, and then those that are left.
     pub(crate) async fn run(mut self, announcer: Arc<Announcer>, drained: CancellationToken) {
-        let mut telling = JoinSet::new();
+        let mut telling: JoinSet<Result<Option<Told>, AnnounceError>> = JoinSet::new();
+        let (mut told, mut note_at) = (Vec::new(), Instant::now());
         loop {
             tokio::select! {
                 biased;
-                Some(told) = telling.join_next() => report(told.unwrap_or(Ok(())), &announcer.metrics),
+                Some(done) = telling.join_next() => match done {
+                    Ok(Ok(some)) => {
+                        if told.is_empty() {
+                            note_at = Instant::now() + NOTED_AFTER;
+                        }
+                        told.extend(some);
+                    }
+                    Ok(Err(error)) => {
+                        announcer.metrics.announcements_deferred.inc();
+                        tracing::info!(%error, "an announcement is left to the sweep");
+                    }
+                    Err(_) => {}
+                },
+                () = sleep_until(note_at), if !told.is_empty() => {
+                    telling.spawn(Arc::clone(&announcer).note(std::mem::take(&mut told)));
+                }
                 Some(word) = self.0.recv(), if telling.len() < AT_ONCE => {
                     let announcer = Arc::clone(&announcer);
-                    telling.spawn(async move {
-                        match word {
-                            Word::Change { announcement, except } => announcer.change(announcement, except).await,
-                            Word::Left { client, change } => announcer.left(client, &change).await,
-                            Word::Met { client, others } => announcer.met(client, &others).await,
-                        }
-                    });
+                    telling.spawn(async move { announcer.say(word).await });
                 }
-                () = drained.cancelled(), if telling.is_empty() && self.0.is_empty() => break,
+                () = drained.cancelled(), if telling.is_empty() && self.0.is_empty() => {
+                    if told.is_empty() {
+                        break;
+                    }
+                    telling.spawn(Arc::clone(&announcer).note(std::mem::take(&mut told)));
+                }
             }
         }
     }
@@ -285,24 +323,17 @@ fn pairs(client: ClientId, peers: &[Peer], online: &BTreeMap<ClientId, Seat>, re
     here.map(|peer| wanted(client, peer, reason)).collect()
 }
 
-fn report(told: Result<(), AnnounceError>, metrics: &Metrics) {
-    if let Err(error) = told {
-        metrics.announcements_deferred.inc();
-        tracing::info!(%error, "an announcement is left to the sweep");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bus::memory::Hub;
-    use domain::{AddressPool, InstanceId};
+    use domain::{AddressPool, IdentityKey, InstanceId, NetworkOrder, Signature, TunnelKey, UnixMillis};
     use prometheus::Registry;
-    use store::StoreOptions;
+    use store::{Login, NewNetwork, StoreOptions};
 
     use super::*;
 
-    #[tokio::test]
-    async fn what_finds_no_room_is_left_to_the_sweep() {
+    /// An announcer over a store of its own, which goes with the folder.
+    async fn lab() -> (tempfile::TempDir, store::Stores, Announcer, Words) {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/buri.db", folder.path().display());
         store::migrate(&url).await.unwrap();
@@ -316,11 +347,47 @@ mod tests {
             metrics: Arc::new(Metrics::register(&Registry::new()).unwrap()),
         };
         let (announcer, words) = Announcer::new(&seams, signer);
+        (folder, stores, announcer, words)
+    }
+
+    #[tokio::test]
+    async fn what_finds_no_room_is_left_to_the_sweep() {
+        let (_folder, stores, announcer, words) = lab().await;
         for _ in 0..=WAITING {
             announcer.tell(Word::Met { client: ClientId::from_bytes([1; 16]), others: Vec::new() });
         }
         assert_eq!(announcer.metrics.announcements_deferred.get(), 1);
         drop(words);
+        stores.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_was_told_is_noted_before_the_role_ends() {
+        let (_folder, stores, announcer, words) = lab().await;
+        for number in 1..=3 {
+            let login = Login {
+                identity: IdentityKey::from_bytes([number; 32]),
+                tunnel: TunnelKey::from_bytes([number; 32]),
+                tunnel_signature: Signature::from_bytes([number; 64]),
+                nick: None,
+                client: None,
+            };
+            let owner = stores.accounts.login(login, now()).await.unwrap().client;
+            let name = format!("network {number}").parse().unwrap();
+            let new = NewNetwork { name, owner, password: vec![1; 192], wrapped_secret: vec![2; 60] };
+            let made = stores.networks.create(new, now()).await.unwrap();
+            let locked = NetworkOrder::Lock;
+            let announcement = stores.networks.carry_out(made.whole.network, owner, locked, now()).await.unwrap();
+            announcer.tell(Word::Change { announcement, except: None });
+        }
+        let later = UnixMillis(u64::MAX);
+        assert_eq!(stores.networks.unannounced(later, 10).await.unwrap().len(), 3);
+
+        let drained = CancellationToken::new();
+        drained.cancel();
+        words.run(Arc::new(announcer), drained).await;
+
+        assert_eq!(stores.networks.unannounced(later, 10).await.unwrap(), []);
         stores.close().await;
     }
 }

@@ -92,8 +92,9 @@ impl Role {
     async fn start_join(&self, call: JoinStart) -> Result<JoinStarted, Refusal> {
         let (taken, name_key) = (now(), NameKey::of(&call.name));
         let budgets = self.limits.guess(name_key, call.client, call.source);
-        self.spend(&budgets, taken, |retry_after_ms| Refusal::GuessLimit { retry_after_ms }).await?;
-        let record = self.seams.networks.password_record(&call.name).await.map_err(|error| internal(&error))?;
+        let asked = self.seams.networks.guess_password(&call.name, &budgets, taken).await;
+        let (guess, record) = asked.map_err(|error| internal(&error))?;
+        allowed(guess, |retry_after_ms| Refusal::GuessLimit { retry_after_ms })?;
         let (network, credential, record) = match record {
             Some(record) => (record.network, record.credential, Some(record.password)),
             None => (NetworkId::from_bytes(rand::random()), call.name.key(), None),
@@ -159,13 +160,7 @@ impl Role {
         at: UnixMillis,
         refusal: impl FnOnce(u32) -> Refusal,
     ) -> Result<(), Refusal> {
-        match self.seams.networks.guess(budgets, at).await {
-            Ok(Guess::Allowed) => Ok(()),
-            Ok(Guess::Exhausted { retry_after }) => {
-                Err(refusal(u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX)))
-            }
-            Err(error) => Err(internal(&error)),
-        }
+        allowed(self.seams.networks.guess(budgets, at).await.map_err(|error| internal(&error))?, refusal)
     }
 
     /// Has the other members told, and pairs made with those who are online.
@@ -192,6 +187,13 @@ impl Role {
             door: change.secret.door,
             change,
         }
+    }
+}
+
+fn allowed(guess: Guess, refusal: impl FnOnce(u32) -> Refusal) -> Result<(), Refusal> {
+    match guess {
+        Guess::Allowed => Ok(()),
+        Guess::Exhausted { retry_after } => Err(refusal(u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX))),
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) async fn announce_now(announcer: &Announcer) -> Result<(), AnnounceEr
 async fn outbox(announcer: &Announcer, before: UnixMillis) -> Result<(u64, Result<(), AnnounceError>), AnnounceError> {
     let (mut told, mut outcome) = (0, Ok(()));
     for announcement in announcer.networks.unannounced(before, BATCH).await? {
-        match announcer.change(announcement, None).await {
+        match announcer.change(announcement).await {
             Ok(()) => told += 1,
             Err(error) => outcome = Err(error),
         }
@@ -78,7 +78,7 @@ async fn reseat(announcer: &Announcer, rounds: usize) -> Result<(), AnnounceErro
                 Ok(Some(announcement)) => {
                     announcer.metrics.networks_reseated.inc();
                     // It is in the outbox, too.
-                    outcome = outcome.and(announcer.change(announcement, None).await);
+                    outcome = outcome.and(announcer.change(announcement).await);
                 }
                 Err(error) => outcome = Err(error.into()),
             }

@@ -6,7 +6,7 @@ use domain::UnixMillis;
 use sqlx::QueryBuilder;
 
 use super::backend::{Connection, Db, LOCK_ROWS};
-use crate::{Budget, BudgetKind, Error, Guess, values::bigint};
+use crate::{Budget, BudgetKind, Error, values::bigint};
 
 /// Why not every budget gave an attempt: an error, so that the transaction gives back those that did.
 pub(crate) enum Stop {
@@ -21,14 +21,14 @@ impl From<Error> for Stop {
 }
 
 /// One attempt out of each of `budgets`, which are in the order of kinds and keys (the order of the locks), one of a kind.
-pub(crate) async fn take(db: &mut Connection, budgets: Vec<Budget>, at: UnixMillis) -> Result<Guess, Stop> {
+pub(crate) async fn take(db: &mut Connection, budgets: Vec<Budget>, at: UnixMillis) -> Result<(), Stop> {
     let taken = take_all(db, &budgets, at).await.map_err(Error::from)?;
     let has = |budget: &Budget| {
         taken.iter().any(|&(kind, spent)| kind == budget.kind as i64 && spent <= i64::from(budget.limit))
     };
     match budgets.iter().find(|budget| !has(budget)) {
         Some(empty) => Err(Stop::Exhausted { retry_after: refilled(db, empty, at).await.map_err(Error::from)? }),
-        None => Ok(Guess::Allowed),
+        None => Ok(()),
     }
 }
 

@@ -35,13 +35,6 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// What a single statement does.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Which {
-    Reads,
-    Writes,
-}
-
 /// The store over one engine: what `networks.rs` and `accounts.rs` implement the traits for.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -113,18 +106,15 @@ impl Engine {
         self.finished(work.instrument(tracing::debug_span!("transaction", use_case))).await
     }
 
-    /// Runs `body`, one statement that only reads, or that is the same when it is done twice: a transaction by itself. A
-    /// connection that broke in the pool is found out by it, and another one is tried.
-    pub(crate) async fn single<T, F>(&self, use_case: &'static str, which: Which, body: F) -> Result<T, Error>
+    /// Runs `body`, one statement that only reads: a transaction by itself. A connection that broke in the pool is found out by it,
+    /// and another one is tried.
+    pub(crate) async fn single<T, F>(&self, use_case: &'static str, body: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c> Fn(&'c mut Connection) -> BoxFuture<'c, Result<T, Error>> + Send + 'static,
     {
-        let pool = match which {
-            Which::Reads => self.readers.clone(),
-            Which::Writes => self.writers.clone(),
-        };
-        self.finished(statement(pool, body).instrument(tracing::debug_span!("statement", use_case))).await
+        let work = statement(self.readers.clone(), body);
+        self.finished(work.instrument(tracing::debug_span!("statement", use_case))).await
     }
 
     /// Waits for the transactions that run, then closes all connections.

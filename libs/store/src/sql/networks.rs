@@ -9,10 +9,8 @@ use domain::{
 use super::{
     budgets::{self, Stop},
     directory,
-    engine::{Store, Which},
-    events, governing, invites, membership, operating,
-    outbox::{self, Noted},
-    reading, removals, seating, secrets,
+    engine::Store,
+    events, governing, invites, membership, operating, outbox, reading, removals, seating, secrets,
 };
 use crate::{
     Admission, Announcement, Budget, BudgetKind, CreateError, Error, FoundNetworks, GovernError, Guess, JoinError,
@@ -184,13 +182,6 @@ impl Networks for Store {
         self.engine.read("is free", move |db| Box::pin(reading::is_free(db, name))).await
     }
 
-    async fn password_record(&self, name: &NetworkName) -> Result<Option<PasswordRecord>, Error> {
-        let name = name.clone();
-        self.engine
-            .single("password record", Which::Reads, move |db| Box::pin(reading::password_record(db, name.clone())))
-            .await
-    }
-
     async fn changes_since(
         &self,
         network: NetworkId,
@@ -210,7 +201,7 @@ impl Networks for Store {
     }
 
     async fn removals(&self, network: NetworkId, at: UnixMillis) -> Result<Option<Removals>, Error> {
-        self.engine.read("removals", move |db| Box::pin(removals::of(db, network, at))).await
+        self.engine.single("removals", move |db| Box::pin(removals::of(db, network, at))).await
     }
 
     async fn membership(&self, network: NetworkId, client: ClientId, at: UnixMillis) -> Result<Proven, Error> {
@@ -233,7 +224,7 @@ impl Networks for Store {
     }
 
     async fn peers(&self, client: ClientId) -> Result<Vec<Peer>, Error> {
-        self.engine.single("peers", Which::Reads, move |db| Box::pin(reading::peers(db, client))).await
+        self.engine.single("peers", move |db| Box::pin(reading::peers(db, client))).await
     }
 
     async fn pair_plan(&self, a: ClientId, b: ClientId) -> Result<Option<PairPlan>, Error> {
@@ -242,11 +233,25 @@ impl Networks for Store {
 
     async fn guess(&self, budgets: &[Budget], at: UnixMillis) -> Result<Guess, Error> {
         let budgets = in_lock_order(budgets);
-        match self.engine.write("guess", move |db| Box::pin(budgets::take(db, budgets, at))).await {
-            Ok(allowed) => Ok(allowed),
-            Err(Stop::Exhausted { retry_after }) => Ok(Guess::Exhausted { retry_after }),
-            Err(Stop::Store(error)) => Err(error),
-        }
+        let taken = self.engine.write("guess", move |db| Box::pin(budgets::take(db, budgets, at))).await;
+        Ok(guessed(taken)?.0)
+    }
+
+    async fn guess_password(
+        &self,
+        name: &NetworkName,
+        budgets: &[Budget],
+        at: UnixMillis,
+    ) -> Result<(Guess, Option<PasswordRecord>), Error> {
+        let (name, budgets) = (name.clone(), in_lock_order(budgets));
+        let taken = self.engine.write("guess password", move |db| {
+            Box::pin(async move {
+                budgets::take(db, budgets, at).await?;
+                Ok(reading::password_record(db, name).await?)
+            })
+        });
+        let (guess, record) = guessed(taken.await)?;
+        Ok((guess, record.flatten()))
     }
 
     async fn forgive(&self, budgets: &[Budget], taken: UnixMillis) -> Result<(), Error> {
@@ -268,15 +273,10 @@ impl Networks for Store {
         self.engine.read("unannounced", move |db| Box::pin(outbox::unannounced(db, context, before, limit))).await
     }
 
-    async fn announced(&self, network: NetworkId, revision: Revision) -> Result<(), Error> {
-        let noted = self
-            .engine
-            .single("announced", Which::Writes, move |db| Box::pin(outbox::announced(db, network, revision)))
-            .await?;
-        match noted {
-            Noted::Live => Ok(()),
-            Noted::Over => self.engine.write("erase", move |db| Box::pin(membership::erase(db, network))).await,
-        }
+    async fn announced(&self, told: &[(NetworkId, Revision)]) -> Result<(), Error> {
+        let mut told = told.to_vec();
+        told.sort_unstable_by_key(|(network, _)| *network.as_bytes());
+        self.engine.write("announced", move |db| Box::pin(outbox::announced(db, told))).await
     }
 
     async fn list(&self, after: Option<NetworkId>, limit: u16) -> Result<Vec<NetworkSummary>, Error> {
@@ -343,6 +343,15 @@ impl Store {
             }
             joined => joined,
         }
+    }
+}
+
+/// What a transaction that took attempts came to.
+fn guessed<T>(taken: Result<T, Stop>) -> Result<(Guess, Option<T>), Error> {
+    match taken {
+        Ok(rest) => Ok((Guess::Allowed, Some(rest))),
+        Err(Stop::Exhausted { retry_after }) => Ok((Guess::Exhausted { retry_after }, None)),
+        Err(Stop::Store(error)) => Err(error),
     }
 }
 

@@ -5,6 +5,7 @@ use domain::{NetworkId, Revision, UnixMillis};
 use super::{
     backend::{Connection, Db},
     engine::Context,
+    membership,
     reading::{self, ChangeRow},
 };
 use crate::{
@@ -47,23 +48,21 @@ pub(crate) async fn unannounced(
     Ok(announcements)
 }
 
-/// What is left to do with a network whose members were told.
-pub(crate) enum Noted {
-    Live,
-    /// Everybody knows that it is deleted: nobody needs its row any more.
-    Over,
-}
-
-/// Notes that members were told everything up to `revision`; the one write that changes nothing for them, so no bump. Done
-/// twice it is the same.
-pub(crate) async fn announced(db: &mut Connection, network: NetworkId, revision: Revision) -> Result<Noted, Error> {
-    let over: Option<bool> = sqlx::query_scalar::<Db, _>(
-        "UPDATE networks SET announced = CASE WHEN announced < $2 THEN $2 ELSE announced END WHERE id = $1
-         RETURNING deleted AND announced >= revision",
-    )
-    .bind(network.as_bytes().to_vec())
-    .bind(bigint(revision.0))
-    .fetch_optional(db)
-    .await?;
-    Ok(if over == Some(true) { Noted::Over } else { Noted::Live })
+/// Notes that members were told everything up to these revisions, in the order of the locks: the one write that changes nothing
+/// for them, so no bump. Of a network that is deleted nobody needs the row any more once everybody knows it.
+pub(crate) async fn announced(db: &mut Connection, told: Vec<(NetworkId, Revision)>) -> Result<(), Error> {
+    for (network, revision) in told {
+        let over: Option<bool> = sqlx::query_scalar::<Db, _>(
+            "UPDATE networks SET announced = CASE WHEN announced < $2 THEN $2 ELSE announced END WHERE id = $1
+             RETURNING deleted AND announced >= revision",
+        )
+        .bind(network.as_bytes().to_vec())
+        .bind(bigint(revision.0))
+        .fetch_optional(&mut *db)
+        .await?;
+        if over == Some(true) {
+            membership::erase(db, network).await?;
+        }
+    }
+    Ok(())
 }

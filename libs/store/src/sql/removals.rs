@@ -13,23 +13,18 @@ use crate::{
 
 /// As of the newest revision; `None` when there is no such network.
 pub(crate) async fn of(db: &mut Connection, network: NetworkId, at: UnixMillis) -> Result<Option<Removals>, Error> {
-    let row: Option<(i64, i64)> =
-        sqlx::query_as::<Db, _>("SELECT revision, forgotten FROM networks WHERE id = $1 AND NOT deleted")
-            .bind(network.as_bytes().to_vec())
-            .fetch_optional(&mut *db)
-            .await?;
-    let Some((revision, forgotten)) = row else { return Ok(None) };
-    // Whoever left after the first statement is in the next removals. Who lost its seat is named as of the last revision that
-    // changed it; newer removals without it bring it back.
-    let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as::<Db, _>(
-        "SELECT client, revision FROM members WHERE network = $1 AND (gone OR NOT seated) AND revision <= $2
-         ORDER BY revision DESC, client LIMIT $3",
+    // Who lost its seat is named as of the last revision that changed it; newer removals without it bring it back.
+    let rows: Vec<(i64, i64, Option<Vec<u8>>, Option<i64>)> = sqlx::query_as::<Db, _>(
+        "SELECT n.revision, n.forgotten, m.client, m.revision FROM networks n
+         LEFT JOIN members m ON m.network = n.id AND (m.gone OR NOT m.seated)
+         WHERE n.id = $1 AND NOT n.deleted ORDER BY m.revision DESC, m.client LIMIT $2",
     )
     .bind(network.as_bytes().to_vec())
-    .bind(revision)
     .bind(bigint(MAX_REMOVALS as u64 + 1))
     .fetch_all(db)
     .await?;
+    let Some(&(revision, forgotten, ..)) = rows.first() else { return Ok(None) };
+    let rows: Vec<_> = rows.into_iter().filter_map(|(_, _, client, left)| Some((client?, left?))).collect();
     // Of those who left with one revision all are named, or none.
     let floor = rows.get(MAX_REMOVALS).map_or(forgotten, |(_, revision)| forgotten.max(*revision));
     let named = rows.iter().filter(|(_, revision)| *revision > floor);

@@ -14,6 +14,7 @@ crate::conformance! {
     successes_at_once_give_back_every_attempt,
     an_admission_gives_its_attempt_back_once,
     a_window_ends,
+    without_an_attempt_nothing_is_told_of_a_password,
 }
 
 const WINDOW: Duration = Duration::from_secs(3600);
@@ -95,4 +96,14 @@ async fn a_window_ends(lab: &Lab) {
 
 fn budget(kind: BudgetKind, limit: u32) -> Budget {
     Budget { kind, key: [5; 16], limit, window: WINDOW }
+}
+
+async fn without_an_attempt_nothing_is_told_of_a_password(lab: &Lab) {
+    let owner = lab.client().await;
+    let network = lab.network("guarded", owner).await;
+    let (name, budget) = ("guarded".parse().unwrap(), budget(BudgetKind::Client, 1));
+    let ask = || lab.networks().guess_password(&name, std::slice::from_ref(&budget), NOW);
+    let (guess, record) = ask().await.unwrap();
+    assert_eq!((guess, record.map(|record| record.network)), (Guess::Allowed, Some(network)));
+    assert_eq!(ask().await.unwrap(), (Guess::Exhausted { retry_after: WINDOW }, None));
 }

@@ -156,8 +156,8 @@ async fn a_renamed_network_keeps_its_password_and_its_first_name(lab: &Lab) {
     assert_eq!(told.change.name.as_str(), "After");
 
     let before = "before".parse().unwrap();
-    assert_eq!(lab.networks().password_record(&before).await.unwrap(), None);
-    let record = lab.networks().password_record(&"after".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(lab.password_record(&before).await, None);
+    let record = lab.password_record(&"after".parse().unwrap()).await.unwrap();
     assert_eq!((record.network, record.credential), (network, before.key()));
     assert!(!lab.networks().is_free(&before).await.unwrap(), "its password still belongs to that name");
     let refused = lab.networks().create(new_network("before", other), NOW).await;
@@ -186,7 +186,10 @@ async fn a_deleted_network_is_gone_once_its_members_were_told(lab: &Lab) {
 
     let waiting = lab.networks().unannounced(domain::UnixMillis(u64::MAX), 10).await.unwrap();
     assert_eq!(waiting.len(), 1, "until then the outbox has it");
-    lab.networks().announced(network, change.revision).await.unwrap();
+    // Noted together with what was told of another network.
+    let other = lab.network("other", owner).await;
+    let told = [(other, Revision(1)), (network, change.revision)];
+    lab.networks().announced(&told).await.unwrap();
     assert!(lab.networks().unannounced(domain::UnixMillis(u64::MAX), 10).await.unwrap().is_empty());
     assert_ne!(lab.network("doomed", guest).await, network);
 }

@@ -6,13 +6,13 @@ use std::{
 };
 
 use domain::{
-    AccountId, AccountOrder, AddressPool, ClientId, IdentityKey, NetworkId, NetworkOrder, OneTimeToken, PersonId,
-    SessionToken, Signature, TunnelKey, UnixMillis,
+    AccountId, AccountOrder, AddressPool, ClientId, IdentityKey, NetworkId, NetworkName, NetworkOrder, OneTimeToken,
+    PersonId, SessionToken, Signature, TunnelKey, UnixMillis,
 };
 use sqlx::Connection as _;
 use store::{
-    Admission, Announcement, AttachError, Attachment, Fresh, JoinError, Joined, Login, NewNetwork, NewSession,
-    PasswordHash, StoreOptions, Stores,
+    Admission, Announcement, AttachError, Attachment, Budget, BudgetKind, Fresh, Guess, JoinError, Joined, Login,
+    NewNetwork, NewSession, PasswordHash, PasswordRecord, StoreOptions, Stores,
 };
 use tempfile::TempDir;
 
@@ -69,6 +69,14 @@ impl Lab {
 
     pub(crate) fn networks(&self) -> &dyn store::Networks {
         &*self.stores().networks
+    }
+
+    /// What a client gets for an attempt at the password of this network.
+    pub(crate) async fn password_record(&self, name: &NetworkName) -> Option<PasswordRecord> {
+        let budget = Budget { kind: BudgetKind::Client, key: rand::random(), limit: 1, window: Duration::from_secs(1) };
+        let (guess, record) = self.networks().guess_password(name, &[budget], NOW).await.unwrap();
+        assert_eq!(guess, Guess::Allowed);
+        record
     }
 
     pub(crate) fn accounts(&self) -> &dyn store::Accounts {

@@ -120,11 +120,11 @@ async fn what_was_not_announced_is_found_again(lab: &Lab) {
     assert_eq!((change.since, change.revision.0, change.members.len()), (Revision(1), 3, 2));
     assert_eq!(to.len(), 3);
 
-    lab.networks().announced(network, joined.revision).await.unwrap();
+    lab.networks().announced(&[(network, joined.revision)]).await.unwrap();
     let [Announcement { change, .. }] = lab.networks().unannounced(later, 10).await.unwrap().try_into().unwrap();
     assert_eq!((change.since, change.members.len()), (joined.revision, 1));
 
-    lab.networks().announced(network, change.revision).await.unwrap();
-    lab.networks().announced(network, joined.revision).await.unwrap();
+    lab.networks().announced(&[(network, change.revision)]).await.unwrap();
+    lab.networks().announced(&[(network, joined.revision)]).await.unwrap();
     assert!(lab.networks().unannounced(later, 10).await.unwrap().is_empty(), "an older word takes nothing back");
 }
