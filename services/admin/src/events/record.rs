@@ -8,7 +8,7 @@ use domain::{Event, InstanceId};
 use store::Events;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,8 @@ use crate::now;
 
 /// Messages of the bus that wait to be written; beyond that they wait on the bus, whose queue is bounded, too.
 const WAITING: usize = 256;
+/// How long what was heard waits for more, to be written together: a transaction costs more than an event in it.
+const GATHERED: Duration = Duration::from_millis(50);
 /// Before the store is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long a process leads, and how often it says that it still does.
@@ -71,7 +73,12 @@ impl Recorder {
         loop {
             let mut heard = Vec::new();
             tokio::select! {
-                some = waiting.recv_many(&mut heard, WAITING) => if some == 0 { break },
+                some = waiting.recv_many(&mut heard, WAITING) => {
+                    if some == 0 {
+                        break;
+                    }
+                    gather(&mut waiting, &mut heard).await;
+                }
                 _ = polls.tick() => {}
                 _ = leads.tick() => {
                     self.lead().await;
@@ -137,6 +144,12 @@ impl Recorder {
             Err(error) => tracing::warn!(error = telemetry::incident::chain(&error), "old events stay"),
         }
     }
+}
+
+/// Waits for more a moment.
+async fn gather(waiting: &mut mpsc::Receiver<Heard>, heard: &mut Vec<Heard>) {
+    let all = async { while heard.len() < WAITING && waiting.recv_many(heard, WAITING - heard.len()).await > 0 {} };
+    let _ = timeout(GATHERED, all).await;
 }
 
 /// Whoever does not wait any more has it told again, and it is found to be there.
