@@ -88,10 +88,9 @@ async fn record(db: &mut Connection, heard: Vec<Event>) -> Result<u64, Error> {
             .await?;
     let rows: Vec<EventRow> = sqlx::query_as::<Db, _>(sqlx::AssertSqlSafe(format!(
         "SELECT id, at_ms, kind, client, peer, network, account, relay, percent, block FROM event_outbox
-         WHERE kind IN ({}) ORDER BY id LIMIT $1",
+         WHERE kind IN ({}) ORDER BY id LIMIT {AT_ONCE}",
         known()
     )))
-    .bind(AT_ONCE)
     .fetch_all(&mut *db)
     .await?;
     for row in rows {

@@ -6,21 +6,23 @@ use super::{
     backend::{Connection, Db},
     seating,
 };
-use crate::{
-    Error, Proven,
-    values::{self, bigint},
-};
+use crate::{Error, Proven, values};
+
+/// A network's revision and what it forgot, and somebody who left: who, and with which revision.
+type RemovedRow = (i64, i64, Option<Vec<u8>>, Option<i64>);
+
+// The limit stands in the statement: SQLite prepares one anew, every time, whose limit is a parameter.
+const _: () = assert!(MAX_REMOVALS + 1 == 33);
 
 /// As of the newest revision; `None` when there is no such network.
 pub(crate) async fn of(db: &mut Connection, network: NetworkId, at: UnixMillis) -> Result<Option<Removals>, Error> {
     // Who lost its seat is named as of the last revision that changed it; newer removals without it bring it back.
-    let rows: Vec<(i64, i64, Option<Vec<u8>>, Option<i64>)> = sqlx::query_as::<Db, _>(
+    let rows: Vec<RemovedRow> = sqlx::query_as::<Db, _>(
         "SELECT n.revision, n.forgotten, m.client, m.revision FROM networks n
          LEFT JOIN members m ON m.network = n.id AND (m.gone OR NOT m.seated)
-         WHERE n.id = $1 AND NOT n.deleted ORDER BY m.revision DESC, m.client LIMIT $2",
+         WHERE n.id = $1 AND NOT n.deleted ORDER BY m.revision DESC, m.client LIMIT 33",
     )
     .bind(network.as_bytes().to_vec())
-    .bind(bigint(MAX_REMOVALS as u64 + 1))
     .fetch_all(db)
     .await?;
     let Some(&(revision, forgotten, ..)) = rows.first() else { return Ok(None) };
