@@ -22,7 +22,7 @@ quick:
 
 # Real NATs in network namespaces, one test at a time (root).
 netns *arguments:
-    cargo nextest run -p mediator -p relay --profile netns {{arguments}}
+    cargo nextest run --workspace --profile netns {{arguments}}
 
 # Private Postgres, Redis and RabbitMQ: up, down, env, stop, start, restart.
 services *arguments:
