@@ -130,18 +130,18 @@ fn a_capped_pair_gets_its_rate_and_is_told_so() {
         let rate = 100_000;
         let pair = lab.pair(Bandwidth::from_bytes_per_second(rate));
         let burst = rate as f64 * 0.05;
-        // Who is kept from sending for longer than a burst gets less: where the machine has more to do, it is done again.
+        // Who is kept from sending for longer than a burst gets less, and what the kernel refused a late worker may forward: where
+        // the machine has more to do, it is done again.
         let got_it = (0..5).any(|_| {
+            let before = lab.forwarded();
             let (took, passed) = offer_five_times(&lab, &pair, rate);
+            let after = lab.forwarded();
+            let (forwarded, in_kernel) = (after.0 - before.0, after.1 - before.1);
             let fair = rate as f64 * took;
             assert!(passed < fair * 1.01 + burst, "{path:?}: {passed} of {fair}");
-            passed > fair * 0.8
+            passed > fair * 0.8 && (path == Path::Workers || in_kernel * 10 > forwarded * 9)
         });
         assert!(got_it, "{path:?}");
-        let (forwarded, in_kernel) = lab.forwarded();
-        if path != Path::Workers {
-            assert!(in_kernel * 10 > forwarded * 9, "{in_kernel} of {forwarded} in the kernel");
-        }
         let code = Code::RelayCapped.number();
         let told = pair.legs.iter().all(|leg| {
             leg.set_nonblocking(true).unwrap();
