@@ -8,8 +8,8 @@
 //! - the relay is probed for two more round trips after the switch, and its slot released after 30 s;
 //! - a direct path is trusted for 6.5 s after its last answer while data flows, then data goes over *both* routes for
 //!   3 s, then over the relay, and a new punch is asked for; no second switch within 5 s;
-//! - a direct path that is worse than the relay is kept warm and compared again every 60 s; a second direct path is kept
-//!   for 60 s;
+//! - a direct path that is worse than the relay is kept warm: it is asked again after 1, 2, 4 s, then as often as NATs need,
+//!   and every answer compares, because one that came late says little of the path; a second direct path is kept for 60 s;
 //! - of several direct paths those over the LAN and over IPv6 may be 10 ms slower than IPv4;
 //! - when the direct path is faster than the relay, the first packets are kept back by the difference: they would overtake
 //!   the last ones, which TCP takes for loss;

@@ -62,13 +62,9 @@ impl Path {
         let better = match self.current {
             None => true,
             Some(Route::Relay) => {
-                let relay = self.relay.as_ref().filter(|leg| !leg.is_overdue(now)).and_then(|leg| leg.rtt);
-                let direct = self.leg(Route::Direct(best)).and_then(|leg| leg.rtt).unwrap_or_default();
-                let better = relay.is_none_or(|relay| direct <= relay + WORTH) || self.silent;
-                if !better {
-                    self.compare_at.get_or_insert(now + COMPARE);
-                }
-                better
+                let relay = self.relay.as_ref().filter(|leg| !leg.is_overdue(now)).and_then(Leg::shortest);
+                let direct = self.leg(Route::Direct(best)).and_then(Leg::shortest).unwrap_or_default();
+                relay.is_none_or(|relay| direct <= relay + WORTH) || self.silent
             }
             Some(Route::Direct(endpoint)) => best != endpoint && self.is_better(now, best, endpoint),
         };
@@ -145,7 +141,7 @@ impl Path {
             return true;
         }
         let least = if Kind::of(best) < Kind::of(used) { Duration::ZERO } else { WORTH };
-        old.rtt.is_some() && cost(best, new) + least <= cost(used, old)
+        old.shortest().is_some() && cost(best, new) + least <= cost(used, old)
     }
 
     /// By how much a packet on the new route would overtake the last one on the old. Only a relay is so much slower that
@@ -160,14 +156,12 @@ impl Path {
 
 fn cost(endpoint: SocketAddr, leg: &Leg) -> Duration {
     let handicap = if Kind::of(endpoint) == Kind::Ipv4 { WORTH } else { Duration::ZERO };
-    leg.rtt.unwrap_or_default() + handicap
+    leg.shortest().unwrap_or_default() + handicap
 }
 
 /// A direct path may be this much slower than the relay: it costs the service nothing.
 const WORTH: Duration = Duration::from_millis(10);
 pub(super) const HYSTERESIS: Duration = Duration::from_secs(5);
-/// When a worse direct path is looked at again.
-const COMPARE: Duration = Duration::from_secs(60);
 /// From the first unanswered probe until data goes over both routes.
 pub(super) const DOUBT: Duration = Duration::from_millis(4_500);
 /// From the first unanswered probe until a relay is fetched, so that it is there when it is needed.

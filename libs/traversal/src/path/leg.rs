@@ -13,6 +13,8 @@ use super::RETRY;
 pub(super) struct Leg {
     pub(super) since: Instant,
     pub(super) rtt: Option<Duration>,
+    /// Those of the last answers.
+    lately: VecDeque<Duration>,
     /// The last answers, as long as they count.
     answers: VecDeque<Instant>,
     /// Three answers came within a second, and nothing since has cast doubt on them.
@@ -40,6 +42,7 @@ impl Leg {
         Self {
             since: now,
             rtt: None,
+            lately: VecDeque::new(),
             answers: VecDeque::new(),
             proven: false,
             last_answer: None,
@@ -54,13 +57,17 @@ impl Leg {
     /// A punch already had its three answers.
     pub(super) fn prove(&mut self, now: Instant, rtt: Duration) {
         self.prove_once(now, rtt);
-        self.last_probe = Some(now);
+        (self.since, self.last_probe) = (now, Some(now));
         self.proven = true;
     }
 
     pub(super) fn prove_once(&mut self, now: Instant, rtt: Duration) {
         // A first estimate, then a moving average over eight.
         self.rtt = Some(self.rtt.map_or(rtt, |smoothed| (smoothed * 7 + rtt) / 8));
+        self.lately.push_back(rtt);
+        if self.lately.len() > LATELY {
+            self.lately.pop_front();
+        }
         self.answers.push_back(now);
         self.answers.retain(|&answered| now.saturating_duration_since(answered) <= PROVEN_WITHIN);
         self.proven |= self.answers.len() >= PROVEN;
@@ -70,6 +77,12 @@ impl Leg {
         self.last_answer = Some(now);
         self.misses = 0;
         self.doubted = None;
+    }
+
+    /// What routes are compared by: the shortest of the last round trips, because an answer that comes late says more of the
+    /// moment than of the way.
+    pub(super) fn shortest(&self) -> Option<Duration> {
+        self.lately.iter().min().copied()
     }
 
     /// It has to prove itself anew.
@@ -106,4 +119,6 @@ impl Kind {
 /// Answers that prove a direct path, and within what time.
 const PROVEN: usize = 3;
 const PROVEN_WITHIN: Duration = Duration::from_secs(1);
+/// Round trips that routes are compared by.
+const LATELY: usize = 3;
 const MIN_PATIENCE: Duration = Duration::from_millis(50);

@@ -56,6 +56,10 @@ impl Path {
             (_, 0) if is_current && active && route == Route::Relay => ACTIVE_PROBE_RELAY,
             (_, 0) if is_current && active => ACTIVE_PROBE,
             (_, 0) if is_current && self.watched => WATCHED,
+            (Route::Direct(_), 0) if self.current == Some(Route::Relay) => {
+                let age = last.saturating_duration_since(leg.since);
+                return Some(last + age.max(FIRST_COMPARED).min(self.keepalive));
+            }
             (_, 0) => {
                 let traffic = if is_current { self.last_sent.max(self.last_heard) } else { None };
                 return Some(traffic.map_or(last, |at| at.max(last)) + self.keepalive);
@@ -114,3 +118,5 @@ const FIRST_TOGETHER: u32 = 3;
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const FIRST_TRIES: u32 = 6;
 const KEPT_WARM: Duration = Duration::from_secs(60);
+/// A direct path that is worse than the relay is asked again after this, twice, four times this, and so on.
+const FIRST_COMPARED: Duration = Duration::from_secs(1);
