@@ -55,6 +55,9 @@ pub(crate) struct Nat {
     discovery: Option<Discovery>,
     /// When the next discovery begins by itself.
     refresh: Option<Instant>,
+    /// When what stayed silent is asked again, and how often that was done.
+    again: Option<Instant>,
+    times_again: u32,
     history: History,
     found: Option<Discovered>,
     lifetime_test: Option<Lifetime>,
@@ -105,6 +108,8 @@ impl Nat {
             port: 0,
             discovery: None,
             refresh: None,
+            again: None,
+            times_again: 0,
             history: History::default(),
             found: None,
             lifetime_test: None,
@@ -135,7 +140,7 @@ impl Nat {
         outputs: &mut VecDeque<Output>,
     ) {
         self.session = Reflectors::new(reflectors).map(|reflectors| Session { tag, reflectors });
-        (self.reported, self.measured) = (None, false);
+        (self.reported, self.measured, self.times_again) = (None, false, 0);
         self.discover(now, outputs);
     }
 
@@ -160,6 +165,7 @@ impl Nat {
             (self.found, self.connections) = (None, None);
             self.end_lifetime_test(outputs);
             (self.lifetime, self.lifetime_due) = (None, None);
+            self.times_again = 0;
             self.discover(now, outputs);
         }
         self.drain(now, outputs);
@@ -363,6 +369,10 @@ impl Nat {
         if self.refresh.is_some_and(|refresh| refresh <= now) {
             self.discover(now, outputs);
         }
+        if self.again.is_some_and(|again| again <= now) {
+            self.ask_reflectors(now, outputs);
+            self.drain(now, outputs);
+        }
         if self.lifetime_due.is_some_and(|due| due <= now) {
             self.test_lifetime(now, outputs);
         }
@@ -388,7 +398,8 @@ impl Nat {
         let lifetime = self.lifetime_test.as_ref().and_then(Lifetime::poll_timeout);
         let mapping = self.mapping.poll_deadline();
         let tcp_test = self.tcp_test.as_ref().and_then(TcpTest::poll_timeout);
-        [attempts, discovery, lifetime, tcp_test, self.refresh, self.lifetime_due, mapping].into_iter().flatten().min()
+        let own = [self.refresh, self.again, self.lifetime_due];
+        own.into_iter().chain([attempts, discovery, lifetime, tcp_test, mapping]).flatten().min()
     }
 
     /// A way that was found. Its socket stays open until [`Nat::release`].

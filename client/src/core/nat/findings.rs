@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use domain::{NatProfile, Scope, scope};
 use rand::Rng as _;
 use traversal::{
     discover::{Discovery, LIFETIME_INTERVAL, Lifetime, Local, Socket},
@@ -19,17 +20,26 @@ use crate::sockets::{Call, SocketId};
 impl Nat {
     /// Measures anew: a session began, the network changed, or the last result is old.
     pub(super) fn discover(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
+        if self.session.is_none() {
+            return;
+        }
+        self.ask_reflectors(now, outputs);
+        let spread: f64 = self.random.random_range(0.8..1.2);
+        self.refresh = Some(now + REFRESH.mul_f64(spread));
+        self.mapping.renew(now);
+        self.begin_tcp_test(now, outputs);
+        self.drain(now, outputs);
+    }
+
+    /// Begins a discovery.
+    pub(super) fn ask_reflectors(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
+        self.again = None;
         let Some(session) = self.session.clone() else { return };
         self.close_measuring(|socket| discovering(socket).is_some_and(is_discovery), outputs);
         let address = self.surroundings.source.map(IpAddr::from);
         let local = Local { port: self.port, address, place: self.surroundings.place };
         let seed = self.random.random();
         self.discovery = Some(Discovery::new(now, session.reflectors, session.tag, local, seed));
-        let spread: f64 = self.random.random_range(0.8..1.2);
-        self.refresh = Some(now + REFRESH.mul_f64(spread));
-        self.mapping.renew(now);
-        self.begin_tcp_test(now, outputs);
-        self.drain(now, outputs);
     }
 
     pub(super) fn test_lifetime(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
@@ -108,6 +118,9 @@ impl Nat {
             let discovered = discovered.settled_by(&mut self.history);
             let class = discovered.profile.class();
             tracing::info!(class = class.name(), "the NATs in front of this client were measured");
+            if discovered.finished {
+                self.ask_again(now, &discovered.profile);
+            }
             self.found = Some(discovered);
             self.measured = true;
             // Some time after the start, and not while everybody else is at it.
@@ -117,6 +130,20 @@ impl Nat {
         if over {
             self.discovery = None;
             self.close_measuring(|socket| discovering(socket).is_some_and(is_discovery), outputs);
+        }
+    }
+
+    /// A network that has just come up does not carry everything at once: what stayed silent although this machine has an address
+    /// for it is asked again soon, a few times.
+    fn ask_again(&mut self, now: Instant, profile: &NatProfile) {
+        let has_v6 =
+            || self.surroundings.addresses.iter().any(|address| address.is_ipv6() && scope(*address) == Scope::Public);
+        let asks_v6 = self.session.as_ref().is_some_and(|session| session.reflectors.has_v6());
+        let silent = !profile.udp || asks_v6 && !profile.ipv6 && has_v6();
+        if silent && self.times_again < TIMES_AGAIN {
+            let pause = AGAIN * 4_u32.pow(self.times_again);
+            self.times_again += 1;
+            self.again = Some(now + pause.mul_f64(self.random.random_range(0.8..1.2)));
         }
     }
 
@@ -162,6 +189,10 @@ impl Nat {
 
 /// While nothing changes.
 const REFRESH: Duration = Duration::from_secs(30 * 60);
+
+/// From a discovery in which something stayed silent to the next one, at first.
+const AGAIN: Duration = Duration::from_secs(2);
+const TIMES_AGAIN: u32 = 3;
 
 /// From the first discovery to the first test of the lifetime, at least.
 const LIFETIME_FIRST: Duration = Duration::from_secs(60);

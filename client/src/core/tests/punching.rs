@@ -1,5 +1,6 @@
 //! Fresh sockets, measurements, and what a hostile server can make of them.
 
+mod asking;
 mod connecting;
 
 use std::collections::BTreeSet;
@@ -245,6 +246,8 @@ pub(super) struct Sole {
     pub(super) questions: Vec<(SocketId, SocketAddr, Vec<u8>, Instant)>,
     /// Whether reflectors wait as long as they are asked to.
     patient: bool,
+    /// Reflectors that do not answer over UDP.
+    silent: BTreeSet<SocketAddr>,
     wishes: Vec<Wish>,
     calls: Vec<(SocketId, SocketAddr, crate::sockets::Call)>,
     log: Vec<&'static str>,
@@ -252,13 +255,18 @@ pub(super) struct Sole {
 
 impl Sole {
     pub(super) fn new() -> Self {
+        Self::at(vec![endpoint(Side::Alice).ip()], &REFLECTORS)
+    }
+
+    /// With these addresses of its own, and these reflectors.
+    fn at(addresses: Vec<IpAddr>, reflectors: &[&str]) -> Self {
         let now = Instant::now();
         let mut node = Node::new(now, Side::Alice, PathPolicy::Any);
         let choices = Choices { path: PathPolicy::Any, port_mapping: true, loopback: false };
         let (number, private) = key(Side::Alice);
         node.core = Core::new(now, node.id, private, choices, [number; 32]);
         let router = Router { address: [192, 168, 1, 1].into(), lan: Some(77) };
-        let here = Surroundings::new(vec![endpoint(Side::Alice).ip()], Some(router));
+        let here = Surroundings::new(addresses, Some(router));
         node.core.handle_network(now, here, endpoint(Side::Alice).port());
         node.log_in(now);
         let welcome = Welcome {
@@ -268,7 +276,7 @@ impl Sole {
             now: domain::UnixMillis(0),
             keepalive_ms: 60_000,
             tag: SessionTag([7; 16]),
-            reflectors: REFLECTORS.map(|reflector| reflector.parse().unwrap()).to_vec(),
+            reflectors: reflectors.iter().map(|reflector| reflector.parse().unwrap()).collect(),
             prefix4: 10,
             prefix6: 48,
             relays: Vec::new(),
@@ -285,12 +293,18 @@ impl Sole {
             said: Vec::new(),
             questions: Vec::new(),
             patient: false,
+            silent: BTreeSet::new(),
             wishes: Vec::new(),
             calls: Vec::new(),
             log: Vec::new(),
         };
         lab.drain();
         lab
+    }
+
+    /// No reflector answers over UDP.
+    fn block_udp(&mut self) {
+        self.silent = REFLECTORS.iter().map(|reflector| reflector.parse().unwrap()).collect();
     }
 
     /// The sockets that are open for punches.
@@ -362,6 +376,9 @@ impl Sole {
     fn reflect(&mut self) {
         let now = self.now;
         for (socket, to, question, asked) in std::mem::take(&mut self.questions) {
+            if self.silent.contains(&to) && socket != SocketId::TCP_TEST {
+                continue;
+            }
             let place = socket.0.wrapping_sub(SocketId::lifetime(0).0);
             let silence = SILENCES_S.get(usize::from(place)).copied().unwrap_or(0);
             if self.patient && now < asked + Duration::from_secs(silence.into()) {

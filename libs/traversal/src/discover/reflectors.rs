@@ -31,10 +31,10 @@ impl Reflectors {
         })
     }
 
-    /// The same without IPv6, for a client whose discovery got no answer over it: a measurement would wait for it.
+    /// Whether there is one of IPv6 beside those of IPv4.
     #[must_use]
-    pub const fn without_v6(self) -> Self {
-        Self { v6: None, ..self }
+    pub const fn has_v6(&self) -> bool {
+        self.v6.is_some()
     }
 
     /// Those that the main socket asks over the family of the first.

@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    net::Ipv6Addr,
     path::Path,
     process::{Command, Stdio},
 };
@@ -68,17 +67,6 @@ impl Namespace {
     /// Lets packets through that are for others.
     pub(crate) fn forward(&self) {
         self.sysctl(&["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]);
-    }
-
-    /// Waits until `address` answers.
-    pub(crate) fn wait_for(&self, address: Ipv6Addr) {
-        let answers = |_| {
-            let address = address.to_string();
-            let asked =
-                self.command("ping").args(["-q", "-c", "1", "-W", "1", &address]).stdout(Stdio::null()).status();
-            asked.unwrap().success()
-        };
-        assert!((0..20).any(answers), "{address} does not answer");
     }
 
     /// Forgets every flow.

@@ -350,8 +350,8 @@ impl World {
             pair.anna.host_mut().move_to(address);
             pair.settle(&self.lab);
             let (there, back) = (there.stop(), back.stop());
-            // Five a second: what was under way when the address changed, and nothing after it.
-            assert!(there.lost.len() <= 1 && back.lost.len() <= 1, "{there:?} {back:?}");
+            there.assert_lost_only_what_was_under_way();
+            back.assert_lost_only_what_was_under_way();
             pair.await_control();
             pair.wait("direct");
             pair.settle(&self.lab);

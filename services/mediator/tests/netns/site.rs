@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::{
     access::Access,
-    lab::{LAN_GATEWAY, SERVERS6},
+    lab::LAN_GATEWAY,
     namespace::Namespace,
     nat::{self, Nat},
     proxy,
@@ -132,8 +132,6 @@ impl Host {
         let address6 = site.lan6.map(|lan6| {
             let address6 = Ipv6Addr::from_bits(lan6.to_bits() + 0xff + u128::from(site.hosts));
             namespace.ip(&format!("addr add {address6}/64 dev eth0\nroute add default via {lan6}"));
-            // New cables carry IPv6 up to a second later than IPv4; a client looks for it once when it starts.
-            namespace.wait_for(SERVERS6[0]);
             address6
         });
         Self { namespace, router: site.router.clone(), cable: port.cable, address: port.address, address6 }

@@ -43,6 +43,8 @@ pub(crate) struct Pinged {
     /// The numbers of packets without an answer. Those of the last second may still have been on their way on a machine with
     /// more to do, and are left out if anything was answered.
     pub(crate) lost: Vec<u32>,
+    /// The longest time that an answer took.
+    slowest: Duration,
 }
 
 impl Ping {
@@ -79,14 +81,13 @@ impl Ping {
             .lines()
             .find_map(|line| line.split_once(" packets transmitted").map(|(sent, _)| sent.parse().unwrap()))
             .unwrap_or_else(|| panic!("ping said: {text}"));
-        let answered: Vec<u32> = text
-            .lines()
-            .filter(|line| line.contains("time="))
-            .filter_map(|line| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok())
-            .collect();
+        let value = |line: &str, name| -> Option<f64> { line.split_once(name)?.1.split(' ').next()?.parse().ok() };
+        let answers = text.lines().filter_map(|line| Some((value(line, "icmp_seq=")? as u32, value(line, "time=")?)));
+        let (answered, took): (Vec<u32>, Vec<f64>) = answers.unzip();
+        let slowest = Duration::from_secs_f64(took.into_iter().fold(0.0, f64::max) / 1e3);
         let late = if answered.is_empty() { 1 } else { A_SECOND };
         let counted = sent.saturating_sub(late).max(answered.iter().copied().max().unwrap_or(0));
-        Pinged { sent, lost: (1..=counted).filter(|number| !answered.contains(number)).collect() }
+        Pinged { sent, lost: (1..=counted).filter(|number| !answered.contains(number)).collect(), slowest }
     }
 }
 
@@ -103,6 +104,14 @@ impl Pinged {
     pub(crate) fn assert_uninterrupted(&self) {
         assert!(self.sent > 1, "{self:?}");
         assert_eq!(self.lost, [0_u32; 0], "of {} packets", self.sent);
+    }
+
+    /// Checks that what was lost was lost at once, and in no more time than the slowest answer took.
+    #[track_caller]
+    pub(crate) fn assert_lost_only_what_was_under_way(&self) {
+        let under_way = 1 + (self.slowest.as_secs_f64() * f64::from(A_SECOND)) as usize;
+        let at_once = self.longest_gap() as usize == self.lost.len();
+        assert!(self.sent > 1 && at_once && self.lost.len() <= under_way, "{self:?}");
     }
 
     /// The longest silence, in packets.

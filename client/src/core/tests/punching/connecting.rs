@@ -19,7 +19,7 @@ fn a_client_without_udp_reports_once_it_knows_what_connections_do() {
     let mut lab = Sole::new();
     lab.run(Duration::from_secs(3));
     assert!(!lab.said.iter().any(|frame| matches!(frame, ClientFrame::Nat(_))), "{:?}", lab.said);
-    lab.questions.retain(|(socket, ..)| *socket == SocketId::TCP_TEST);
+    lab.block_udp();
     lab.measure();
     let profile = lab.profile();
     assert_eq!((profile.udp, profile.tcp), (false, Some(Mapping::EndpointIndependent)));
@@ -92,7 +92,7 @@ fn who_says_nothing_is_cut_off_after_three_seconds() {
 #[test]
 fn an_order_connects_to_no_private_network_and_not_to_thousands() {
     let mut lab = Sole::new();
-    lab.questions.retain(|(socket, ..)| *socket == SocketId::TCP_TEST);
+    lab.block_udp();
     lab.measure();
     lab.calls.clear();
     let many: Vec<String> = (1..1_000).map(|port| format!("198.51.100.9:{port}")).collect();

@@ -1,0 +1,49 @@
+//! What stays silent at first is asked again.
+
+use super::*;
+
+#[test]
+fn ipv6_that_carries_nothing_at_first_is_found_soon() {
+    let mut lab = Sole::at(vec![endpoint(Side::Alice).ip(), V6.parse().unwrap()], &DUAL);
+    lab.silent.insert(REFLECTOR6.parse().unwrap());
+    lab.measure();
+    assert!(!lab.profile().ipv6);
+    lab.silent.clear();
+    lab.measure();
+    assert!(lab.profile().ipv6);
+}
+
+#[test]
+fn udp_that_carries_nothing_at_first_is_found_soon() {
+    let mut lab = Sole::new();
+    lab.block_udp();
+    lab.measure();
+    assert!(!lab.profile().udp);
+    lab.silent.clear();
+    lab.measure();
+    assert!(lab.profile().udp);
+}
+
+#[test]
+fn what_never_answers_is_asked_a_few_times_and_not_without_an_address_for_it() {
+    for (addresses, most) in
+        [(vec![endpoint(Side::Alice).ip(), V6.parse().unwrap()], 4), (vec![NEAR6.parse().unwrap()], 1)]
+    {
+        let mut lab = Sole::at(addresses, &DUAL);
+        let silent = REFLECTOR6.parse().unwrap();
+        lab.silent.insert(silent);
+        let mut asked = 0;
+        for _ in 0..(20 * 60 * 20) {
+            asked += lab.questions.iter().filter(|(_, to, ..)| *to == silent).count();
+            lab.reflect();
+            lab.step(Duration::from_millis(50));
+        }
+        assert_eq!(asked, most * 3, "{most} discoveries of three tries");
+    }
+}
+
+const REFLECTOR6: &str = "[2001:db8::10]:3478";
+const DUAL: [&str; 4] = [REFLECTORS[0], REFLECTORS[1], REFLECTORS[2], REFLECTOR6];
+/// Documentation addresses are not public.
+const V6: &str = "2a00::5";
+const NEAR6: &str = "fd00::5";
