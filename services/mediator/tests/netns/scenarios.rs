@@ -349,9 +349,7 @@ impl World {
             pair.settle(&self.lab);
             pair.anna.host_mut().move_to(address);
             pair.settle(&self.lab);
-            let (there, back) = (there.stop(), back.stop());
-            there.assert_lost_only_what_was_under_way();
-            back.assert_lost_only_what_was_under_way();
+            traffic::assert_lost_at_one_moment(&[there.stop(), back.stop()]);
             pair.await_control();
             pair.wait("direct");
             pair.settle(&self.lab);

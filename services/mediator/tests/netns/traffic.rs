@@ -106,14 +106,6 @@ impl Pinged {
         assert_eq!(self.lost, [0_u32; 0], "of {} packets", self.sent);
     }
 
-    /// Checks that what was lost was lost at once, and in no more time than the slowest answer took.
-    #[track_caller]
-    pub(crate) fn assert_lost_only_what_was_under_way(&self) {
-        let under_way = 1 + (self.slowest.as_secs_f64() * f64::from(A_SECOND)) as usize;
-        let at_once = self.longest_gap() as usize == self.lost.len();
-        assert!(self.sent > 1 && at_once && self.lost.len() <= under_way, "{self:?}");
-    }
-
     /// The longest silence, in packets.
     pub(crate) fn longest_gap(&self) -> u32 {
         let (mut longest, mut run, mut last) = (0, 0, 0);
@@ -122,6 +114,18 @@ impl Pinged {
             (longest, last) = (longest.max(run), number);
         }
         longest
+    }
+}
+
+/// Checks that of pings at the same time only what was under way at one moment was lost: at once, and for no longer than the
+/// slowest answer of them all took.
+#[track_caller]
+pub(crate) fn assert_lost_at_one_moment(pings: &[Pinged]) {
+    let slowest = pings.iter().map(|ping| ping.slowest).max().unwrap_or_default();
+    let under_way = 1 + (slowest.as_secs_f64() * f64::from(A_SECOND)) as usize;
+    for ping in pings {
+        let at_once = ping.longest_gap() as usize == ping.lost.len();
+        assert!(ping.sent > 1 && at_once && ping.lost.len() <= under_way, "{pings:?}");
     }
 }
 

@@ -221,6 +221,16 @@ impl Pair {
         self.legs[from].send(&datagram).unwrap();
         assert_eq!(receive(&self.legs[1 - from]), Some(datagram));
     }
+
+    /// Takes what has arrived at each leg, and waits for nothing.
+    pub(crate) fn take(&self) -> [Vec<Vec<u8>>; 2] {
+        self.legs.each_ref().map(|leg| {
+            leg.set_nonblocking(true).unwrap();
+            let received = std::iter::from_fn(|| receive(leg)).collect();
+            leg.set_nonblocking(false).unwrap();
+            received
+        })
+    }
 }
 
 pub(crate) fn receive(socket: &UdpSocket) -> Option<Vec<u8>> {
