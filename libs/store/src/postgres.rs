@@ -46,6 +46,8 @@ mod events;
 mod governing;
 #[path = "sql/invites.rs"]
 mod invites;
+#[path = "sql/joining.rs"]
+mod joining;
 #[path = "sql/kinds.rs"]
 mod kinds;
 #[path = "sql/mails.rs"]

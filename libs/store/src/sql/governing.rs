@@ -9,7 +9,7 @@ use super::{
     addresses,
     backend::{Connection, Db},
     engine::Context,
-    events, invites, kinds,
+    events, invites, joining, kinds,
     membership::{self, Bumped},
     reading, routes, seating, secrets,
 };
@@ -333,14 +333,14 @@ async fn approve(
     if remove(db, statement, network, applicant).await? == 0 {
         return Err(OrderError::MemberUnknown);
     }
-    if let Some(seats) = membership::beyond_seats(db, network, bumped.owner).await? {
+    if let Some(seats) = joining::beyond_seats(db, network, bumped.owner).await? {
         return Err(OrderError::Full { seats });
     }
-    if let Some(networks) = membership::beyond_plan(db, applicant, at).await? {
+    if let Some(networks) = joining::beyond_plan(db, applicant, at).await? {
         return Err(OrderError::PlanLimit { networks });
     }
     // No join can be repeated that ended as an application.
-    Ok(membership::insert_member(db, network, applicant, rand::random(), bumped.revision, at).await?)
+    Ok(joining::insert_member(db, network, applicant, rand::random(), bumped.revision, at).await?)
 }
 
 /// Runs a deletion by network and client; returns how many rows are gone.

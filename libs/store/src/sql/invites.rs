@@ -5,7 +5,7 @@ use domain::{ClientId, EventKind, Invite, InviteId, MAX_INVITES, NetworkId, NewI
 use super::{
     backend::{Connection, Db},
     engine::Context,
-    events, membership,
+    events, joining, membership,
 };
 use crate::{
     Error, JoinError, Joined, OrderError,
@@ -23,7 +23,7 @@ pub(crate) async fn redeem(
 ) -> Result<Joined, JoinError> {
     let network = network_of(db, invite).await?.ok_or(JoinError::InviteUnknown)?;
     let bumped = membership::bump(db, network, at).await?.ok_or(JoinError::InviteUnknown)?;
-    let room = membership::check_welcome(db, network, client, &bumped).await?;
+    let room = joining::check_welcome(db, network, client, &bumped).await?;
     let sealed: Option<Vec<u8>> = sqlx::query_scalar::<Db, _>(
         "UPDATE invites SET remaining = remaining - 1 WHERE id = $1 AND remaining > 0 AND expires_ms > $2
          RETURNING sealed_secret",
@@ -33,10 +33,10 @@ pub(crate) async fn redeem(
     .fetch_optional(&mut *db)
     .await?;
     let Some(sealed) = sealed else { return Err(why_useless(db, invite, at).await?) };
-    membership::check_room(db, network, client, room, at).await?;
-    membership::insert_member(db, network, client, request, bumped.revision, at).await?;
+    joining::check_room(db, network, client, room, at).await?;
+    joining::insert_member(db, network, client, request, bumped.revision, at).await?;
     events::happened(db, events::member(EventKind::MemberJoined, network, client, at)).await?;
-    let joined = membership::joined(db, context, network, client, bumped).await?;
+    let joined = joining::joined(db, context, network, client, bumped).await?;
     Ok(Joined { wrapped_secret: sealed, ..joined })
 }
 
@@ -54,7 +54,7 @@ pub(crate) async fn redeemed(
             .fetch_optional(&mut *db)
             .await?;
     let Some((network, sealed)) = row else { return Ok(None) };
-    let joined = membership::joined_by(db, context, values::network(&network)?, client, request).await?;
+    let joined = joining::joined_by(db, context, values::network(&network)?, client, request).await?;
     Ok(joined.map(|joined| Joined { wrapped_secret: sealed, ..joined }))
 }
 

@@ -10,7 +10,7 @@ use super::{
     budgets::{self, Stop},
     directory,
     engine::Store,
-    events, governing, invites, membership, operating, outbox, reading, removals, seating, secrets,
+    events, governing, invites, joining, membership, operating, outbox, reading, removals, seating, secrets,
 };
 use crate::{
     Admission, Announcement, Budget, BudgetKind, CreateError, Error, FoundNetworks, GovernError, Guess, JoinError,
@@ -26,10 +26,10 @@ impl Networks for Store {
     async fn create(&self, network: NewNetwork, at: UnixMillis) -> Result<Joined, CreateError> {
         let (context, id) = (self.context, NetworkId::from_bytes(rand::random()));
         let new = network.clone();
-        match self.engine.write("create", move |db| Box::pin(membership::create(db, context, id, new, at))).await {
+        match self.engine.write("create", move |db| Box::pin(joining::create(db, context, id, new, at))).await {
             Err(CreateError::NameTaken) => {
                 let repeated =
-                    self.engine.write("created", move |db| Box::pin(membership::created(db, context, network))).await?;
+                    self.engine.write("created", move |db| Box::pin(joining::created(db, context, network))).await?;
                 repeated.ok_or(CreateError::NameTaken)
             }
             made => made,
@@ -331,13 +331,13 @@ impl Store {
         let context = self.context;
         let joined = self
             .engine
-            .write("join", move |db| Box::pin(membership::join(db, context, network, client, request, spent, at)))
+            .write("join", move |db| Box::pin(joining::join(db, context, network, client, request, spent, at)))
             .await;
         match joined {
             Err(JoinError::AlreadyMember) => {
                 let repeated = self
                     .engine
-                    .write("joined", move |db| Box::pin(membership::joined_by(db, context, network, client, request)))
+                    .write("joined", move |db| Box::pin(joining::joined_by(db, context, network, client, request)))
                     .await?;
                 repeated.map(|joined| Admission::Joined(Box::new(joined))).ok_or(JoinError::AlreadyMember)
             }
