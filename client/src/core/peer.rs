@@ -7,6 +7,8 @@
 
 mod copies;
 mod facts;
+mod hearing;
+mod legs;
 mod liveness;
 mod overlap;
 mod relaying;
@@ -21,11 +23,11 @@ use std::{
 };
 
 use bytes::BytesMut;
-use domain::{ClientId, PeerPresence, RelayId, RelayOffer, Scope, StreamEndpoint, VirtualAddresses, scope};
+use domain::{ClientId, PeerPresence, RelayOffer, VirtualAddresses};
 use rand::{Rng as _, rngs::StdRng};
 use traversal::path::{self, Path};
 use tunnel::{Frame, Incoming, Local, PairKey, Party, Received, Refusal, Route, Session};
-use wire::{control::Request, relay::Message};
+use wire::control::Request;
 
 use super::{
     Output,
@@ -284,91 +286,6 @@ impl Peer {
         self.say_everywhere(turn, &Frame::Hints(turn.own_hints.to_vec()));
     }
 
-    /// A datagram of the relay for one of the legs.
-    pub(crate) fn handle_leg(&mut self, turn: &mut Turn<'_>, from: SocketAddr, message: &Message<'_>) {
-        let mut news = None;
-        let mut relay = None;
-        for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
-            if leg.is_for(from, message) {
-                relay = Some(leg.relay());
-                news = news.or(leg.handle_message(turn.now, from, message));
-            }
-        }
-        if relay.is_some() && relay == self.leg.as_ref().map(Leg::relay) {
-            self.relaying.handle_heard();
-        }
-        // What proves a leg goes ahead of what it carries.
-        self.flush_legs(turn);
-        match news {
-            Some(leg::News::Returned) => {
-                if std::mem::take(&mut self.moved) {
-                    self.tell_hints(turn);
-                }
-                self.send_held(turn);
-            }
-            Some(leg::News::Joined) if self.next_leg.as_ref().is_some_and(Leg::is_joined) => {
-                self.handle_next_joined(turn);
-                self.send_held(turn);
-            }
-            Some(leg::News::Joined) => {
-                self.copies.handle_joined();
-                self.handle_next_joined(turn);
-                self.path.handle_relay_up(turn.now);
-                self.session_over_relay(turn);
-                if std::mem::take(&mut self.moved) {
-                    self.tell_hints(turn);
-                }
-                self.send_held(turn);
-            }
-            Some(leg::News::Drains) => {
-                if let Some(relay) = relay.filter(|relay| self.leg.as_ref().is_some_and(|leg| leg.relay() == *relay)) {
-                    self.vacate_relay(turn, relay);
-                }
-            }
-            Some(ended @ (leg::News::Ended | leg::News::Refused(_))) => {
-                if self.next_leg.as_ref().is_some_and(Leg::is_ended) {
-                    self.next_leg = None;
-                }
-                if self.leg.as_ref().is_some_and(Leg::is_ended) {
-                    self.leg = None;
-                    self.path.handle_relay_down(turn.now);
-                    self.wish.next = self.wish.next.min(turn.now + FIRST_WISH);
-                }
-                if let (leg::News::Refused(code), Some(relay)) = (ended, relay) {
-                    self.leave_relay(turn, relay, Some(code));
-                }
-            }
-            None => {}
-        }
-        self.flush_legs(turn);
-    }
-
-    /// The relays whose streams the legs wish for.
-    pub(crate) fn wished_streams(&self) -> impl Iterator<Item = (RelayId, &[StreamEndpoint])> {
-        let legs = [&self.leg, &self.next_leg].into_iter().flatten();
-        legs.filter_map(|leg| leg.wished_stream().map(|endpoints| (leg.relay(), endpoints)))
-    }
-
-    /// A stream that is open and of no use.
-    pub(crate) fn rejected_stream(&self) -> Option<SocketAddr> {
-        [&self.leg, &self.next_leg].into_iter().flatten().find_map(Leg::rejects_stream)
-    }
-
-    /// Takes the streams as they are now.
-    pub(crate) fn follow_streams(&mut self, turn: &mut Turn<'_>, streams: &Streams) {
-        for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
-            leg.handle_stream(turn.now, streams.open(leg.relay()));
-        }
-        self.flush_legs(turn);
-    }
-
-    /// A datagram of the tunnel came from a relay.
-    pub(crate) fn hear_relay(&mut self, now: Instant, from: SocketAddr) {
-        for leg in [&mut self.leg, &mut self.next_leg].into_iter().flatten() {
-            leg.handle_data(now, from);
-        }
-    }
-
     fn note_sent(&mut self, now: Instant) {
         if self.is_relayed()
             && let Some(leg) = &mut self.leg
@@ -376,45 +293,6 @@ impl Peer {
             leg.handle_sent(now);
         }
         self.note_silence(now);
-    }
-
-    /// The server offers a leg on a relay.
-    pub(crate) fn handle_offer(&mut self, turn: &mut Turn<'_>, offer: RelayOffer) {
-        if turn.policy == PathPolicy::Direct {
-            return;
-        }
-        let falls = |leg: &Leg| leg.relay() == offer.relay && leg.wished_stream().is_some();
-        let blocked = turn.udp_blocked || self.leg.as_ref().is_some_and(falls);
-        let first = self.first_packet(turn.now);
-        let leg = Leg::new(turn.now, offer, turn.cookies, blocked, first);
-        if self.leg.as_ref().is_some_and(Leg::is_joined) {
-            self.await_next(leg, turn.now);
-        } else {
-            if self.leg.as_ref().is_none_or(|old| old.relay() != leg.relay()) {
-                self.relaying.handle_heard();
-            }
-            self.leg = Some(leg);
-        }
-        self.flush_legs(turn);
-    }
-
-    /// A punch found a way.
-    pub(crate) fn handle_punched(&mut self, turn: &mut Turn<'_>, endpoint: Endpoint, rtt: Duration) {
-        if turn.policy == PathPolicy::Relay {
-            return;
-        }
-        self.remember(endpoint);
-        self.path.handle_direct(turn.now, endpoint.address, rtt);
-        self.session_on_new_way(turn);
-    }
-
-    /// The connection that was a way is no more.
-    pub(crate) fn handle_closed(&mut self, turn: &mut Turn<'_>, way: Endpoint) {
-        if self.endpoints.contains(&way) {
-            self.endpoints.retain(|endpoint| *endpoint != way);
-            self.path.handle_closed(turn.now, way.address);
-            self.drain_path(turn);
-        }
     }
 
     /// This machine's network changed: the relay learns the new address at once, and through it the peer.
@@ -449,26 +327,6 @@ impl Peer {
         if let Some(offer) = offer {
             self.handle_offer(turn, offer);
         }
-    }
-
-    /// Asks for an answer with this number on the way that is used; false when there is no tunnel.
-    pub(crate) fn ping(&mut self, turn: &mut Turn<'_>, number: u64) -> bool {
-        self.call(turn);
-        if !self.session.is_established() {
-            return false;
-        }
-        let sends = self.path.sends();
-        if self.pings.len() == MAX_PINGS {
-            self.pings.pop_front();
-        }
-        self.pings.push_back(number);
-        for route in [sends.first, sends.also].into_iter().flatten() {
-            self.probe(turn, route, number);
-        }
-        self.note_sent(turn.now);
-        self.path.handle_sent(turn.now);
-        self.drain_path(turn);
-        sends.first.is_some()
     }
 
     /// Says that this client leaves on purpose.
@@ -524,72 +382,6 @@ impl Peer {
         own.into_iter().flatten().min()
     }
 
-    fn handle_frame(&mut self, turn: &mut Turn<'_>, origin: Origin, frame: Frame) {
-        let came = origin.route();
-        match frame {
-            Frame::Probe { route, number, sent_us } => {
-                let answer = Frame::Answer { route, number, sent_us };
-                if route == came
-                    && let Some(datagram) = self.session.handle_frame(&answer)
-                {
-                    self.send_back(turn, origin, datagram);
-                }
-            }
-            Frame::Answer { route, number, sent_us } => {
-                if self.relaying.tries(number) {
-                    return self.take_next(turn);
-                }
-                let elapsed = turn.now.saturating_duration_since(turn.start);
-                if let Some(place) = self.pings.iter().position(|ping| *ping == number)
-                    && let Some(rtt) = elapsed.checked_sub(Duration::from_micros(sent_us))
-                {
-                    self.pings.remove(place);
-                    turn.outputs.push_back(Output::Pong { peer: self.id, number, rtt, route });
-                } else if route == came {
-                    self.path.handle_answer(turn.now, origin.path(), number);
-                    self.drain_path(turn);
-                }
-            }
-            Frame::Hints(hints) => {
-                self.path.handle_moved(turn.now, origin.path());
-                let hints = credible(turn.own_hints, &hints);
-                self.hints = self.path.proven().chain(hints).take(Frame::MAX_HINTS).collect();
-                if self.doubt.is_some() && turn.policy != PathPolicy::Relay {
-                    for hint in &self.hints {
-                        self.path.handle_hint(turn.now, *hint);
-                    }
-                }
-                self.drain_path(turn);
-                *turn.changed = true;
-            }
-            Frame::Key(handed) => self.handle_key(turn, origin, &handed),
-            Frame::KeyTaken(id) => self.handle_key_taken(id),
-            frame @ (Frame::Standing { .. } | Frame::Removals(_) | Frame::Message(_) | Frame::MessageTaken(_)) => {
-                self.keep_rumour(frame);
-            }
-            Frame::Farewell => {
-                self.presence = PeerPresence::Offline;
-                self.forget_ways(turn);
-            }
-        }
-    }
-
-    /// Something authentic came from the peer.
-    fn hear(&mut self, turn: &mut Turn<'_>, origin: Origin) {
-        if let Origin::Direct(endpoint) = origin {
-            self.remember(endpoint);
-        }
-        self.path.handle_received(turn.now, origin.path());
-        // Said goodbye to the server, or was given up: it is back, and no server can tell.
-        if !turn.online {
-            self.presence = PeerPresence::Online;
-        }
-        if let Some(doubt) = &mut self.doubt {
-            doubt.dead = false;
-        }
-        self.drain_path(turn);
-    }
-
     /// The peer left: nothing is kept open, but where it was is remembered.
     fn forget_ways(&mut self, turn: &mut Turn<'_>) {
         let (hints, _) = self.saved_ways();
@@ -627,22 +419,6 @@ fn send_to(turn: &mut Turn<'_>, endpoint: Endpoint, datagram: BytesMut) {
     turn.outputs.push_back(Output::Send { socket, to: address, ttl: None, datagram });
 }
 
-/// Of the addresses that a peer claims for itself, those that may be asked whether it is there: a member must not make others
-/// scan their own networks. A private address is for those who show the same public one, or none.
-fn credible(own: &[SocketAddr], claimed: &[SocketAddr]) -> Vec<SocketAddr> {
-    let is = |wanted: Scope| move |at: &&SocketAddr| scope(at.ip()) == wanted;
-    let mut public = own.iter().filter(is(Scope::Public)).map(SocketAddr::ip).peekable();
-    let near = public.peek().is_none() || public.any(|own| claimed.iter().any(|hint| hint.ip() == own));
-    let alone = own.iter().any(|own| scope(own.ip()) == Scope::Loopback);
-    let may = |hint: &&SocketAddr| match scope(hint.ip()) {
-        Scope::Public => true,
-        Scope::Private => near,
-        Scope::Loopback => alone,
-        Scope::LinkLocal | Scope::Unusable => false,
-    };
-    claimed.iter().filter(may).filter(|hint| hint.port() >= LEAST_PORT).copied().collect()
-}
-
 fn fresh_path(turn: &mut Turn<'_>) -> Path {
     let mut path = Path::new(turn.random.random());
     path.handle_lifetime(turn.lifetime);
@@ -653,10 +429,6 @@ fn micros(turn: &Turn<'_>) -> u64 {
     u64::try_from(turn.now.saturating_duration_since(turn.start).as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Probes that a user waits for; the oldest is forgotten for a newer one.
-const MAX_PINGS: usize = 64;
-/// Below are the ports of services of the system, which no client uses.
-const LEAST_PORT: u16 = 1024;
 /// Idle tunnels beyond the eager ones are kept for this long.
 const LAPSE: Duration = Duration::from_secs(600);
 const FIRST_WISH: Duration = Duration::from_secs(2);

@@ -1,6 +1,6 @@
 //! Sending to the peer: over which socket, in which order, and what the path asks for.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use domain::PeerPresence;
@@ -12,6 +12,45 @@ use super::{Endpoint, Leg, Origin, Output, Peer, Turn, micros, send_to};
 use crate::{settings::PathPolicy, sockets::SocketId};
 
 impl Peer {
+    /// A punch found a way.
+    pub(crate) fn handle_punched(&mut self, turn: &mut Turn<'_>, endpoint: Endpoint, rtt: Duration) {
+        if turn.policy == PathPolicy::Relay {
+            return;
+        }
+        self.remember(endpoint);
+        self.path.handle_direct(turn.now, endpoint.address, rtt);
+        self.session_on_new_way(turn);
+    }
+
+    /// The connection that was a way is no more.
+    pub(crate) fn handle_closed(&mut self, turn: &mut Turn<'_>, way: Endpoint) {
+        if self.endpoints.contains(&way) {
+            self.endpoints.retain(|endpoint| *endpoint != way);
+            self.path.handle_closed(turn.now, way.address);
+            self.drain_path(turn);
+        }
+    }
+
+    /// Asks for an answer with this number on the way that is used; false when there is no tunnel.
+    pub(crate) fn ping(&mut self, turn: &mut Turn<'_>, number: u64) -> bool {
+        self.call(turn);
+        if !self.session.is_established() {
+            return false;
+        }
+        let sends = self.path.sends();
+        if self.pings.len() == MAX_PINGS {
+            self.pings.pop_front();
+        }
+        self.pings.push_back(number);
+        for route in [sends.first, sends.also].into_iter().flatten() {
+            self.probe(turn, route, number);
+        }
+        self.note_sent(turn.now);
+        self.path.handle_sent(turn.now);
+        self.drain_path(turn);
+        sends.first.is_some()
+    }
+
     /// Notes through which socket an address is reached.
     pub(super) fn remember(&mut self, endpoint: Endpoint) {
         if self.endpoints.front() == Some(&endpoint) {
@@ -219,3 +258,6 @@ impl Peer {
 
 /// At 100 Mbit/s and 20 ms about 200 packets wait.
 const MAX_HELD: usize = 512;
+
+/// Probes that a user waits for; the oldest is forgotten for a newer one.
+const MAX_PINGS: usize = 64;
