@@ -1,6 +1,7 @@
 //! Discovery, on the client: which questions leave which socket when, and what the answers say.
 //!
-//! [`Discovery`] runs at login, on every change of the network and now and then while idle:
+//! [`Discovery`] runs at login, on every change of the network, now and then while idle, and a few times soon again when IPv6 or
+//! UDP stayed silent (its owner decides):
 //!
 //! | stage | socket | asks | tries | shows |
 //! |---|---|---|---|---|
