@@ -370,8 +370,7 @@ impl Nat {
             self.discover(now, outputs);
         }
         if self.again.is_some_and(|again| again <= now) {
-            self.ask_reflectors(now, outputs);
-            self.drain(now, outputs);
+            self.ask_again(now, outputs);
         }
         if self.lifetime_due.is_some_and(|due| due <= now) {
             self.test_lifetime(now, outputs);

@@ -31,6 +31,16 @@ impl Nat {
         self.drain(now, outputs);
     }
 
+    /// Begins a discovery early, unless its flows would come between what a punch has measured and what it makes of that.
+    pub(super) fn ask_again(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
+        if self.punches.is_empty() {
+            self.ask_reflectors(now, outputs);
+            self.drain(now, outputs);
+        } else {
+            self.again = Some(now + AGAIN);
+        }
+    }
+
     /// Begins a discovery.
     pub(super) fn ask_reflectors(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
         self.again = None;
@@ -119,7 +129,7 @@ impl Nat {
             let class = discovered.profile.class();
             tracing::info!(class = class.name(), "the NATs in front of this client were measured");
             if discovered.finished {
-                self.ask_again(now, &discovered.profile);
+                self.note_silence(now, &discovered.profile);
             }
             self.found = Some(discovered);
             self.measured = true;
@@ -135,7 +145,7 @@ impl Nat {
 
     /// A network that has just come up does not carry everything at once: what stayed silent although this machine has an address
     /// for it is asked again soon, a few times.
-    fn ask_again(&mut self, now: Instant, profile: &NatProfile) {
+    fn note_silence(&mut self, now: Instant, profile: &NatProfile) {
         let has_v6 =
             || self.surroundings.addresses.iter().any(|address| address.is_ipv6() && scope(*address) == Scope::Public);
         let asks_v6 = self.session.as_ref().is_some_and(|session| session.reflectors.has_v6());

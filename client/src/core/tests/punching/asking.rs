@@ -25,6 +25,27 @@ fn udp_that_carries_nothing_at_first_is_found_soon() {
 }
 
 #[test]
+fn nothing_is_asked_again_while_a_punch_is_under_way() {
+    let mut lab = Sole::at(vec![endpoint(Side::Alice).ip(), V6.parse().unwrap()], &DUAL);
+    lab.silent.insert(REFLECTOR6.parse().unwrap());
+    let asks_again = |lab: &mut Sole| {
+        (0..60).any(|_| {
+            lab.reflect();
+            lab.step(Duration::from_millis(50));
+            lab.questions.iter().any(|(socket, ..)| *socket == SocketId::SPARE)
+        })
+    };
+    for _ in 0..20 {
+        lab.reflect();
+        lab.step(Duration::from_millis(50));
+    }
+    lab.prepare(7, 0);
+    assert!(!asks_again(&mut lab));
+    lab.core.handle_frame(lab.now, ServerFrame::PunchOff(punch(7)));
+    assert!(asks_again(&mut lab));
+}
+
+#[test]
 fn what_never_answers_is_asked_a_few_times_and_not_without_an_address_for_it() {
     for (addresses, most) in
         [(vec![endpoint(Side::Alice).ip(), V6.parse().unwrap()], 4), (vec![NEAR6.parse().unwrap()], 1)]
