@@ -65,6 +65,5 @@ fn what_never_answers_is_asked_a_few_times_and_not_without_an_address_for_it() {
 
 const REFLECTOR6: &str = "[2001:db8::10]:3478";
 const DUAL: [&str; 4] = [REFLECTORS[0], REFLECTORS[1], REFLECTORS[2], REFLECTOR6];
-/// Documentation addresses are not public.
-const V6: &str = "2a00::5";
+const V6: &str = "2001:db8::5";
 const NEAR6: &str = "fd00::5";
