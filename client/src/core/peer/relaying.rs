@@ -227,14 +227,17 @@ impl Peer {
     /// Sends over the next leg from now on.
     pub(super) fn take_next(&mut self, turn: &mut Turn<'_>) {
         let Some(next) = self.next_leg.take() else { return };
+        let relay = next.relay();
         let old = self.leg.replace(next);
+        if old.as_ref().is_none_or(|old| old.relay() != relay) {
+            tracing::info!(peer = %self.id, %relay, "the pair is on another relay");
+        }
         self.relaying.left = old.filter(Leg::is_joined).map(|leg| (leg, turn.now + LEFT_KEPT));
         self.relaying.trial = None;
         self.relaying.handle_heard();
         if self.relaying.wish.is_some_and(|wish| wish.leaves.is_some()) {
             self.relaying.wish = None;
         }
-        tracing::info!(peer = %self.id, relay = ?self.leg.as_ref().map(Leg::relay), "the pair is on another relay");
         self.path.handle_relay_up(turn.now);
         self.drain_path(turn);
     }
