@@ -13,7 +13,7 @@ use super::{
 use crate::{
     command::{AccountWish, Govern, Invited},
     invite::InviteLink,
-    password::{LoggingIn, Password, Registering},
+    password::{LoggingIn, Password, PasswordError, Registering},
 };
 
 impl Requests {
@@ -24,17 +24,10 @@ impl Requests {
         password: &Password,
         answers: Answers,
     ) -> Option<(u32, Request)> {
-        match Registering::start(password) {
-            Ok((registering, message)) => {
-                let registering = Box::new(registering);
-                let request = Request::CreateStart(name.clone(), message);
-                Some((self.begin(now, answers, Step::CreateStart { name, registering }), request))
-            }
-            Err(error) => {
-                refuse(&answers, password_error(error));
-                None
-            }
-        }
+        let (registering, message) = begun(Registering::start(password), &answers)?;
+        let registering = Box::new(registering);
+        let request = Request::CreateStart(name.clone(), message);
+        Some((self.begin(now, answers, Step::CreateStart { name, registering }), request))
     }
 
     pub(in crate::daemon) fn join(
@@ -44,16 +37,9 @@ impl Requests {
         password: &Password,
         answers: Answers,
     ) -> Option<(u32, Request)> {
-        match LoggingIn::start(password) {
-            Ok((logging_in, message)) => {
-                let logging_in = Box::new(logging_in);
-                Some((self.begin(now, answers, Step::JoinStart { logging_in }), Request::JoinStart(name, message)))
-            }
-            Err(error) => {
-                refuse(&answers, password_error(error));
-                None
-            }
-        }
+        let (logging_in, message) = begun(LoggingIn::start(password), &answers)?;
+        let logging_in = Box::new(logging_in);
+        Some((self.begin(now, answers, Step::JoinStart { logging_in }), Request::JoinStart(name, message)))
     }
 
     pub(in crate::daemon) fn leave(&mut self, now: Instant, network: NetworkId, answers: Answers) -> (u32, Request) {
@@ -149,16 +135,9 @@ impl Requests {
         again: Again,
         answers: Answers,
     ) -> Option<(u32, Request)> {
-        match Registering::start(&again.password) {
-            Ok((registering, message)) => {
-                let step = Step::SetPassStart { network, epoch, again, registering: Box::new(registering) };
-                Some((self.begin(now, answers, step), Request::SetPassStart(network, epoch, message)))
-            }
-            Err(error) => {
-                refuse(&answers, password_error(error));
-                None
-            }
-        }
+        let (registering, message) = begun(Registering::start(&again.password), &answers)?;
+        let step = Step::SetPassStart { network, epoch, again, registering: Box::new(registering) };
+        Some((self.begin(now, answers, step), Request::SetPassStart(network, epoch, message)))
     }
 
     /// Asks who proved what, from where the last page ended.
@@ -202,4 +181,9 @@ impl Requests {
         let (nobody, _) = mpsc::channel(1);
         (self.begin(now, nobody, Step::Membership), Request::Membership(network))
     }
+}
+
+/// What a password begins; the user is told when it cannot.
+fn begun<T>(begun: Result<T, PasswordError>, answers: &Answers) -> Option<T> {
+    begun.map_err(|error| refuse(answers, password_error(error))).ok()
 }
