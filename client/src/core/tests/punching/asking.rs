@@ -4,8 +4,7 @@ use super::*;
 
 #[test]
 fn ipv6_that_carries_nothing_at_first_is_found_soon() {
-    let mut lab = Sole::at(vec![endpoint(Side::Alice).ip(), V6.parse().unwrap()], &DUAL);
-    lab.silent.insert(REFLECTOR6.parse().unwrap());
+    let mut lab = without_answers_over_ipv6(&[endpoint(Side::Alice).ip(), V6.parse().unwrap()]);
     lab.measure();
     assert!(!lab.profile().ipv6);
     lab.silent.clear();
@@ -26,8 +25,7 @@ fn udp_that_carries_nothing_at_first_is_found_soon() {
 
 #[test]
 fn nothing_is_asked_again_while_a_punch_is_under_way() {
-    let mut lab = Sole::at(vec![endpoint(Side::Alice).ip(), V6.parse().unwrap()], &DUAL);
-    lab.silent.insert(REFLECTOR6.parse().unwrap());
+    let mut lab = without_answers_over_ipv6(&[endpoint(Side::Alice).ip(), V6.parse().unwrap()]);
     let asks_again = |lab: &mut Sole| {
         (0..60).any(|_| {
             lab.reflect();
@@ -47,20 +45,22 @@ fn nothing_is_asked_again_while_a_punch_is_under_way() {
 
 #[test]
 fn what_never_answers_is_asked_a_few_times_and_not_without_an_address_for_it() {
-    for (addresses, most) in
-        [(vec![endpoint(Side::Alice).ip(), V6.parse().unwrap()], 4), (vec![NEAR6.parse().unwrap()], 1)]
-    {
-        let mut lab = Sole::at(addresses, &DUAL);
-        let silent = REFLECTOR6.parse().unwrap();
-        lab.silent.insert(silent);
+    for (address, most) in [(V6, 4), (NEAR6, 1)] {
+        let mut lab = without_answers_over_ipv6(&[endpoint(Side::Alice).ip(), address.parse().unwrap()]);
         let mut asked = 0;
         for _ in 0..(20 * 60 * 20) {
-            asked += lab.questions.iter().filter(|(_, to, ..)| *to == silent).count();
+            asked += lab.questions.iter().filter(|(_, to, ..)| lab.silent.contains(to)).count();
             lab.reflect();
             lab.step(Duration::from_millis(50));
         }
         assert_eq!(asked, most * 3, "{most} discoveries of three tries");
     }
+}
+
+fn without_answers_over_ipv6(addresses: &[IpAddr]) -> Sole {
+    let mut lab = Sole::at(addresses.to_vec(), &DUAL);
+    lab.silent.insert(REFLECTOR6.parse().unwrap());
+    lab
 }
 
 const REFLECTOR6: &str = "[2001:db8::10]:3478";
